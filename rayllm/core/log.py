@@ -1,0 +1,76 @@
+"""Logging for people and metrics for programs.
+
+``get_logger`` gives named loggers below ``rayllm``; ``configure`` sends them to standard error as plain lines. A
+``MetricSink`` takes one flat record at a time; ``JsonlSink`` appends them to a file.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+Value = float | int | str | bool | None
+
+
+def get_logger(name: str) -> logging.Logger:
+    """The logger of a module."""
+    return logging.getLogger(name if name.startswith("rayllm") else f"rayllm.{name}")
+
+
+def configure(level: int = logging.INFO) -> None:
+    """Send our log lines to standard error, once."""
+    root = logging.getLogger("rayllm")
+    if not root.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        root.addHandler(handler)
+    root.setLevel(level)
+    root.propagate = False
+
+
+class MetricSink(Protocol):
+    """Takes records of metrics: flat, JSON-ready, each with at least ``step``."""
+
+    def write(self, record: Mapping[str, Value]) -> None:
+        """Take one record; must return fast."""
+        ...
+
+    def close(self) -> None:
+        """Flush what is pending."""
+        ...
+
+
+class JsonlSink:
+    """Appends records to a local JSONL file, one line each, flushed at once."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, record: Mapping[str, Value]) -> None:
+        """Append one line."""
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class SinkGroup:
+    """Sends each record to several sinks."""
+
+    def __init__(self, sinks: Sequence[MetricSink]) -> None:
+        self._sinks = tuple(sinks)
+
+    def write(self, record: Mapping[str, Value]) -> None:
+        """Pass the record on."""
+        for sink in self._sinks:
+            sink.write(record)
+
+    def close(self) -> None:
+        """Close all."""
+        for sink in self._sinks:
+            sink.close()

@@ -1,0 +1,163 @@
+"""The stage runner: skip what exists, run what is missing, publish the result in one move.
+
+In: a stage (its verb, its config and its parents' artifacts) and a root URI. Out: one artifact,
+``<root>/<verb>-<hash>/``. The hash covers the stage's version, the parts of its config that shape its result, and the
+parents' hashes, so that the same work is never done twice and other work never mistaken for it.
+"""
+
+import contextlib
+import datetime
+import fcntl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rayllm.core import storage
+from rayllm.core.artifact import MANIFEST, Artifact, Manifest, content_hash, read_artifact, record_files, versions
+from rayllm.core.config import ConfigModel
+from rayllm.core.errors import SetupError
+from rayllm.core.log import get_logger
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage gets to do its work: its config, its parents' artifacts, and the directory to fill."""
+
+    config: Any
+    inputs: Mapping[str, Artifact]
+    directory: str
+    hash: str
+
+    def path(self, *parts: str) -> str:
+        """The URI of a file that the stage writes."""
+        return storage.join(self.directory, *parts)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One stage bound to its config and parents.
+
+    Attributes:
+        verb: Name of the stage.
+        run: Fills ``work.directory`` and returns the counts for the manifest.
+        config: All that the stage reads from the run file.
+        inputs: Parent artifacts by verb.
+        version: Raised when the meaning or format of the output changes.
+        in_place: Write straight into the final directory; the manifest alone publishes. For stages whose half-done
+            work must keep its name (training: its checkpoints), and for object stores, which cannot rename.
+    """
+
+    verb: str
+    run: Callable[[Work], dict[str, Any]]
+    config: ConfigModel
+    inputs: Mapping[str, Artifact] = field(default_factory=dict)
+    version: int = 1
+    in_place: bool = False
+
+    @property
+    def hash(self) -> str:
+        """Content hash of all that shapes the result."""
+        return content_hash(
+            {
+                "stage": self.verb,
+                "version": self.version,
+                "config": self.config.identity(),
+                "parents": {verb: artifact.hash for verb, artifact in self.inputs.items()},
+            }
+        )
+
+    def uri(self, root: str) -> str:
+        """Where its artifact is, or will be."""
+        return storage.join(root, f"{self.verb}-{self.hash[:12]}")
+
+
+def run_task(task: Task, root: str, *, force: bool = False) -> tuple[Artifact, bool]:
+    """Return the stage's artifact, making it if it is not there.
+
+    Args:
+        task: What to run.
+        root: URI of the directory that holds the artifact.
+        force: Make it again even if it exists.
+
+    Returns:
+        The artifact, and whether it was found finished.
+
+    Raises:
+        ArtifactDamaged: If it exists but its files differ from its manifest.
+        SetupError: If the root cannot be written, or another process is making the same artifact.
+    """
+    uri = task.uri(root)
+    if not force and storage.exists(storage.join(uri, MANIFEST)):
+        artifact = read_artifact(uri)
+        artifact.verify(deep=False)
+        return artifact, True
+    _check_writable(root)
+    in_place = task.in_place or not storage.is_local(root)
+    partial = uri if in_place else storage.join(root, f".{task.verb}-{task.hash[:12]}.partial")
+    with _lock(root, f"{task.verb}-{task.hash[:12]}"):
+        if force:
+            storage.remove(uri)
+            storage.remove(partial)
+        storage.make_dirs(partial)
+        start = time.monotonic()
+        counts = task.run(Work(task.config, task.inputs, partial, task.hash))
+        manifest = _manifest(task, partial, counts, time.monotonic() - start)
+        storage.write_text(storage.join(partial, MANIFEST), manifest.model_dump_json(indent=1))
+        if not in_place:
+            storage.remove(uri)
+            storage.local_path(partial).rename(storage.local_path(uri))
+            storage.sync_directory(storage.local_path(root))
+    return Artifact(uri, manifest), False
+
+
+def _manifest(task: Task, directory: str, counts: dict[str, Any], wall_s: float) -> Manifest:
+    paths = [path for path in storage.list_files(directory) if path != MANIFEST]
+    return Manifest(
+        stage=task.verb,
+        hash=task.hash,
+        config=task.config.model_dump(mode="json"),
+        parents={verb: artifact.hash for verb, artifact in task.inputs.items()},
+        files=record_files(directory, paths),
+        counts=counts,
+        versions=versions(),
+        wall_s=round(wall_s, 3),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _check_writable(root: str) -> None:
+    probe = storage.join(root, ".write-probe")
+    try:
+        storage.write_bytes(probe, b"ok")
+        storage.remove(probe)
+    except (OSError, PermissionError) as error:
+        raise SetupError(
+            "the storage cannot be written",
+            where=root,
+            why=str(error),
+            fix="set `storage=` to a directory or URI that you may write to",
+        ) from error
+
+
+@contextlib.contextmanager
+def _lock(root: str, name: str) -> Iterator[None]:
+    """Keep a second local process from making the same artifact at once; object stores have no locks."""
+    if not storage.is_local(root):
+        yield
+        return
+    path = Path(storage.local_path(root)) / f".{name}.lock"
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SetupError(
+                f"another process is making {name}", where=str(path), fix="wait for it, or stop it, then run again"
+            ) from error
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,51 @@
+"""Fixtures for all tests: the shared real data, and one small Ray for the tests that need a real one."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+
+#: Set before Ray starts, so that its workers inherit them. Threads are fixed because bit-identity depends on them.
+RAY_ENVIRONMENT = {
+    "DS_ACCELERATOR": "cpu",
+    "OMP_NUM_THREADS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TORCHDYNAMO_DISABLE": "1",
+    "WANDB_MODE": "offline",
+}
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real public data; the tests that need it are skipped where it is absent."""
+    folder = Path(os.environ.get("RAYLLM_TEST_DATA") or REPO.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"shared test data absent: {folder} (set RAYLLM_TEST_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One local Ray with two CPUs for the whole session; a cluster already on the machine is never joined."""
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in RAY_ENVIRONMENT.items():
+            patch.setenv(name, value)
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(_token_file(tmp_path_factory.mktemp("ray-auth"))))
+        patch.delenv("RAY_ADDRESS", raising=False)
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
+
+
+def _token_file(directory: Path) -> Path:
+    """A token of the session's own: nothing is read from, or left in, the user's home."""
+    path = directory / "token"
+    path.write_text("rayllm-tests-0123456789abcdef0123456789abcdef")
+    return path

@@ -1,0 +1,1 @@
+"""What a trained model is worth: scores by domain, a baseline to compare with, a check on its samples."""

@@ -1,0 +1,1 @@
+"""Packed tokens, and the order in which training reads them."""

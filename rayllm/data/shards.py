@@ -1,0 +1,332 @@
+"""Packed tokens on disk: flat shards, memory-mapped, read at any position.
+
+A packed directory holds ``packed.json`` and for every split and domain shards of two files: ``00000.tokens`` (flat
+little-endian uint16, or uint32 where the vocabulary needs it) and ``00000.bounds`` (uint64: the token offset in the
+shard of each document's separator). ``ShardWriter`` makes a shard, ``PackedData`` opens a directory, a ``TokenStream``
+reads one domain of one split as a single row of tokens, whatever its shards. Shards at remote URIs are read from a
+cache on the node (``shard_cache``).
+"""
+
+import bisect
+import hashlib
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int64, Integer
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rayllm.core import storage
+from rayllm.core.errors import ArtifactDamaged, DataError
+from rayllm.data.shard_cache import cached
+from rayllm.tokenizer.codec import Codec
+from rayllm.tokenizer.freeze import check_sha256
+
+PACKED_JSON = "packed.json"
+TOKENS, BOUNDS = ".tokens", ".bounds"
+DTypeName = Literal["uint16", "uint32"]
+DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
+BOUNDS_DTYPE = np.dtype("<u8")
+
+
+class ShardRecord(BaseModel):
+    """One shard: its name below the packed directory without ending, its sizes, and the SHA-256 of its two files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    tokens: int
+    documents: int
+    bytes: int
+    tokens_sha256: str
+    bounds_sha256: str
+
+
+class PackedIndex(BaseModel):
+    """The content of ``packed.json``: what the shards hold, by split and domain in their order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    dtype: DTypeName
+    vocab_size: int
+    tokenizer_sha256: str
+    separator_id: int
+    splits: dict[str, dict[str, list[ShardRecord]]]
+
+    def write(self, directory: str) -> None:
+        """Write it as ``packed.json`` into the packed directory."""
+        storage.write_text(storage.join(directory, PACKED_JSON), self.model_dump_json(indent=1))
+
+
+def dtype_for(vocab_size: int) -> DTypeName:
+    """The smallest dtype that holds every id of a vocabulary."""
+    return "uint16" if vocab_size <= 1 << 16 else "uint32"
+
+
+class ShardWriter:
+    """Writes one shard, batch after batch; a context manager whose ``record`` is set when it has closed well.
+
+    The files appear under their names only when they are whole; after an exception nothing is left. For a remote
+    target they are written locally first, then uploaded.
+    """
+
+    record: ShardRecord
+
+    def __init__(self, directory: str, name: str, dtype: DTypeName) -> None:
+        """Open the shard.
+
+        Args:
+            directory: The packed directory or its URI.
+            name: Name of the shard below it without ending, such as ``train/web/00000``.
+            dtype: Of the tokens.
+        """
+        self._target = storage.join(directory, name)
+        self._name, self._dtype = name, DTYPES[dtype]
+        if storage.is_local(directory):
+            parent = storage.local_path(self._target).parent
+            parent.mkdir(parents=True, exist_ok=True)
+        else:
+            parent = None
+        self._scratch = Path(tempfile.mkdtemp(prefix=".shard-", dir=parent))
+        self._files = {ending: _HashedFile(self._scratch / f"shard{ending}") for ending in (TOKENS, BOUNDS)}
+        self._tokens = self._documents = self._bytes = 0
+
+    def append(
+        self, tokens: Integer[np.ndarray, " tokens"], starts: Integer[np.ndarray, " documents"], text_bytes: int
+    ) -> None:
+        """Add documents.
+
+        Args:
+            tokens: Their ids, one document after the other, each with its separator first.
+            starts: Where each document's separator stands in ``tokens``.
+            text_bytes: UTF-8 bytes of their texts together.
+        """
+        self._files[TOKENS].write(tokens.astype(self._dtype, copy=False))
+        self._files[BOUNDS].write(starts.astype(BOUNDS_DTYPE) + np.uint64(self._tokens))
+        self._tokens += len(tokens)
+        self._documents += len(starts)
+        self._bytes += text_bytes
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            hashes = {ending: file.close() for ending, file in self._files.items()}
+            if kind is None:
+                for ending, file in self._files.items():
+                    _move(file.path, self._target + ending)
+                self.record = ShardRecord(
+                    name=self._name,
+                    tokens=self._tokens,
+                    documents=self._documents,
+                    bytes=self._bytes,
+                    tokens_sha256=hashes[TOKENS],
+                    bounds_sha256=hashes[BOUNDS],
+                )
+        finally:
+            shutil.rmtree(self._scratch)
+
+
+class _HashedFile:
+    """A local file that is hashed while it is written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("wb")
+        self._digest = hashlib.sha256()
+
+    def write(self, array: np.ndarray) -> None:
+        view = np.ascontiguousarray(array).data.cast("B") if array.size else b""
+        self._file.write(view)
+        self._digest.update(view)
+
+    def close(self) -> str:
+        """Flush to the disk; the SHA-256 of all that was written."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return self._digest.hexdigest()
+
+
+def _move(source: Path, target: str) -> None:
+    if not storage.is_local(target):
+        storage.upload(source, target)
+        return
+    path = storage.local_path(target)
+    source.replace(path)
+    storage.sync_directory(path.parent)
+
+
+@dataclass(frozen=True)
+class PackedData:
+    """A packed directory: its URI, its index, and where remote shards are cached."""
+
+    uri: str
+    index: PackedIndex
+    cache_dir: Path | None = None
+
+    @classmethod
+    def open(cls, uri: str, *, cache_dir: Path | None = None) -> "PackedData":
+        """Read ``packed.json``; shards are opened when a stream first reads them.
+
+        Args:
+            uri: The packed directory.
+            cache_dir: Where remote shards are kept; ``shard_cache.default_cache_dir()`` by default.
+
+        Raises:
+            ArtifactDamaged: If there is no ``packed.json`` or it cannot be read.
+        """
+        where = storage.join(uri, PACKED_JSON)
+        try:
+            return cls(uri, PackedIndex.model_validate_json(storage.read_bytes(where)), cache_dir)
+        except FileNotFoundError as error:
+            raise ArtifactDamaged("this is not packed data", where=uri, why=f"{PACKED_JSON} is missing") from error
+        except ValidationError as error:
+            why = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:2])
+            raise ArtifactDamaged("the index of packed data cannot be read", where=where, why=why) from error
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the highest id of the tokenizer."""
+        return self.index.vocab_size
+
+    @property
+    def separator_id(self) -> int:
+        """The id that stands before every document."""
+        return self.index.separator_id
+
+    @property
+    def tokenizer_sha256(self) -> str:
+        """The hash of the tokenizer that made the tokens."""
+        return self.index.tokenizer_sha256
+
+    def domains(self, split: str) -> list[str]:
+        """Domains of a split, in the order of the run file; empty where there is no such split."""
+        return list(self.index.splits.get(split, ()))
+
+    def stream(self, split: str, domain: str) -> "TokenStream":
+        """The tokens of one domain.
+
+        Raises:
+            DataError: If there is no such split or domain.
+        """
+        records = self.index.splits.get(split, {}).get(domain)
+        if records is None:
+            there = ", ".join(f"{s}/{d}" for s, domains in self.index.splits.items() for d in domains)
+            raise DataError(f"there are no packed tokens of {split}/{domain}", where=self.uri, why=f"there are {there}")
+        return TokenStream(self.uri, records, self.index.dtype, self.cache_dir)
+
+    def codec(self) -> Codec:
+        """The tokenizer that made the tokens, from the copy that lies beside them.
+
+        Raises:
+            ArtifactDamaged: If the copy is another tokenizer than the index names.
+        """
+        return Codec.load(self.uri, self.tokenizer_sha256)
+
+    def check_tokenizer(self, sha256: str) -> None:
+        """Refuse another tokenizer than the one the tokens were made with.
+
+        Raises:
+            ArtifactDamaged: Naming both hashes.
+        """
+        check_sha256(sha256, self.tokenizer_sha256, where=self.uri)
+
+
+class TokenStream:
+    """The tokens of one domain of one split as one row; its shards are memory-mapped, nothing is copied until read.
+
+    May be pickled: the copy opens the files anew.
+    """
+
+    def __init__(self, uri: str, records: Sequence[ShardRecord], dtype: DTypeName, cache_dir: Path | None) -> None:
+        self._uri, self._records, self._dtype, self._cache_dir = uri, tuple(records), dtype, cache_dir
+        self._first = [0, *itertools.accumulate(record.tokens for record in self._records)]
+        self._mapped: dict[str, np.ndarray] = {}
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens, separators included."""
+        return self._first[-1]
+
+    @property
+    def num_documents(self) -> int:
+        """Documents, which is also the number of separators."""
+        return sum(record.documents for record in self._records)
+
+    @property
+    def num_bytes(self) -> int:
+        """UTF-8 bytes of the texts."""
+        return sum(record.bytes for record in self._records)
+
+    def read(self, start: int, count: int) -> Int64[np.ndarray, " count"]:
+        """A copy of the tokens ``start`` to ``start + count``, across shards.
+
+        Raises:
+            ValueError: If that reaches beyond the stream.
+            ArtifactDamaged: If a shard that it touches is missing or has another size than the index says.
+        """
+        if start < 0 or count < 0 or start + count > self.num_tokens:
+            raise ValueError(f"tokens {start:,} to {start + count:,} are not within 0 to {self.num_tokens:,}")
+        out = np.empty(count, np.int64)
+        done, shard = 0, bisect.bisect_right(self._first, start) - 1
+        while done < count:
+            offset = start + done - self._first[shard]
+            part = self._open(shard, TOKENS)[offset : offset + count - done]
+            out[done : done + len(part)] = part
+            done, shard = done + len(part), shard + 1
+        return out
+
+    def document_starts(self) -> Int64[np.ndarray, " documents"]:
+        """The position of every document's separator in the stream, ascending."""
+        parts = [self._open(i, BOUNDS).astype(np.int64) + self._first[i] for i in range(len(self._records))]
+        return np.concatenate([np.empty(0, np.int64), *parts])
+
+    def check(self) -> None:
+        """Open every shard now, so that a damaged one is found before the work starts.
+
+        Raises:
+            ArtifactDamaged: Naming the first file that is missing or has another size than the index says.
+        """
+        for shard, ending in itertools.product(range(len(self._records)), (TOKENS, BOUNDS)):
+            self._open(shard, ending)
+
+    def _open(self, shard: int, ending: str) -> np.ndarray:
+        record = self._records[shard]
+        name = record.name + ending
+        if name not in self._mapped:
+            dtype, count, sha256 = (
+                (DTYPES[self._dtype], record.tokens, record.tokens_sha256)
+                if ending == TOKENS
+                else (BOUNDS_DTYPE, record.documents, record.bounds_sha256)
+            )
+            path = cached(storage.join(self._uri, name), sha256, self._cache_dir)
+            self._mapped[name] = _map_file(path, dtype, count)
+        return self._mapped[name]
+
+    def __getstate__(self) -> Mapping[str, object]:
+        return {**self.__dict__, "_mapped": {}}
+
+
+def _map_file(path: Path, dtype: np.dtype, count: int) -> np.ndarray:
+    """Memory-map a file of exactly ``count`` numbers."""
+    try:
+        found = path.stat().st_size
+    except FileNotFoundError as error:
+        raise ArtifactDamaged("a token shard is missing", where=str(path), fix="pack the data again") from error
+    if found != count * dtype.itemsize:
+        raise ArtifactDamaged(
+            "a token shard has another size than its index says",
+            where=str(path),
+            why=f"{found:,} bytes; {count:,} numbers of {dtype.name} are {count * dtype.itemsize:,} bytes",
+            fix="restore the file, or pack the data again with --force",
+        )
+    return np.memmap(path, dtype, mode="r", shape=(count,)) if count else np.empty(0, dtype)

@@ -1,0 +1,116 @@
+"""Text to ids and back with a frozen tokenizer.
+
+In: a directory that ``freeze`` wrote (``tokenizer.json``, ``token_bytes.npy``). Out: a ``Codec``. A document is data:
+text in it that looks like a special token is encoded as ordinary text, so no document can forge the end of another
+or a turn of a chat.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt16
+from tokenizers import Tokenizer
+
+from rayllm.core.errors import DataError
+from rayllm.tokenizer.freeze import read_frozen
+
+#: Names of the end-of-text token in the families of tokenizers that we adopt, ours first.
+SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A frozen tokenizer.
+
+    Attributes:
+        tokenizer: The ``tokenizers`` object behind it; special tokens in text are off.
+        sha256: SHA-256 of its ``tokenizer.json``: its identity.
+        separator_id: The id that stands before every document (end of text).
+        token_bytes: Bytes of text of each id, 0 for special tokens.
+    """
+
+    tokenizer: Tokenizer
+    sha256: str
+    separator_id: int
+    token_bytes: UInt16[np.ndarray, " vocab_size"]
+
+    @classmethod
+    def load(cls, directory: str, expected_sha256: str | None = None) -> "Codec":
+        """Open the tokenizer in a directory or at a URI.
+
+        Args:
+            directory: A tokenizer artifact, a packed artifact, or a checkpoint.
+            expected_sha256: What ``tokenizer.json`` must hash to.
+
+        Raises:
+            ArtifactDamaged: If files are missing or do not fit together, or the hash is another one.
+            DataError: If the tokenizer has no end-of-text token.
+        """
+        frozen = read_frozen(directory, expected_sha256)
+        return cls(
+            tokenizer=ordinary(frozen.tokenizer),
+            sha256=frozen.sha256,
+            separator_id=find_separator(frozen.tokenizer, directory),
+            token_bytes=frozen.token_bytes,
+        )
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the highest id."""
+        return len(self.token_bytes)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of one text, without separator."""
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, without separators; uses as many threads as ``RAYON_NUM_THREADS`` allows."""
+        return [found.ids for found in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of ids, special tokens by name. ``decode(encode(text)) == text`` for any text.
+
+        Raises:
+            ValueError: If an id is not in the vocabulary.
+        """
+        array = np.asarray(ids, np.int64)
+        if array.size and (array.min() < 0 or array.max() >= self.vocab_size):
+            raise ValueError(f"ids must be in [0, {self.vocab_size}), not {array.min()} to {array.max()}")
+        return self.tokenizer.decode(array.tolist(), skip_special_tokens=False)
+
+    def token_id(self, token: str) -> int:
+        """The id of a token by its name, such as ``<|im_start|>``.
+
+        Raises:
+            DataError: If the vocabulary lacks it.
+        """
+        found = self.tokenizer.token_to_id(token)
+        if found is None:
+            raise DataError(f"the tokenizer has no token {token!r}", where=f"tokenizer {self.sha256[:12]}")
+        return found
+
+
+def ordinary(tokenizer: Tokenizer) -> Tokenizer:
+    """Switch off the recognition of special tokens in text, and any truncation or padding of the file; in place."""
+    tokenizer.encode_special_tokens = True
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def find_separator(tokenizer: Tokenizer, where: str) -> int:
+    """The id of the end-of-text token.
+
+    Raises:
+        DataError: If there is none of the known names.
+    """
+    for name in SEPARATORS:
+        if (found := tokenizer.token_to_id(name)) is not None:
+            return found
+    raise DataError(
+        "the tokenizer has no token that can separate documents",
+        where=where,
+        why=f"it has none of {', '.join(SEPARATORS)}",
+        fix="add `<|endoftext|>` to it as a special token, or train a tokenizer of your own",
+    )

@@ -1,0 +1,173 @@
+"""Which block a row reads: a pure function of the plan and the row's number.
+
+In: a ``Plan``. Out: for any row of any stage its domain and first token, in constant time and without memory, so that
+a run resumes by jumping. Three layers: the chairman assignment orders the domains within a period of 1,024 draws; a
+draw's rank counts the draws of its domain over the whole run; a keyed permutation for each domain and epoch maps the
+rank to a block.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Int64, UInt64
+
+from rayllm.core.rng import derive_seed
+from rayllm.data.curriculum import Plan
+from rayllm.data.weights import PERIOD
+
+Ints = Int64[np.ndarray, " n"]
+Words = UInt64[np.ndarray, " n"]
+
+ROUNDS = 8
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_ROUND_SALTS = np.arange(1, ROUNDS + 1, dtype=np.uint64) * _GOLDEN
+
+
+def chairman_order(weights: tuple[int, ...]) -> Ints:
+    """Lay out one period so that each domain comes up as evenly as can be.
+
+    Args:
+        weights: Draws of each domain; they sum to the length of the period.
+
+    Returns:
+        The domain of each draw. After any n draws the count of a domain with weight w of P differs from n * w / P by
+        at most 1 - 1 / (2 * (k - 1)), where k is the number of domains with a weight.
+
+    Source: R. Tijdeman 1980, The chairman assignment problem, Discrete Mathematics 32(3), 323-330. Of the domains
+    whose claim is at least 1 / (2k - 2), the one is chosen that would first exceed the bound. All in integers.
+    """
+    period = sum(weights)
+    present = np.flatnonzero(weights)
+    if len(present) == 1:
+        return np.full(period, present[0])
+    share, scale = np.asarray(weights, np.int64)[present], 2 * len(present) - 2
+    chosen = np.zeros(len(present), np.int64)
+    order = np.empty(period, np.int64)
+    for draw in range(1, period + 1):
+        claims = scale * (share * draw - period * chosen)
+        deadlines = (period * (scale - 1) + scale * period * chosen) // (scale * share) + 1
+        winner = np.where(claims >= period, deadlines, np.iinfo(np.int64).max).argmin()
+        order[draw - 1] = present[winner]
+        chosen[winner] += 1
+    return order
+
+
+def mix64(value: Words) -> Words:
+    """Scramble 64-bit words, one to one: the finalizer of SplitMix64.
+
+    Source: Steele, Lea, Flood 2014, Fast splittable pseudorandom number generators, OOPSLA, figure 17.
+    """
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+def permute(index: Ints, size: Ints, key: Words) -> Ints:
+    """Send each index to its place in the permutation of ``range(size)`` that the key names.
+
+    A balanced Feistel network permutes the next even power of two; what falls outside the range walks its cycle until
+    it is inside again (fewer than four rounds of it on average), which leaves a permutation of the range.
+
+    Args:
+        index: Numbers in ``[0, size)``.
+        size: Size of each number's range, at least 1.
+        key: Key of each number's permutation.
+
+    Source: Luby and Rackoff 1988, How to construct pseudorandom permutations from pseudorandom functions, SIAM J.
+    Computing 17(2); cycle walking: Black and Rogaway 2002, Ciphers with arbitrary finite domains, CT-RSA.
+    """
+    bits = np.frexp((size - 1).astype(np.float64))[1]  # bit length: exact below 2**53
+    half = np.maximum((bits + 1) // 2, 1).astype(np.uint64)
+    value, bound = index.astype(np.uint64), size.astype(np.uint64)
+    outside = np.ones(len(value), bool)
+    while outside.any():
+        value[outside] = _feistel(value[outside], half[outside], key[outside])
+        outside = value >= bound
+    return value.astype(np.int64)
+
+
+def _feistel(value: Words, half: Words, key: Words) -> Words:
+    mask = (np.uint64(1) << half) - np.uint64(1)
+    left, right = value >> half, value & mask
+    for salt in _ROUND_SALTS:
+        left, right = right, left ^ (mix64(right ^ mix64(key + salt)) & mask)
+    return (left << half) | right
+
+
+@dataclass(frozen=True)
+class _StageLayout:
+    """One stage's period: what each draw is, and where the stage begins in its domains."""
+
+    rows_per_block: int
+    order: Ints  # domain of each draw of the period
+    rank: Ints  # draws of the same domain before it in the period
+    counts: Int64[np.ndarray, "draws domains"]  # draws of each domain among the first n of the period
+    first_draw: Int64[np.ndarray, " domains"]  # draws of each domain in earlier stages
+
+
+class Mixture:
+    """Rows of a run, by number.
+
+    Args:
+        plan: The run's plan; with its seed it decides everything.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._blocks = np.asarray(plan.domain_blocks, np.int64)
+
+    @cached_property
+    def _keys(self) -> Words:
+        return np.asarray([derive_seed(self.plan.seed, "mixture", name) for name in self.plan.domains], np.uint64)
+
+    @cached_property
+    def _layouts(self) -> list[_StageLayout]:
+        layouts = []
+        first_draw = np.zeros(len(self.plan.domains), np.int64)
+        for stage in self.plan.stages:
+            order = chairman_order(stage.weights)
+            taken = order[:, None] == np.arange(len(stage.weights))
+            counts = np.concatenate([np.zeros((1, taken.shape[1]), np.int64), taken.cumsum(0)])
+            rows_per_block = self.plan.block_tokens // stage.seq_len
+            layouts.append(_StageLayout(rows_per_block, order, counts[np.arange(PERIOD), order], counts, first_draw))
+            periods = -(-stage.steps * stage.batch_rows // (PERIOD * rows_per_block))
+            first_draw = first_draw + periods * counts[-1]
+        return layouts
+
+    def draws(self, stage: int, first_row: int, count: int) -> tuple[Ints, Ints]:
+        """Domain and first token of consecutive rows; see ``rows``."""
+        return self.rows(stage, np.arange(first_row, first_row + count))
+
+    def rows(self, stage: int, row: Ints) -> tuple[Ints, Ints]:
+        """Domain and first token of rows of a stage.
+
+        Args:
+            stage: Index of the stage.
+            row: Numbers of the rows, counted from the stage's beginning.
+
+        Returns:
+            For each row the index of its domain, and the offset of its first token in that domain's stream. A row's
+            last label is the token ``seq_len`` further on.
+        """
+        layout = self._layouts[stage]
+        group, within = np.divmod(np.asarray(row, np.int64), PERIOD * layout.rows_per_block)
+        part, slot = np.divmod(within, PERIOD)
+        domain = layout.order[slot]
+        draw = layout.first_draw[domain] + group * layout.counts[-1][domain] + layout.rank[slot]
+        blocks = self._blocks[domain]
+        epoch, position = np.divmod(draw, blocks)
+        keys = mix64(self._keys[domain] + epoch.astype(np.uint64) * _GOLDEN)
+        block = permute(position, blocks, keys)
+        return domain, block * self.plan.block_tokens + part * self.plan.stages[stage].seq_len
+
+    def domain_tokens(self, step: int) -> dict[str, int]:
+        """Tokens of each domain that the steps before this one read, exactly; ``step`` may be ``total_steps``."""
+        total = np.zeros(len(self.plan.domains), np.int64)
+        first = 0
+        for stage, layout in zip(self.plan.stages, self._layouts, strict=True):
+            rows = min(max(step - first, 0), stage.steps) * stage.batch_rows
+            periods, rest = divmod(rows, PERIOD)
+            total += (periods * layout.counts[-1] + layout.counts[rest]) * stage.seq_len
+            first += stage.steps
+        return dict(zip(self.plan.domains, total.tolist(), strict=True))

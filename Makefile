@@ -1,0 +1,60 @@
+# Everything that a person or a machine runs here. `make help` lists it.
+PYTHON ?= python3
+VENV   ?= .venv
+RUN    ?= configs/run/quickstart.yaml
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := DS_BUILD_OPS=0 $(BIN)/python -m pip --disable-pip-version-check
+CODE := rayllm jobs tests benchmarks .ci
+# No compiler is needed or wanted: DeepSpeed stays pure Python, nothing is built when it runs on CPUs.
+export DS_BUILD_OPS := 0
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart install install-dev check test test-all bench lock clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+quickstart: $(VENV)/.runtime ## install what is locked, then run a whole small training on this machine
+	$(BIN)/rayllm run $(RUN)
+
+install: $(VENV)/.runtime ## the environment to run in
+install-dev: $(VENV)/.dev ## the environment to develop in
+
+# Build tools first and no build isolation: the two packages built here use the locked setuptools.
+$(VENV)/.runtime: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}: make quickstart PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	grep -E '^(setuptools|wheel)==' requirements.lock > $(VENV)/build.lock
+	$(PIP) install -q -r $(VENV)/build.lock
+	$(PIP) install -q --no-build-isolation -r requirements.lock
+	$(PIP) install -q --no-build-isolation --no-deps -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
+	$(PIP) install -q --no-build-isolation -r requirements-dev.lock
+	touch $@
+
+check: $(VENV)/.dev ## style, types, import layers, unit tests: before every commit
+	$(BIN)/ruff format --check $(wildcard $(CODE))
+	$(BIN)/ruff check $(wildcard $(CODE))
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -m "not ray and not gpu and not slow" $(PYTEST_ARGS)
+
+test: $(VENV)/.dev ## the default tests, the handful on a real Ray included
+	$(BIN)/python -m pytest -m "not gpu and not slow" $(PYTEST_ARGS)
+
+test-all: $(VENV)/.dev ## the slow ones too
+	$(BIN)/python -m pytest -m "not gpu" $(PYTEST_ARGS)
+
+bench: $(VENV)/.dev ## every benchmark, one after the other
+	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+lock: $(VENV)/.runtime ## resolve the dependencies anew and write the lock files
+	$(BIN)/python .ci/lock.py
+
+clean: ## caches and build leftovers; never runs/ or the environment
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,127 @@
+"""Samples from a model, and a judge of whether each belongs to the domain of its prompt.
+
+In: a model and validation documents. Out: continuations, each with the domain that a classifier of character n-grams
+gives it. The classifier sees the continuation alone; the same classifier judges the documents' own continuations, which
+says how far its word can be trusted at this length.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from rayllm.core.rng import derive_seed
+from rayllm.data.shards import PackedData
+from rayllm.evals.config import SampleConfig
+from rayllm.evals.identify import Identifier, fit_identifier
+from rayllm.evals.ngram import sample_tokens
+from rayllm.inference.loading import Loaded
+
+#: Training tokens of each domain that the classifier learns from, at most.
+IDENTIFIER_TOKENS = 200_000
+#: Shorter documents, with their separator, make no prompt: there is nothing left to continue.
+MIN_DOCUMENT_TOKENS = 5
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The beginning of a validation document, its separator first, and how the document really goes on."""
+
+    ids: list[int]
+    following: list[int]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One continuation.
+
+    Attributes:
+        domain: Of the validation document that gave the prompt.
+        prompt: Text of the prompt.
+        text: What the model wrote.
+        identified: The domain that the text looks like; None where it is blank.
+        reference_identified: The same for the document's own continuation.
+    """
+
+    domain: str
+    prompt: str
+    text: str
+    identified: str | None
+    reference_identified: str | None
+
+    def record(self) -> dict[str, Any]:
+        """Its JSON form."""
+        return asdict(self)
+
+
+def write_samples(loaded: Loaded, packed: PackedData, config: SampleConfig, seed: int) -> list[Sample]:
+    """Continue the beginnings of validation documents, and identify every continuation."""
+    if config.per_domain == 0:
+        return []
+    identifier = learn_identifier(packed)
+    samples = []
+    for domain in packed.domains("validation"):
+        prompts = choose_prompts(packed, domain, config, seed)
+        written = continue_prompts(
+            loaded, [prompt.ids for prompt in prompts], config, derive_seed(seed, "samples", domain)
+        )
+        decode = loaded.codec.decode
+        for prompt, ids in zip(prompts, written, strict=True):
+            text = decode(ids)
+            samples.append(
+                Sample(
+                    domain=domain,
+                    prompt=decode(prompt.ids[1:]),
+                    text=text,
+                    identified=identifier.identify(text),
+                    reference_identified=identifier.identify(decode(prompt.following)),
+                )
+            )
+    return samples
+
+
+def learn_identifier(packed: PackedData) -> Identifier:
+    """Learn the domains from their training text, as it was packed."""
+    codec = packed.codec()
+
+    def text(domain: str) -> str:
+        ids = sample_tokens(packed.stream("train", domain), IDENTIFIER_TOKENS)
+        return codec.decode(ids[ids != codec.separator_id])
+
+    return fit_identifier({domain: [text(domain)] for domain in packed.domains("train")})
+
+
+def choose_prompts(packed: PackedData, domain: str, config: SampleConfig, seed: int) -> list[Prompt]:
+    """The beginnings of randomly chosen validation documents, the same for the same seed; fewer where there are few."""
+    stream = packed.stream("validation", domain)
+    starts = stream.document_starts()
+    ends = np.append(starts[1:], stream.num_tokens)
+    order = np.random.default_rng(derive_seed(seed, "prompts", domain)).permutation(len(starts))
+    long_enough = order[(ends - starts)[order] >= MIN_DOCUMENT_TOKENS]
+    return [
+        _split(stream.read(int(starts[i]), int(ends[i] - starts[i])).tolist(), config)
+        for i in long_enough[: config.per_domain]
+    ]
+
+
+def _split(document: list[int], config: SampleConfig) -> Prompt:
+    length = 1 + min(config.prompt_tokens, len(document) // 2)
+    return Prompt(document[:length], document[length : length + config.max_new_tokens])
+
+
+def identification(samples: Sequence[Sample]) -> dict[str, Any]:
+    """How many continuations look like their domain, in all and by domain, and the same for real text."""
+    by_domain = {sample.domain: {"correct": 0, "total": 0} for sample in samples}
+    for sample in samples:
+        by_domain[sample.domain]["total"] += 1
+        by_domain[sample.domain]["correct"] += sample.identified == sample.domain
+    correct, total = sum(row["correct"] for row in by_domain.values()), len(samples)
+    reference = sum(sample.reference_identified == sample.domain for sample in samples)
+    return {
+        "correct": correct,
+        "total": total,
+        "accuracy": correct / total if total else None,
+        "reference_accuracy": reference / total if total else None,
+        "by_domain": by_domain,
+    }

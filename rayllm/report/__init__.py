@@ -1,0 +1,1 @@
+"""All artifacts of a run to one page: what was trained, on what, and what came of it."""

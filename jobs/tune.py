@@ -1,0 +1,12 @@
+"""Sweep over settings, as a job of a cluster.
+
+``ray job submit --working-dir . -- python jobs/tune.py FILE [a.b=c ...] [--force]``
+"""
+
+import sys
+
+from rayllm.cli import main
+from rayllm.commands.submit import on_cluster
+
+if __name__ == "__main__":
+    sys.exit(main(on_cluster("tune", sys.argv[1:])))

@@ -10,13 +10,14 @@ from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic.config import JsonDict
 
 from rayllm.core.config_problems import describe
 from rayllm.core.config_source import Source, read_source
 from rayllm.core.errors import ConfigError
 
 #: Mark of a field that changes how a stage runs but not what it makes: kept out of the content hash.
-RUNTIME = {"runtime": True}
+RUNTIME: JsonDict = {"runtime": True}
 
 _COUNT = re.compile(r"^\s*([0-9][0-9_]*(?:\.[0-9]+)?)\s*(K|M|B|T|Ki|Mi|Gi|Ti)?\s*$")
 _FACTORS = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}

@@ -1,0 +1,111 @@
+"""Grouped-query attention, and who may look at whom."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from rayllm.model.config import ModelConfig
+from rayllm.model.layers.norms import RMSNorm
+from rayllm.model.layers.positions import Rotation, apply_rope
+
+Heads = Float[Tensor, "batch heads seq head_dim"]
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """Which keys each query sees: causal, or by an explicit mask; neither means all of them."""
+
+    is_causal: bool
+    mask: Bool[Tensor, "batch 1 queries keys"] | None = None
+
+
+def causal() -> Visibility:
+    """Every token sees itself and what stands before it."""
+    return Visibility(is_causal=True)
+
+
+def causal_within_documents(doc_ids: Int[Tensor, "batch seq"]) -> Visibility:
+    """Every token sees itself and what stands before it in its own document."""
+    seq = doc_ids.shape[1]
+    same = doc_ids[:, None, :, None] == doc_ids[:, None, None, :]
+    return Visibility(is_causal=False, mask=same & torch.ones(seq, seq, dtype=torch.bool, device=same.device).tril())
+
+
+@runtime_checkable
+class LayerMemory(Protocol):
+    """What a block keeps of past tokens while decoding; see ``model.kv_cache``."""
+
+    def append(self, keys: Heads, values: Heads) -> tuple[Heads, Heads]:
+        """Remember the keys and values of new tokens, and give those of all tokens."""
+        ...
+
+
+class Attention(nn.Module):
+    """Causal self-attention in which several query heads share a key and value head.
+
+    Queries, keys and values come from one matrix (rows in this order). Each head of queries and keys is normalised,
+    then rotated by its position.
+
+    Args:
+        config: Sizes.
+
+    Source: Ainslie et al. 2023, GQA, arXiv:2305.13245, section 2.2; Dehghani et al. 2023, Scaling Vision Transformers
+    to 22 Billion Parameters, arXiv:2302.05442, section 2 (QK normalisation).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.head_dim = config.resolved_head_dim
+        self.widths = [config.query_dim, config.kv_dim, config.kv_dim]
+        self.qkv_proj = nn.Linear(config.dim, sum(self.widths), bias=False)
+        self.o_proj = nn.Linear(config.query_dim, config.dim, bias=False)
+        self.q_norm = RMSNorm(self.head_dim, config.norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(self.head_dim, config.norm_eps) if config.qk_norm else None
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch seq dim"],
+        rotation: Rotation,
+        visibility: Visibility,
+        memory: LayerMemory | None = None,
+    ) -> Float[Tensor, "batch seq dim"]:
+        """Mix each token with those that it sees.
+
+        Args:
+            x: The normalised residual stream.
+            rotation: Angles of the positions of ``x``.
+            visibility: Which keys each query sees.
+            memory: Keys and values of past tokens; the new ones are added to it.
+        """
+        # (batch, seq, all channels) → (batch, seq, heads, head_dim), one view each
+        q, k, v = (part.unflatten(-1, (-1, self.head_dim)) for part in self.qkv_proj(x).split(self.widths, dim=-1))
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = apply_rope(q, rotation), apply_rope(k, rotation)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        if memory is not None:
+            k, v = memory.append(k, v)
+        return self.o_proj(attend(q, k, v, visibility).transpose(1, 2).flatten(2))
+
+
+def attend(
+    q: Float[Tensor, "batch num_heads queries head_dim"],
+    k: Float[Tensor, "batch num_kv_heads keys head_dim"],
+    v: Float[Tensor, "batch num_kv_heads keys head_dim"],
+    visibility: Visibility,
+) -> Float[Tensor, "batch num_heads queries head_dim"]:
+    """Scaled dot-product attention, by torch's fused kernels.
+
+    Query head ``h`` uses key and value head ``h // (num_heads // num_kv_heads)``.
+    """
+    groups = q.shape[1] // k.shape[1]
+    if groups > 1 and q.is_cuda and visibility.mask is not None:
+        # The CUDA kernel that takes a mask knows no groups; with enable_gqa torch would write out the score matrix.
+        k, v, groups = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1), 1
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=visibility.mask, is_causal=visibility.is_causal, enable_gqa=groups > 1
+    )

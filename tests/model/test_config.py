@@ -1,0 +1,78 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from rayllm.core.config import load_config
+from rayllm.core.errors import ConfigError
+from rayllm.model.config import ModelConfig
+from rayllm.model.flops import count_parameters
+
+PRESETS = Path(__file__).resolve().parents[2] / "configs" / "model"
+
+
+@pytest.mark.parametrize(
+    ("preset", "tokenizer", "low", "high"),
+    [
+        ("tiny", 4096, 3e6, 4e6),
+        ("small", 16_384, 20e6, 40e6),
+        ("gpt2-124m", 50_257, 120e6, 127e6),
+        ("350m", 50_257, 340e6, 370e6),
+        ("1b", 50_257, 1.0e9, 1.4e9),
+    ],
+)
+def test_presets_load_and_have_the_size_of_their_name(preset: str, tokenizer: int, low: float, high: float) -> None:
+    config = load_config(str(PRESETS / f"{preset}.yaml"), [], ModelConfig).with_vocab(tokenizer)
+    assert low < count_parameters(config).total < high
+
+
+def test_every_preset_is_checked() -> None:
+    assert {path.stem for path in PRESETS.glob("*.yaml")} == {"tiny", "small", "gpt2-124m", "350m", "1b"}
+
+
+@given(st.integers(1, 300_000), st.integers(1, 512))
+def test_a_vocabulary_is_padded_to_the_next_multiple(size: int, multiple: int) -> None:
+    config = ModelConfig(vocab_multiple=multiple).with_vocab(size)
+    assert config.real_vocab_size == size
+    assert size <= config.resolved_vocab_size < size + multiple
+    assert config.resolved_vocab_size % multiple == 0
+    assert config.with_vocab(size) == config
+
+
+def test_a_given_vocabulary_stays_and_must_hold_the_tokenizer() -> None:
+    config = ModelConfig(vocab_size=1000)
+    assert config.with_vocab(990).vocab_size == 1000
+    with pytest.raises(ConfigError, match=r"1,001 ids, vocab_size is 1,000"):
+        config.with_vocab(1001)
+
+
+@pytest.mark.parametrize(
+    ("settings", "fix"),
+    [
+        ({"num_heads": 6, "num_kv_heads": 4, "dim": 96}, "set num_kv_heads to one of 1, 2, 3, 6"),
+        ({"dim": 100, "num_heads": 8, "num_kv_heads": 8}, "or set head_dim"),
+        ({"head_dim": 15}, "set an even head_dim"),
+        ({"vocab_size": 10, "real_vocab_size": 11}, "leave both out"),
+    ],
+)
+def test_sizes_that_disagree_are_refused_with_the_fix(settings: dict[str, int], fix: str) -> None:
+    with pytest.raises(ValidationError, match=fix):
+        ModelConfig.model_validate(settings)
+
+
+def test_counts_may_be_written_short() -> None:
+    assert ModelConfig.model_validate({"max_seq_len": "8Ki"}).max_seq_len == 8192
+
+
+def test_the_chunk_of_the_loss_is_not_part_of_what_is_trained() -> None:
+    assert ModelConfig(loss_chunk_tokens=7).identity() == ModelConfig().identity()
+    assert ModelConfig(dim=128).identity() != ModelConfig().identity()
+
+
+def test_reading_a_config_needs_no_torch() -> None:
+    code = "import sys, rayllm.model.config, rayllm.model.flops; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,8 +11,8 @@ import bisect
 import hashlib
 import itertools
 import os
-import shutil
 import tempfile
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,13 +89,11 @@ class ShardWriter:
         """
         self._target = storage.join(directory, name)
         self._name, self._dtype = name, DTYPES[dtype]
-        if storage.is_local(directory):
-            parent = storage.local_path(self._target).parent
-            parent.mkdir(parents=True, exist_ok=True)
-        else:
-            parent = None
-        self._scratch = Path(tempfile.mkdtemp(prefix=".shard-", dir=parent))
-        self._files = {ending: _HashedFile(self._scratch / f"shard{ending}") for ending in (TOKENS, BOUNDS)}
+        local = storage.is_local(directory)
+        parent = storage.local_path(self._target).parent if local else Path(tempfile.gettempdir())
+        parent.mkdir(parents=True, exist_ok=True)
+        unique = f".{Path(name).name}.{uuid.uuid4().hex[:12]}"
+        self._files = {ending: _HashedFile(parent / f"{unique}{ending}") for ending in (TOKENS, BOUNDS)}
         self._tokens = self._documents = self._bytes = 0
 
     def append(
@@ -132,7 +130,8 @@ class ShardWriter:
                     bounds_sha256=hashes[BOUNDS],
                 )
         finally:
-            shutil.rmtree(self._scratch)
+            for file in self._files.values():
+                file.path.unlink(missing_ok=True)
 
 
 class _HashedFile:

@@ -14,9 +14,7 @@ from tokenizers import Tokenizer
 
 from rayllm.core.errors import DataError
 from rayllm.tokenizer.freeze import read_frozen
-
-#: Names of the end-of-text token in the families of tokenizers that we adopt, ours first.
-SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
+from rayllm.tokenizer.special import separator_of
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Codec:
         return cls(
             tokenizer=ordinary(frozen.tokenizer),
             sha256=frozen.sha256,
-            separator_id=find_separator(frozen.tokenizer, directory),
+            separator_id=separator_of(frozen.tokenizer, directory)[1],
             token_bytes=frozen.token_bytes,
         )
 
@@ -97,20 +95,3 @@ def ordinary(tokenizer: Tokenizer) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
-
-
-def find_separator(tokenizer: Tokenizer, where: str) -> int:
-    """The id of the end-of-text token.
-
-    Raises:
-        DataError: If there is none of the known names.
-    """
-    for name in SEPARATORS:
-        if (found := tokenizer.token_to_id(name)) is not None:
-            return found
-    raise DataError(
-        "the tokenizer has no token that can separate documents",
-        where=where,
-        why=f"it has none of {', '.join(SEPARATORS)}",
-        fix="add `<|endoftext|>` to it as a special token, or train a tokenizer of your own",
-    )

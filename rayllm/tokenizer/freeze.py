@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from rayllm.core import storage
 from rayllm.core.errors import ArtifactDamaged
+from rayllm.tokenizer.special import PAD, separator_of
 from rayllm.tokenizer.token_bytes import token_bytes
 
 TOKENIZER_JSON = "tokenizer.json"
@@ -33,24 +34,26 @@ class Frozen:
     token_bytes: UInt16[np.ndarray, " vocab_size"]
 
 
-def freeze(tokenizer_json: bytes, directory: str, *, separator: str, pad: str | None = None) -> str:
+def freeze(tokenizer_json: bytes, directory: str) -> str:
     """Write a tokenizer's files.
 
     Args:
         tokenizer_json: The bytes of ``tokenizer.json``, written as they are.
         directory: Directory or URI to write into.
-        separator: Name of the token that ends a text.
-        pad: Name of the padding token, if there is one.
 
     Returns:
         The SHA-256 of ``tokenizer.json``.
+
+    Raises:
+        DataError: If it has no end-of-text token, or its vocabulary does not spell bytes.
     """
     tokenizer = Tokenizer.from_str(tokenizer_json.decode())
+    separator, _ = separator_of(tokenizer, directory)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": separator,
         "eos_token": separator,
-        "pad_token": pad or separator,
+        "pad_token": separator if tokenizer.token_to_id(PAD) is None else PAD,
         "clean_up_tokenization_spaces": False,
     }
     counts = io.BytesIO()

@@ -1,0 +1,40 @@
+"""The text of a corpus artifact, domain by domain, shard by shard."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rayllm.core import storage
+from rayllm.core.artifact import Artifact, FileRecord
+
+BATCH_ROWS = 1024
+
+
+def domain_shards(corpus: Artifact, split: str) -> dict[str, list[FileRecord]]:
+    """The shards of each domain of a split, in the order of the run file; domains without shards are left out."""
+    found: dict[str, list[FileRecord]] = {}
+    for domain in corpus.counts["domains"]:
+        prefix = f"{split}/{domain}/"
+        records = [file for file in corpus.manifest.files if file.path.startswith(prefix)]
+        if records:
+            found[domain] = sorted(records, key=lambda record: record.path)
+    return found
+
+
+def read_texts(uri: str, batch_bytes: int) -> Iterator[pa.Array]:
+    """The texts of a shard, in order, in string arrays of about ``batch_bytes`` bytes at most (a longer text is alone).
+
+    Memory: one Parquet row group.
+    """
+    with storage.open_file(uri) as file, pq.ParquetFile(file) as parquet:
+        for batch in parquet.iter_batches(BATCH_ROWS, columns=["text"]):
+            texts = batch.column(0)
+            sizes = np.asarray(pc.call_function("binary_length", [texts]))
+            cuts = np.flatnonzero(np.diff(np.cumsum(sizes) // batch_bytes)) + 1
+            for start, end in pairwise([0, *cuts.tolist(), len(texts)]):
+                if end > start:
+                    yield texts.slice(start, end - start)

@@ -1,0 +1,108 @@
+"""The command line: a verb for each stage, ``run`` for all of them, and the commands that make no artifact.
+
+Exit codes: 0 done, 1 failed run, 2 bad config or usage, 3 environment, 75 saved and to be run again.
+"""
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rayllm.core.config import to_yaml
+from rayllm.core.errors import RayllmError
+from rayllm.core.log import configure
+from rayllm.pipelines import STAGES
+
+#: Commands that make no artifact: name → (module, help). Each module has ``add_arguments`` and ``run``.
+COMMANDS = {
+    "sample": ("rayllm.commands.sample", "continue a prompt with a checkpoint"),
+    "submit": ("rayllm.commands.submit", "run a file as a job on a Ray cluster"),
+    "doctor": ("rayllm.commands.doctor", "check this machine for what runs need"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser(arguments[:1])
+    args = parser.parse_args(arguments)
+    configure()
+    try:
+        return int(args.handler(args))
+    except RayllmError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; finished stages and saved checkpoints are kept, the same command goes on from there\n")
+        return 130
+
+
+def build_parser(wanted: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser; a command's module is imported only if it is the one wanted."""
+    parser = argparse.ArgumentParser(
+        prog="rayllm", description="Language-model training on a Ray cluster, from raw text to a served model."
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    _add_stage(verbs, "run", "all stages of a run file in order")
+    for stage in STAGES.values():
+        _add_stage(verbs, stage.verb, stage.help)
+    config = verbs.add_parser("config", help="check, show or describe configs")
+    config.add_argument("action", choices=["check", "show", "schema"], help="check a file, print it resolved, JSON schema")
+    config.add_argument("file", nargs="?", help="run file")
+    config.add_argument("overrides", nargs="*", help="settings such as train.lr=3e-4")
+    config.set_defaults(handler=_config)
+    for name, (module, text) in COMMANDS.items():
+        command = verbs.add_parser(name, help=text)
+        if name in wanted:
+            loaded = importlib.import_module(module)
+            loaded.add_arguments(command)
+            command.set_defaults(handler=loaded.run)
+    return parser
+
+
+def _add_stage(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", verb: str, text: str) -> None:
+    command = verbs.add_parser(verb, help=text, description=text)
+    command.add_argument("file", help="run file (YAML)")
+    command.add_argument("overrides", nargs="*", help="settings such as train.lr=3e-4")
+    command.add_argument("--force", action="store_true", help="make the stage's artifact again (run: all of them)")
+    command.set_defaults(handler=_stages)
+
+
+def _stages(args: argparse.Namespace) -> int:
+    from rayllm.pipelines import ray_runtime
+    from rayllm.pipelines.run_config import load_run
+    from rayllm.pipelines.runner import run_stages, verbs_for, verbs_of_run
+    from rayllm.pipelines.summary import summarize
+
+    config = load_run(args.file, args.overrides)
+    verbs = verbs_of_run() if args.verb == "run" else verbs_for(args.verb)
+    force = (verbs if args.verb == "run" else [args.verb]) if args.force else []
+    try:
+        artifacts = run_stages(config, verbs, force=force)
+    finally:
+        ray_runtime.shutdown()
+    sys.stdout.write(summarize(args.verb, args.file, artifacts))
+    return 0
+
+
+def _config(args: argparse.Namespace) -> int:
+    from rayllm.core.errors import ConfigError
+    from rayllm.pipelines.run_config import RunConfig, load_run
+
+    if args.action == "schema":
+        sys.stdout.write(json.dumps(RunConfig.model_json_schema(), indent=1, sort_keys=True) + "\n")
+        return 0
+    if args.file is None:
+        raise ConfigError(f"`rayllm config {args.action}` needs a file", fix="name a run file, such as configs/run/quickstart.yaml")
+    config = load_run(args.file, args.overrides)
+    if args.action == "show":
+        sys.stdout.write(to_yaml(config))
+    else:
+        sys.stdout.write(f"{Path(args.file)}: ok\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

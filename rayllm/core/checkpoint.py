@@ -1,0 +1,243 @@
+"""Checkpoints as directories: their names, their validity, and which one to take.
+
+A checkpoint is published when every file that its ranks wrote is there. Each rank lists its files with sizes and
+SHA-256 in ``rank-00000.manifest.json``; rank 0 writes ``COMMIT.json`` last, with the hash of every rank's manifest.
+``valid`` = COMMIT parses, no rank is missing, every listed file has its listed size (deep: its SHA-256 too). What the
+files mean is told in ``train.checkpoint``; sampling and export need only this module.
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rayllm.core import storage
+from rayllm.core.artifact import FileRecord, check_files, record_files
+from rayllm.core.errors import ArtifactDamaged, ConfigError
+from rayllm.core.log import get_logger
+
+COMMIT = "COMMIT.json"
+BEST = "best.json"
+DIRECTORY = "checkpoints"
+
+logger = get_logger(__name__)
+_NAME = re.compile(r"^step-(\d{8,})-a(\d+)$")
+
+
+class Commit(BaseModel):
+    """The last file of a checkpoint: who wrote it, and the hash of what each rank lists."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = 1
+    step: int
+    attempt: int
+    world_size: int
+    manifests: list[FileRecord]
+
+
+@dataclass(frozen=True, order=True)
+class CheckpointRef:
+    """A checkpoint's place in the order of a run: later steps win, then later attempts."""
+
+    step: int
+    attempt: int
+    uri: str
+
+
+def checkpoint_name(step: int, attempt: int) -> str:
+    """Directory name; the attempt keeps a restarted run from mixing its files with older ones."""
+    return f"step-{step:08d}-a{attempt}"
+
+
+def manifest_name(rank: int) -> str:
+    """Name of the file in which a rank lists what it wrote."""
+    return f"rank-{rank:05d}.manifest.json"
+
+
+def write_rank_manifest(directory: str, rank: int, paths: Sequence[str]) -> FileRecord:
+    """List a rank's files with their hashes.
+
+    Args:
+        directory: Where the files are.
+        rank: The writer's world rank.
+        paths: Its files, relative to the directory.
+
+    Returns:
+        The record of the manifest itself, for the commit.
+    """
+    records = record_files(directory, paths)
+    name = manifest_name(rank)
+    text = json.dumps([record.model_dump() for record in records], indent=1)
+    storage.write_text(storage.join(directory, name), text)
+    return record_files(directory, [name])[0]
+
+
+def list_checkpoints(directory: str) -> list[CheckpointRef]:
+    """Committed checkpoints of a directory, oldest first; not verified."""
+    if not storage.exists(directory):
+        return []
+    fs, path = storage.filesystem(directory)
+    found = []
+    for entry in fs.ls(path, detail=False):
+        name = str(entry).rstrip("/").rpartition("/")[2]
+        uri = storage.join(directory, name)
+        if (match := _NAME.match(name)) and storage.exists(storage.join(uri, COMMIT)):
+            found.append(CheckpointRef(int(match[1]), int(match[2]), uri))
+    return sorted(found)
+
+
+def verify_checkpoint(uri: str, *, deep: bool) -> Commit:
+    """Check that a checkpoint is whole.
+
+    Args:
+        uri: The checkpoint's directory.
+        deep: Compare SHA-256 of every file, not just sizes.
+
+    Raises:
+        ArtifactDamaged: Naming the first file that is missing, short or changed.
+    """
+    try:
+        commit = Commit.model_validate_json(storage.read_bytes(storage.join(uri, COMMIT)))
+    except FileNotFoundError as error:
+        raise ArtifactDamaged("this checkpoint was never finished", where=uri, why=f"{COMMIT} is missing") from error
+    except ValidationError as error:
+        raise ArtifactDamaged("a checkpoint is damaged", where=uri, why=f"{COMMIT} cannot be read") from error
+    expected = {manifest_name(rank) for rank in range(commit.world_size)}
+    if {record.path for record in commit.manifests} != expected:
+        raise ArtifactDamaged("a checkpoint is damaged", where=uri, why="a rank's manifest is missing from the commit")
+    check_files(uri, commit.manifests, deep=True)
+    records: list[FileRecord] = []
+    for manifest in commit.manifests:
+        listed = json.loads(storage.read_bytes(storage.join(uri, manifest.path)))
+        records += [FileRecord.model_validate(item) for item in listed]
+    check_files(uri, records, deep=deep)
+    return commit
+
+
+def newest_valid(directory: str, *, deep: bool = True) -> tuple[CheckpointRef | None, list[str]]:
+    """The newest checkpoint that is whole, and why newer ones were rejected.
+
+    Args:
+        directory: A run's ``checkpoints/``.
+        deep: Compare hashes too.
+
+    Returns:
+        The checkpoint, or None where there is none, and one line for each rejected one.
+    """
+    rejected = []
+    for ref in reversed(list_checkpoints(directory)):
+        try:
+            verify_checkpoint(ref.uri, deep=deep)
+        except ArtifactDamaged as error:
+            rejected.append(f"{ref.uri} is not used: {error.why}")
+            continue
+        return ref, rejected
+    return None, rejected
+
+
+def find_checkpoint(uri: str, prefer: Literal["best", "last"] = "best") -> str:
+    """The checkpoint that a user means.
+
+    Args:
+        uri: A checkpoint, a ``checkpoints/`` directory, or a directory that holds one (a train artifact).
+        prefer: Which one to take where there are several.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    if storage.exists(storage.join(uri, COMMIT)):
+        return uri
+    directory = storage.join(uri, DIRECTORY)
+    directory = directory if storage.exists(directory) else uri
+    if prefer == "best" and (best := read_best(directory)):
+        name = str(best["name"])
+        try:
+            verify_checkpoint(storage.join(directory, name), deep=False)
+        except ArtifactDamaged as error:
+            logger.warning("the best checkpoint is not used: %s: %s", error.where, error.why)
+        else:
+            return storage.join(directory, name)
+    ref, rejected = newest_valid(directory, deep=False)
+    if ref is None:
+        raise ConfigError(
+            "there is no checkpoint here",
+            where=uri,
+            why="; ".join(rejected),
+            fix="give a checkpoint directory, or the train artifact that holds `checkpoints/`",
+        )
+    return ref.uri
+
+
+def read_best(directory: str) -> dict[str, Any] | None:
+    """Name, step and value of the best checkpoint so far, if one was judged."""
+    where = storage.join(directory, BEST)
+    return json.loads(storage.read_bytes(where)) if storage.exists(where) else None
+
+
+def write_best(directory: str, name: str, metric: str, value: float) -> None:
+    """Remember the best checkpoint."""
+    text = json.dumps({"name": name, "metric": metric, "value": value})
+    storage.write_text(storage.join(directory, BEST), text)
+
+
+def remove_checkpoint(uri: str) -> None:
+    """Delete a checkpoint: the commit first, so that a half-deleted one is never taken for whole."""
+    storage.remove(storage.join(uri, COMMIT))
+    storage.remove(uri)
+
+
+
+
+def publish_directory(staging: Path, uri: str) -> None:
+    """Move one rank's staged files to a checkpoint's directory, the commit last.
+
+    Local files on the same file system are renamed; others are uploaded one by one. Files are flushed before, so that
+    a commit that is there after a power cut stands for files that are there too.
+    """
+    files = sorted(path for path in staging.rglob("*") if path.is_file())
+    files.sort(key=lambda path: path.name == COMMIT)
+    for source in files:
+        name = source.relative_to(staging).as_posix()
+        target = storage.join(uri, name)
+        with source.open("rb") as file:
+            os.fsync(file.fileno())
+        if storage.is_local(uri) and _same_device(source, storage.local_path(uri)):
+            path = storage.local_path(target)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            source.replace(path)
+        else:
+            storage.upload(source, target)
+    if storage.is_local(uri):
+        storage.sync_directory(storage.local_path(uri))
+    shutil.rmtree(staging)
+
+
+def _same_device(source: Path, target: Path) -> bool:
+    target.mkdir(parents=True, exist_ok=True)
+    return source.stat().st_dev == target.stat().st_dev
+
+
+def staging_directory(checkpoints: str, name: str, rank: int) -> Path:
+    """An empty local directory in which a rank prepares its part: beside the target where that is local."""
+    if storage.is_local(checkpoints):
+        path = storage.local_path(checkpoints) / f".staging-{name}" / f"rank-{rank:05d}"
+    else:
+        path = Path(tempfile.gettempdir()) / f"rayllm-{os.getpid()}" / name / f"rank-{rank:05d}"
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    return path
+
+
+def clear_staging(checkpoints: str) -> None:
+    """Remove what saves of killed attempts left behind."""
+    if storage.is_local(checkpoints) and storage.local_path(checkpoints).is_dir():
+        for path in storage.local_path(checkpoints).glob(".staging-*"):
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,74 @@
+"""Run stages of a run file in order, each with its parents' artifacts; what exists is skipped."""
+
+import time
+from collections.abc import Sequence
+
+from rayllm.core import storage
+from rayllm.core.artifact import Artifact
+from rayllm.core.config import to_yaml
+from rayllm.core.log import get_logger
+from rayllm.core.stage import Task, run_task
+from rayllm.pipelines import STAGES
+from rayllm.pipelines.run_config import RunConfig, stage_config, stage_module
+
+logger = get_logger(__name__)
+
+
+def verbs_of_run() -> list[str]:
+    """The stages of ``rayllm run``, in order."""
+    return [verb for verb, stage in STAGES.items() if stage.in_run]
+
+
+def verbs_for(verb: str) -> list[str]:
+    """A stage and all that it stands on, in the order of the table."""
+    needed = {verb}
+    for name in reversed(STAGES):
+        if name in needed:
+            needed |= set(STAGES[name].parents)
+    return [name for name in STAGES if name in needed]
+
+
+def run_stages(config: RunConfig, verbs: Sequence[str], *, force: Sequence[str] = ()) -> dict[str, Artifact]:
+    """Run stages in order.
+
+    Args:
+        config: The whole run.
+        verbs: Stages to run, parents before children.
+        force: Stages to make again even if they exist.
+
+    Returns:
+        The artifact of each stage.
+    """
+    artifacts: dict[str, Artifact] = {}
+    for verb in verbs:
+        stage = STAGES[verb]
+        root = artifact_root(config, verb)
+        task = Task(
+            verb=verb,
+            run=stage_module(stage).run,
+            config=stage_config(verb, config),
+            inputs={parent: artifacts[parent] for parent in stage.parents},
+            version=stage_module(stage).VERSION,
+            in_place=stage.in_place,
+        )
+        artifacts[verb] = _run(task, root, force=verb in force)
+    home = storage.join(storage.absolute(config.storage), config.name)
+    storage.write_text(storage.join(home, "run.yaml"), to_yaml(config))
+    return artifacts
+
+
+def artifact_root(config: RunConfig, verb: str) -> str:
+    """Where a stage's artifacts go: data is shared by all runs of a storage, the rest is the run's own."""
+    root = storage.absolute(config.storage)
+    return storage.join(root, "data" if STAGES[verb].shared else config.name)
+
+
+def _run(task: Task, root: str, *, force: bool) -> Artifact:
+    start = time.monotonic()
+    logger.info("%-13s ...", task.verb)
+    artifact, found = run_task(task, root, force=force)
+    how = "there already" if found else f"done in {time.monotonic() - start:.1f} s"
+    logger.info("%-13s %s: %s", task.verb, how, artifact.uri)
+    return artifact
+
+

@@ -1,0 +1,60 @@
+"""train: token shards to checkpoints, with metrics and validation on the way.
+
+``driver`` starts Ray Train and shows progress, ``worker`` is what every worker runs, ``session`` builds a run from its
+config and needs no Ray.
+"""
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from rayllm.core.artifact import Artifact
+from rayllm.core.stage import Work
+from rayllm.data.curriculum import CurriculumStage, stage_shapes
+from rayllm.data.weights import MixtureConfig
+from rayllm.model.config import ModelConfig
+from rayllm.pipelines.frame import Frame
+from rayllm.train.config import TrainConfig
+
+VERSION = 1
+
+
+class Config(Frame):
+    """What train reads of a run file."""
+
+    model: ModelConfig = Field(ModelConfig(), description="Sizes of the transformer.")
+    mixture: MixtureConfig = Field(MixtureConfig(), description="Weights of the training domains.")
+    curriculum: list[CurriculumStage] = Field([], description="Stages with other weights, lengths or batches.")
+    train: TrainConfig = Field(..., description="Length, batch, precision, engine, checkpoints, validation.")
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> "Config":
+        shapes = stage_shapes(self.curriculum, self.train.seq_len, self.train.global_batch_tokens)
+        longest = max(length for length, _ in shapes)
+        if longest > self.model.max_seq_len:
+            raise ValueError(f"seq_len {longest} is more than model.max_seq_len {self.model.max_seq_len}; raise that")
+        return self
+
+
+def run(work: Work) -> dict[str, Any]:
+    """Train, or go on from the last checkpoint in ``work.directory``."""
+    from rayllm.pipelines.train.driver import run_with_ray
+
+    work.inputs["pack"].verify(deep=True)
+    return run_with_ray(work)
+
+
+def run_single(config: Config, packed: Artifact, directory: str) -> dict[str, float]:
+    """Train in this process, with one worker and without Ray Train; for trials of a sweep.
+
+    Args:
+        config: The run.
+        packed: Token shards.
+        directory: Where metrics and checkpoints go.
+
+    Returns:
+        The metrics of the last validation.
+    """
+    from rayllm.pipelines.train.session import train_alone
+
+    return train_alone(config, packed.uri, directory)

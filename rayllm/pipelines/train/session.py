@@ -1,0 +1,337 @@
+"""From a run's config to a ``Run`` that the loop can train; every rank builds its own, without Ray.
+
+The same function serves a worker of Ray Train, a forked rank in a test, and a trial of a sweep.
+"""
+
+import dataclasses
+import json
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+import torch.distributed as dist
+
+from rayllm.core import storage
+from rayllm.core.artifact import content_hash, versions
+from rayllm.core.checkpoint import DIRECTORY, clear_staging, publish_directory
+from rayllm.core.config import to_yaml
+from rayllm.core.log import JsonlSink, MetricSink, SinkGroup
+from rayllm.core.rng import derive_seed
+from rayllm.data.batches import BatchReader, validation_batches
+from rayllm.data.curriculum import Plan, build_plan
+from rayllm.data.shards import PackedData
+from rayllm.evals.scoring import DomainScore, metrics, score_batches
+from rayllm.inference.generate import generate
+from rayllm.inference.sampling import SamplingConfig
+from rayllm.model.config import ModelConfig
+from rayllm.model.flops import count_parameters, training_flops_per_token
+from rayllm.model.transformer import Transformer
+from rayllm.pipelines.train import Config
+from rayllm.train import checkpoint, collective
+from rayllm.train.checkpoint import Attachments
+from rayllm.train.config import EngineConfig
+from rayllm.train.engine import Engine, TorchEngine
+from rayllm.train.loop import Run, Services, train
+from rayllm.train.metrics import Speedometer, peak_flops
+from rayllm.train.objectives import LanguageModeling
+from rayllm.train.precision import resolve_precision
+from rayllm.train.sinks import TensorBoardSink, WandbSink
+from rayllm.train.state import RunState, seed_everything
+
+METRICS = "metrics.jsonl"
+STOP_FILE = "stop-requested"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is told: the config, the packed data, and the directory of the train artifact."""
+
+    config: Config
+    packed_uri: str
+    directory: str
+
+    @property
+    def checkpoints(self) -> str:
+        """URI of the directory of checkpoints."""
+        return storage.join(self.directory, DIRECTORY)
+
+
+@dataclass(frozen=True)
+class Outlets:
+    """Where a rank's results go.
+
+    Attributes:
+        publish: Makes a staged checkpoint visible, on every rank.
+        sink: More sinks than the run's own files; rank 0 only.
+        stop_requested: See ``train.loop.Services``.
+    """
+
+    publish: Callable[[Path, str], None]
+    sink: MetricSink
+    stop_requested: Callable[[], bool]
+
+
+def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.device) -> tuple[bool, RunState]:
+    """Build the run, restore the newest checkpoint if there is one, train.
+
+    Args:
+        job: What to train.
+        outlets: Where results go.
+        engine: Which engine; overrides the config's for trials.
+        device: Where this rank computes.
+
+    Returns:
+        Whether the plan was finished (else a stop was asked for), and the state at the end.
+    """
+    chosen, rejected = checkpoint.choose(job.checkpoints)
+    state = RunState(attempt=_next_attempt(job.directory))
+    packed = PackedData.open(job.packed_uri)
+    plan = make_plan(job.config, packed)
+    asked = checkpoint.read_state(chosen).precision if chosen else job.config.train.precision
+    state.precision = resolve_precision(asked, job.config.model.dim, device)
+    seed_everything(derive_seed(job.config.seed, "rank", collective.rank()))
+    model = job.config.model.with_vocab(packed.vocab_size)
+    built = build_engine(job.config, model, engine, state.precision, device)
+    if chosen:
+        checkpoint.restore(built, state, chosen)
+    if built.rank == 0:
+        clear_staging(job.checkpoints)
+        _write_environment(job, plan, model, built, state)
+    sink = _sinks(job, outlets.sink) if built.rank == 0 else outlets.sink
+    try:
+        for line in rejected + plan.warnings():
+            _event(sink, built, state, "warning", line)
+        if chosen:
+            _event(sink, built, state, "info", f"resumed from {chosen} at step {state.step}")
+        run = _assemble(job, packed, plan, model, built, state, dataclasses.replace(outlets, sink=sink))
+        finished = train(run)
+    finally:
+        sink.close()
+    return finished, state
+
+
+def make_plan(config: Config, packed: PackedData) -> Plan:
+    """The stage table of a run over its packed training domains."""
+    sizes = {name: packed.stream("train", name).num_tokens for name in packed.domains("train")}
+    return build_plan(
+        mixture=config.mixture,
+        curriculum=config.curriculum,
+        seq_len=config.train.seq_len,
+        global_batch_tokens=config.train.global_batch_tokens,
+        domain_tokens=sizes,
+        seed=config.seed,
+        max_steps=config.train.max_steps,
+        total_tokens=config.train.tokens,
+    )
+
+
+def build_engine(
+    config: Config, model: ModelConfig, engine: EngineConfig, precision: str, device: torch.device
+) -> Engine:
+    """The model with its initial weights, the same on every rank, inside an engine."""
+    module = Transformer(model)
+    module.init_weights(config.seed)
+    module.set_activation_checkpointing(config.train.activation_checkpointing)
+    if engine.kind == "torch":
+        return TorchEngine(module, config.train.optimizer, precision, device)
+    from rayllm.train.deepspeed_engine import DeepSpeedEngine
+
+    return DeepSpeedEngine(
+        module,
+        config.train.optimizer,
+        precision,
+        device,
+        zero_stage=engine.zero_stage,
+        micro_batch_size=config.train.micro_batch_size,
+    )
+
+
+def _assemble(
+    job: Job, packed: PackedData, plan: Plan, model: ModelConfig, engine: Engine, state: RunState, outlets: Outlets
+) -> Run:
+    config = job.config.train
+    domains = packed.domains("train")
+    reader = BatchReader([packed.stream("train", name) for name in domains], plan, packed.separator_id)
+    peak = peak_flops(engine.device)
+    services = Services(
+        sink=outlets.sink,
+        publish=outlets.publish,
+        stop_requested=outlets.stop_requested,
+        validate=lambda built: validate(job.config, packed, built),
+        sample=lambda built, step: sample(job.config, packed, built, step),
+    )
+    return Run(
+        config=config,
+        engine=engine,
+        plan=plan,
+        batches=lambda step: reader.micro_batches(step, engine.world_size, engine.rank, config.micro_batch_size),
+        domains=domains,
+        objective=LanguageModeling(),
+        state=state,
+        checkpoints=job.checkpoints,
+        attachments=_attachments(job, packed, model, state, plan),
+        speed=Speedometer(training_flops_per_token(model, config.seq_len), peak and peak * engine.world_size),
+        services=services,
+    )
+
+
+def _attachments(job: Job, packed: PackedData, model: ModelConfig, state: RunState, plan: Plan) -> Attachments:
+    """What makes a checkpoint usable alone: sizes, tokenizer, plan, and the config with its choices frozen."""
+    frozen = job.config.model_copy(
+        update={"model": model, "train": job.config.train.model_copy(update={"precision": state.precision})}
+    )
+    files = {
+        "model.json": json.dumps(model.model_dump(mode="json"), indent=1).encode(),
+        "run.yaml": to_yaml(frozen).encode(),
+        "plan.json": plan.to_json().encode(),
+    }
+    for name in ("tokenizer.json", "tokenizer_config.json", "token_bytes.npy"):
+        files[name] = storage.read_bytes(storage.join(job.packed_uri, name))
+    return Attachments(files)
+
+
+def validate(config: Config, packed: PackedData, engine: Engine) -> dict[str, float]:
+    """Score every validation domain with the current weights; all ranks call it together."""
+    settings = config.train
+    token_bytes = torch.from_numpy(packed.codec().token_bytes.astype("int64")).to(engine.device)
+    scores: dict[str, DomainScore] = {}
+    engine.module.eval()
+    for name in packed.domains("validation"):
+        batches = validation_batches(
+            packed.stream("validation", name),
+            seq_len=settings.seq_len,
+            rows_per_batch=settings.micro_batch_size,
+            separator_id=packed.separator_id,
+            max_tokens=settings.validation.max_tokens,
+            world_size=engine.world_size,
+            rank=engine.rank,
+        )
+        score = score_batches(engine.token_losses, (batch.to(engine.device) for batch in batches), token_bytes)
+        scores[name] = DomainScore.from_tensor(collective.sum_over_ranks(score.to_tensor()))
+    engine.module.train()
+    return metrics(scores)
+
+
+def sample(config: Config, packed: PackedData, engine: Engine, step: int) -> list[dict[str, str]]:
+    """Continue the beginning of a validation document of each domain; all ranks do the same, rank 0 reports."""
+    settings, codec = config.train.samples, packed.codec()
+    domains = packed.domains("validation")
+    prompts = [packed.stream("validation", name).read(0, settings.prompt_tokens + 1).tolist() for name in domains]
+    engine.module.eval()
+    outputs = generate(
+        engine.module,  # pyright: ignore[reportArgumentType] - the engine's module is the Transformer
+        prompts,
+        SamplingConfig(temperature=settings.temperature, top_k=settings.top_k or None),
+        max_new_tokens=settings.max_new_tokens,
+        stop_ids=(packed.separator_id,),
+        seed=derive_seed(config.seed, "samples", step),
+    )
+    engine.module.train()
+    return [
+        {"domain": name, "prompt": codec.decode(prompt[1:]), "text": codec.decode(output)}
+        for name, prompt, output in zip(domains, prompts, outputs, strict=True)
+    ]
+
+
+def _next_attempt(directory: str) -> int:
+    """Count the starts of a run; rank 0 counts for all."""
+    if collective.rank() != 0:
+        return int(collective.broadcast(None))
+    where = storage.join(directory, "attempt.json")
+    attempt = 1 + (json.loads(storage.read_bytes(where))["attempt"] if storage.exists(where) else 0)
+    storage.write_text(where, json.dumps({"attempt": attempt}))
+    return int(collective.broadcast(attempt))
+
+
+def _sinks(job: Job, extra: MetricSink) -> MetricSink:
+    """The run's own files, then whatever the caller adds."""
+    config = job.config
+    sinks: list[MetricSink] = [extra]
+    if storage.is_local(job.directory):
+        directory = storage.local_path(job.directory)
+        sinks.insert(0, JsonlSink(directory / METRICS))
+        if config.train.logging.tensorboard:
+            sinks.append(TensorBoardSink(str(directory / "tensorboard")))
+    else:
+        sinks.insert(0, UploadedJsonl(storage.join(job.directory, METRICS)))
+    if config.train.logging.wandb:
+        scratch = job.directory if storage.is_local(job.directory) else os.getcwd()
+        run_id = content_hash({"directory": job.directory})[:12]
+        settings = config.model_dump(mode="json")
+        sinks.append(WandbSink(config.train.logging.wandb_project, config.name, scratch, settings, run_id))
+    return SinkGroup(sinks)
+
+
+class UploadedJsonl:
+    """The metrics file at a remote URI: object stores cannot append, so it is written whole again at validations."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._lines = storage.read_text(uri).splitlines() if storage.exists(uri) else []
+
+    def write(self, record: "dict[str, object]") -> None:
+        """Keep a line; upload with those that matter most."""
+        self._lines.append(json.dumps(record))
+        if record["kind"] != "train":
+            self._upload()
+
+    def close(self) -> None:
+        """Upload the rest."""
+        self._upload()
+
+    def _upload(self) -> None:
+        storage.write_text(self._uri, "\n".join(self._lines) + "\n")
+
+
+def _write_environment(job: Job, plan: Plan, model: ModelConfig, engine: Engine, state: RunState) -> None:
+    """What the run ran on, for the report and for whoever wants the same bits again."""
+    found = {
+        "versions": versions(),
+        "platform": platform.platform(),
+        "cpu": platform.processor() or platform.machine(),
+        "cpus": os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "device": torch.cuda.get_device_name() if engine.device.type == "cuda" else "cpu",
+        "world_size": engine.world_size,
+        "threads": torch.get_num_threads(),
+        "precision": state.precision,
+        "engine": job.config.train.engine.model_dump(),
+        "parameters": count_parameters(model).total,
+    }
+    storage.write_text(storage.join(job.directory, "environment.json"), json.dumps(found, indent=1))
+    storage.write_text(storage.join(job.directory, "plan.json"), plan.to_json())
+
+
+def _event(sink: MetricSink, engine: Engine, state: RunState, level: str, message: str) -> None:
+    if engine.rank == 0:
+        head = {"kind": "event", "step": state.step, "attempt": state.attempt, "time": 0.0}
+        sink.write(head | {"level": level, "message": message})
+
+
+class NullSink:
+    """Takes records and forgets them."""
+
+    def write(self, record: object) -> None:
+        """Forget."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+def train_alone(config: Config, packed_uri: str, directory: str) -> dict[str, float]:
+    """Train with the plain engine in this process; see ``rayllm.pipelines.train.run_single``."""
+    job = Job(config, packed_uri, directory)
+    storage.make_dirs(job.checkpoints)
+    outlets = Outlets(
+        publish=lambda staging, name: publish_directory(staging, storage.join(job.checkpoints, name)),
+        sink=NullSink(),
+        stop_requested=lambda: False,
+    )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    assert not dist.is_initialized(), "a trial trains alone in its process"
+    _, state = run_session(job, outlets, EngineConfig(kind="torch"), device)
+    return state.validation

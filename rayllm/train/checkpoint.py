@@ -1,0 +1,188 @@
+"""Engine state to files and back: slices, so that any number of ranks can read what any other number wrote.
+
+Out: one rank's part of a checkpoint in a staging directory; rank 0 adds what is not sharded. In: a checkpoint's URI.
+``state/rank-00000.safetensors`` holds the rank's slices as flat float32 tensors and its random generators;
+``state/rank-00000.json`` is their index: parameter, kind, offset, length. To load, a rank asks its engine for the
+slices it holds now, and fills each from whichever files overlap it. Nothing is gathered, nothing is pickled.
+"""
+
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rayllm.core import storage
+from rayllm.core.checkpoint import COMMIT, Commit, newest_valid, write_rank_manifest
+from rayllm.core.errors import ArtifactDamaged
+from rayllm.train import collective
+from rayllm.train.engine import Engine, Slice
+from rayllm.train.state import RunState, rng_state, set_rng_state
+
+STATE = "state.json"
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Attachments:
+    """Files that make a checkpoint usable by itself: name → bytes (model config, tokenizer, run config)."""
+
+    files: Mapping[str, bytes]
+
+
+def stage_checkpoint(engine: Engine, state: RunState, attachments: Attachments, staging: Path) -> None:
+    """Write this rank's part of a checkpoint to its staging directory; all ranks call it together.
+
+    Args:
+        engine: Holds the slices and the full weights.
+        state: Progress, the same on all ranks.
+        attachments: What rank 0 adds.
+        staging: Empty local directory of this rank.
+
+    Raises:
+        RunFailed: On every rank, if one cannot write (a full disk, say); older checkpoints stay as they are.
+    """
+    problem = ""
+    try:
+        _write_slices(engine, staging)
+    except OSError as error:
+        problem = f"{error.strerror or error} ({staging})"
+    weights = {name: tensor.cpu() for name, tensor in engine.full_parameters() if engine.rank == 0}
+    if engine.rank == 0 and not problem:
+        try:
+            _write_shared(weights, state, attachments, staging)
+        except OSError as error:
+            problem = f"{error.strerror or error} ({staging})"
+    collective.agree(problem, what="saving a checkpoint")
+    _write_commit(engine, state, staging)
+
+
+def _write_slices(engine: Engine, staging: Path) -> None:
+    name = f"rank-{engine.rank:05d}"
+    (staging / "state").mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Tensor] = {}
+    index = []
+    for item in engine.owned_slices():
+        key = f"{item.param}|{item.kind}|{item.offset}"
+        tensors[key] = item.tensor.detach().cpu().contiguous().clone()
+        index.append([item.param, item.kind, item.offset, item.tensor.numel()])
+    _save(tensors | rng_state(), staging / "state" / f"{name}.safetensors")
+    text = json.dumps({"rank": engine.rank, "world_size": engine.world_size, "slices": index})
+    (staging / "state" / f"{name}.json").write_text(text)
+
+
+def _write_shared(weights: dict[str, Tensor], state: RunState, attachments: Attachments, staging: Path) -> None:
+    _save({name: tensor.contiguous() for name, tensor in weights.items()}, staging / WEIGHTS)
+    (staging / STATE).write_text(json.dumps(state.state_dict(), indent=1))
+    for name, data in attachments.files.items():
+        (staging / name).write_bytes(data)
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # It wraps what the operating system said, a full disk among others.
+        raise OSError(0, str(error)) from error
+
+
+def _write_commit(engine: Engine, state: RunState, staging: Path) -> None:
+    paths = [path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file()]
+    manifests = collective.gather(write_rank_manifest(str(staging), engine.rank, paths))
+    if engine.rank == 0:
+        commit = Commit(
+            step=state.step, attempt=state.attempt, world_size=engine.world_size, manifests=manifests
+        )
+        (staging / COMMIT).write_text(commit.model_dump_json(indent=1))
+
+
+def choose(checkpoints: str) -> tuple[str, list[str]]:
+    """The newest checkpoint that is whole, chosen by rank 0 for all; all ranks call it together.
+
+    Args:
+        checkpoints: URI of a run's ``checkpoints/``.
+
+    Returns:
+        Its URI, or an empty string where there is none, and one line for each rejected newer one.
+    """
+    found = newest_valid(checkpoints, deep=True) if collective.rank() == 0 else None
+    ref, rejected = collective.broadcast(found)
+    return (ref.uri if ref else ""), rejected
+
+
+def read_state(uri: str) -> RunState:
+    """The progress that a checkpoint holds."""
+    return RunState(**json.loads(storage.read_bytes(storage.join(uri, STATE))))
+
+
+def restore(engine: Engine, state: RunState, uri: str) -> None:
+    """Fill an engine and a run's state from a verified checkpoint, whatever wrote it."""
+    state.load_state_dict(read_state(uri).state_dict())
+    with tempfile.TemporaryDirectory() as scratch:
+        files = StateFiles(uri, Path(scratch))
+        with torch.no_grad():
+            for item in engine.slices():
+                files.fill(item)
+        engine.restored(state.optimizer_steps)
+        if files.world_size == engine.world_size:
+            set_rng_state(files.rng(engine.rank))
+    collective.barrier()
+
+
+class StateFiles:
+    """The slices of a checkpoint, found by parameter and kind."""
+
+    def __init__(self, uri: str, scratch: Path) -> None:
+        self._uri, self._scratch = uri, scratch
+        self._open: dict[int, safe_open] = {}
+        self._pieces: dict[tuple[str, str], list[tuple[int, int, int]]] = defaultdict(list)
+        commit = Commit.model_validate_json(storage.read_bytes(storage.join(uri, COMMIT)))
+        self.world_size = commit.world_size
+        for rank in range(commit.world_size):
+            index = json.loads(storage.read_bytes(storage.join(uri, "state", f"rank-{rank:05d}.json")))
+            for param, kind, offset, length in index["slices"]:
+                self._pieces[param, kind].append((offset, length, rank))
+
+    def fill(self, item: Slice) -> None:
+        """Write the saved values of a slice into it.
+
+        Raises:
+            ArtifactDamaged: If the checkpoint does not hold all of them.
+        """
+        start, stop = item.offset, item.offset + item.tensor.numel()
+        filled = 0
+        for offset, length, rank in self._pieces.get((item.param, item.kind), []):
+            low, high = max(start, offset), min(stop, offset + length)
+            if low < high:
+                key = f"{item.param}|{item.kind}|{offset}"
+                values = self._file(rank).get_slice(key)[low - offset : high - offset]
+                item.tensor[low - start : high - start].copy_(values)
+                filled += high - low
+        if filled != stop - start:
+            raise ArtifactDamaged(
+                "a checkpoint does not fit this model",
+                where=self._uri,
+                why=f"{item.kind} of {item.param} has {filled} of the {stop - start} elements needed",
+            )
+
+    def rng(self, rank: int) -> dict[str, Tensor]:
+        """A rank's random generators."""
+        file = self._file(rank)
+        return {key: file.get_tensor(key) for key in file.keys() if key.startswith("rng.")}  # noqa: SIM118
+
+    def _file(self, rank: int) -> safe_open:
+        if rank not in self._open:
+            name = f"rank-{rank:05d}.safetensors"
+            uri = storage.join(self._uri, "state", name)
+            if storage.is_local(uri):
+                path = storage.local_path(uri)
+            else:
+                path = self._scratch / name
+                path.write_bytes(storage.read_bytes(uri))
+            self._open[rank] = safe_open(path, framework="pt")
+        return self._open[rank]

@@ -1,0 +1,192 @@
+"""The engine protocol: gradients in, weights out, and every number of the state reachable as slices.
+
+``TorchEngine`` is the plain implementation: replicated weights, gradients averaged over the process group if there is
+one. ``train.deepspeed_engine`` is the same protocol on ZeRO. The loop knows only the protocol.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rayllm.data.batches import Batch
+from rayllm.optim.adamw import GuardedAdamW, build_adamw
+from rayllm.optim.config import OptimizerConfig
+
+#: What is saved of each parameter: its float32 master weights and AdamW's two moments.
+KINDS = ("master", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A run of elements of one parameter's state, as this rank holds it.
+
+    Attributes:
+        param: Name of the parameter.
+        kind: One of ``KINDS``.
+        offset: First element, in the flattened parameter.
+        tensor: One-dimensional float32 view of the engine's own memory; writing to it changes the state.
+    """
+
+    param: str
+    kind: str
+    offset: int
+    tensor: Tensor
+
+    def part(self, start: int, stop: int) -> "Slice":
+        """The elements ``start`` to ``stop`` of this slice."""
+        return Slice(self.param, self.kind, self.offset + start, self.tensor[start:stop])
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """What an optimizer step did: the global gradient norm before clipping, and whether weights changed."""
+
+    grad_norm: float
+    applied: bool
+
+
+class Engine(Protocol):
+    """Owns forward, backward, step and the state of one rank."""
+
+    device: torch.device
+    world_size: int
+    rank: int
+
+    def token_losses(self, batch: Batch) -> Float[Tensor, "rows seq"]:
+        """Loss of every token of a batch, in nats; 0 where the label is ignored."""
+        ...
+
+    def backward(self, loss: Tensor) -> None:
+        """Add a loss's gradient; losses of all ranks and micro-batches are summed."""
+        ...
+
+    def step(self, lr: float) -> StepOutcome:
+        """Apply the summed gradient and clear it."""
+        ...
+
+    def slices(self) -> list[Slice]:
+        """All state that this rank holds."""
+        ...
+
+    def owned_slices(self) -> list[Slice]:
+        """The part of ``slices`` that this rank writes; over all ranks every element once."""
+        ...
+
+    def restored(self, optimizer_steps: int) -> None:
+        """Tell the engine that its slices were written, after so many applied steps."""
+        ...
+
+    def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Name and whole float32 value of every parameter, one at a time; all ranks must iterate together."""
+        ...
+
+    @property
+    def module(self) -> nn.Module:
+        """The model, for sampling; with sharded parameters all ranks must call it together."""
+        ...
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
+    """The context in which forward passes of a precision run."""
+    if precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def share(length: int, rank: int, world_size: int) -> tuple[int, int]:
+    """The range of a flat parameter that a rank writes when all ranks hold all of it."""
+    size = math.ceil(length / world_size)
+    return min(length, rank * size), min(length, (rank + 1) * size)
+
+
+class TorchEngine:
+    """Plain PyTorch: every rank holds all parameters; gradients are summed over ranks before the step."""
+
+    def __init__(self, module: nn.Module, config: OptimizerConfig, precision: str, device: torch.device) -> None:
+        self.device = device
+        self.world_size = dist.get_world_size() if dist.is_initialized() else 1
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
+        self._module = module.to(device)
+        self._precision = precision
+        self._optimizer: GuardedAdamW = build_adamw(module.named_parameters(), config)
+        self._optimizer.max_norm = config.grad_clip
+
+    @property
+    def module(self) -> nn.Module:
+        """The model."""
+        return self._module
+
+    def token_losses(self, batch: Batch) -> Float[Tensor, "rows seq"]:
+        """See ``Engine``."""
+        with autocast(self.device, self._precision):
+            return self._module(batch.input_ids, batch.labels, batch.doc_ids)
+
+    def backward(self, loss: Tensor) -> None:
+        """See ``Engine``."""
+        loss.backward()
+
+    def step(self, lr: float) -> StepOutcome:
+        """See ``Engine``."""
+        if self.world_size > 1:
+            for parameter in self._module.parameters():
+                if parameter.grad is not None:
+                    dist.all_reduce(parameter.grad)
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return StepOutcome(self._optimizer.last_norm, self._optimizer.applied)
+
+    def slices(self) -> list[Slice]:
+        """See ``Engine``."""
+        return replicated_slices(self._module, self._optimizer)
+
+    def owned_slices(self) -> list[Slice]:
+        """See ``Engine``."""
+        return owned_share(self.slices(), self.rank, self.world_size)
+
+    def restored(self, optimizer_steps: int) -> None:
+        """See ``Engine``."""
+        set_optimizer_steps(self._optimizer, optimizer_steps)
+
+    def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """See ``Engine``."""
+        for name, parameter in self._module.named_parameters():
+            yield name, parameter.detach()
+
+
+def replicated_slices(module: nn.Module, optimizer: GuardedAdamW) -> list[Slice]:
+    """Slices of a rank that holds whole parameters and their AdamW state."""
+    found = []
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if parameter not in optimizer.state:
+            optimizer.create_state(parameter)
+        state = optimizer.state[parameter]
+        values = {"master": parameter.detach(), "exp_avg": state["exp_avg"], "exp_avg_sq": state["exp_avg_sq"]}
+        found += [Slice(name, kind, 0, values[kind].view(-1)) for kind in KINDS]
+    return found
+
+
+def owned_share(slices: list[Slice], rank: int, world_size: int) -> list[Slice]:
+    """Of slices that every rank holds whole, the parts that this rank writes."""
+    return [part for whole in slices if (part := _own_share(whole, rank, world_size)) is not None]
+
+
+def _own_share(whole: Slice, rank: int, world_size: int) -> Slice | None:
+    start, stop = share(whole.tensor.numel(), rank, world_size)
+    return whole.part(start, stop) if stop > start else None
+
+
+def set_optimizer_steps(optimizer: GuardedAdamW, steps: int) -> None:
+    """Set the number of applied steps, which AdamW's bias correction needs, for every parameter."""
+    for state in optimizer.state.values():
+        state["step"].fill_(float(steps))

@@ -1,0 +1,221 @@
+"""The one training loop: pretraining today, other objectives on the same steps.
+
+In: an engine, batches by step, an objective, the run's state, and services that know what the loop may not (where
+metrics go, how a checkpoint is published, when to stop). Out: the state after the last step. Each step is:
+micro-batches → summed loss of the global batch → backward → learning rate → step → records, checkpoint, validation.
+"""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rayllm.core.checkpoint import checkpoint_name, staging_directory
+from rayllm.core.errors import RunFailed
+from rayllm.core.log import MetricSink
+from rayllm.data.batches import Batch, prefetch
+from rayllm.data.curriculum import Plan
+from rayllm.optim.schedules import lr_frac
+from rayllm.train import collective, retention
+from rayllm.train.checkpoint import Attachments, stage_checkpoint
+from rayllm.train.config import TrainConfig
+from rayllm.train.engine import Engine, StepOutcome
+from rayllm.train.metrics import Speedometer
+from rayllm.train.objectives import Objective
+from rayllm.train.state import RunState
+
+#: Steps in a row with a non-finite loss or gradient before the run gives up.
+MAX_SKIPPED_IN_A_ROW = 3
+PREFETCH_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the loop is handed.
+
+    Attributes:
+        sink: Takes records; used on rank 0 only.
+        publish: Makes a staged checkpoint visible under its name; called on every rank.
+        stop_requested: Whether somebody asked the run to save and stop; asked on rank 0 only.
+        validate: Metrics of the current weights; called on every rank.
+        sample: Samples of the current weights at a step, as record fields; called on every rank.
+    """
+
+    sink: MetricSink
+    publish: Callable[[Path, str], None]
+    stop_requested: Callable[[], bool]
+    validate: Callable[[Engine], dict[str, float]]
+    sample: Callable[[Engine, int], list[dict[str, str]]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a training run is made of.
+
+    Attributes:
+        config: Settings of ``train:``.
+        engine: Weights, gradients, optimiser.
+        plan: Stages of the curriculum; gives the length.
+        batches: Micro-batches of a step for this rank.
+        domains: Names behind ``Batch.domain``.
+        objective: Loss and count of a batch.
+        state: Progress; advanced by the loop.
+        checkpoints: URI of the directory of checkpoints.
+        attachments: Files that go into every checkpoint.
+        speed: Measures tokens per second.
+        services: See ``Services``.
+    """
+
+    config: TrainConfig
+    engine: Engine
+    plan: Plan
+    batches: Callable[[int], Iterator[Batch]]
+    domains: Sequence[str]
+    objective: Objective
+    state: RunState
+    checkpoints: str
+    attachments: Attachments
+    speed: Speedometer
+    services: Services
+
+
+def train(run: Run) -> bool:
+    """Train from the state's step to the plan's last.
+
+    Returns:
+        True when the plan is done, False when the run was asked to stop and has saved.
+
+    Raises:
+        RunFailed: If the loss or gradient stays non-finite, or a checkpoint cannot be saved.
+    """
+    state, total = run.state, run.plan.total_steps
+    if state.step == 0:
+        _validate(run)
+    steps = range(state.step, total)
+    with contextlib.closing(prefetch((list(run.batches(step)) for step in steps), PREFETCH_STEPS)) as prepared:
+        for step, micro_batches in zip(steps, prepared, strict=True):
+            stop = _take_step(run, step, micro_batches)
+            _after_step(run, stop=stop, done=state.step == total)
+            if stop and state.step < total:
+                return False
+    return True
+
+
+def _after_step(run: Run, *, stop: bool, done: bool) -> None:
+    """What is due after a step: a checkpoint first, so that nothing that follows can lose it."""
+    config, step = run.config, run.state.step
+    save = done or stop or step % config.checkpoint.every_steps == 0
+    if save:
+        _save(run)
+    if done or (step % config.validation.every_steps == 0 and not stop):
+        _validate(run, saved=save)
+    if done or (config.samples.every_steps and step % config.samples.every_steps == 0 and not stop):
+        _sample(run)
+
+
+def _take_step(run: Run, step: int, micro_batches: list[Batch]) -> bool:
+    """One optimizer step on the global batch; returns whether a stop was asked for."""
+    state, engine = run.state, run.engine
+    counts, stop = _global_counts(run, micro_batches)
+    total_count = max(1.0, float(counts.sum()))
+    loss_sum = torch.zeros((), dtype=torch.float64, device=engine.device)
+    for batch in micro_batches:
+        batch = batch.to(engine.device)
+        micro_sum = run.objective.loss_sum(engine.token_losses(batch), batch)
+        engine.backward(micro_sum / total_count)
+        loss_sum += micro_sum.detach()
+    lr = run.config.optimizer.lr * lr_frac(run.config.schedule, step, run.plan.total_steps)
+    outcome = engine.step(lr)
+    loss = float(collective.sum_over_ranks(loss_sum.cpu().reshape(1))) / total_count
+    domain_tokens = {name: int(count) for name, count in zip(run.domains, counts.tolist(), strict=True)}
+    state.advance(loss, domain_tokens, applied=outcome.applied)
+    run.speed.count(int(total_count))
+    _guard(run, loss, outcome)
+    if state.step == 1 or state.step % run.config.logging.every_steps == 0 or state.step == run.plan.total_steps:
+        _log_step(run, step, loss, lr, outcome)
+    return stop
+
+
+def _global_counts(run: Run, micro_batches: list[Batch]) -> tuple[torch.Tensor, bool]:
+    """What the global batch holds, by domain, and whether rank 0 wants to stop: one small all-reduce."""
+    values = torch.zeros(len(run.domains) + 1, dtype=torch.float64)
+    for batch in micro_batches:
+        values[:-1].index_add_(0, batch.domain, run.objective.count(batch))
+    values[-1] = float(run.engine.rank == 0 and run.services.stop_requested())
+    collective.sum_over_ranks(values)
+    return values[:-1], bool(values[-1])
+
+
+def _guard(run: Run, loss: float, outcome: StepOutcome) -> None:
+    """Report a step that was skipped; stop when it goes on."""
+    if outcome.applied and math.isfinite(loss):
+        return
+    state = run.state
+    text = f"step {state.step}: loss {loss}, gradient norm {outcome.grad_norm}: the step was skipped"
+    _record(run, "event", {"level": "warning", "message": text})
+    if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+        raise RunFailed(
+            f"the loss or gradient was not finite for {state.skipped_in_a_row} steps in a row",
+            where=f"steps {state.step - state.skipped_in_a_row} to {state.step - 1} of the data order",
+            why=f"the last finite loss was {next((x for x in reversed(state.losses) if math.isfinite(x)), 'never')}",
+            fix="lower train.optimizer.lr, lengthen the warm-up, or set train.precision=fp32; the last checkpoint is kept",
+        )
+
+
+def _log_step(run: Run, step: int, loss: float, lr: float, outcome: StepOutcome) -> None:
+    index, stage, _ = run.plan.at(step)
+    fields: dict[str, Any] = {
+        "loss": loss if math.isfinite(loss) else None,
+        "lr": lr,
+        "grad_norm": outcome.grad_norm if math.isfinite(outcome.grad_norm) else None,
+        "tokens": run.state.tokens,
+        "stage": index,
+        "seq_len": stage.seq_len,
+        "total_steps": run.plan.total_steps,
+    }
+    fields |= run.speed.read()
+    fields |= {f"tokens/{name}": count for name, count in run.state.domain_tokens.items()}
+    _record(run, "train", fields)
+
+
+def _save(run: Run) -> None:
+    """Stage on every rank, publish, prune."""
+    start = time.perf_counter()
+    name = checkpoint_name(run.state.step, run.state.attempt)
+    staging = staging_directory(run.checkpoints, name, run.engine.rank)
+    stage_checkpoint(run.engine, run.state, run.attachments, staging)
+    run.services.publish(staging, name)
+    collective.barrier()
+    if run.engine.rank == 0:
+        retention.prune(run.checkpoints, run.config.checkpoint)
+    run.speed.pause(time.perf_counter() - start)
+
+
+def _validate(run: Run, *, saved: bool = False) -> None:
+    """Measure every domain; if the weights were just saved, see whether they are the best so far."""
+    start = time.perf_counter()
+    metrics = run.services.validate(run.engine)
+    run.state.validation = metrics
+    _record(run, "validation", {"tokens": run.state.tokens, **metrics})
+    if run.engine.rank == 0 and saved and run.config.checkpoint.keep_best:
+        name = checkpoint_name(run.state.step, run.state.attempt)
+        retention.note_best(run.checkpoints, name, metrics[retention.METRIC])
+    run.speed.pause(time.perf_counter() - start)
+
+
+def _sample(run: Run) -> None:
+    start = time.perf_counter()
+    for fields in run.services.sample(run.engine, run.state.step):
+        _record(run, "sample", fields)
+    run.speed.pause(time.perf_counter() - start)
+
+
+def _record(run: Run, kind: str, fields: dict[str, Any]) -> None:
+    if run.engine.rank == 0:
+        head = {"kind": kind, "step": run.state.step, "attempt": run.state.attempt, "time": round(time.time(), 3)}
+        run.services.sink.write(head | fields)

@@ -1,0 +1,46 @@
+"""``precision: auto``: the fastest that is honest on this hardware, chosen once and frozen."""
+
+import torch
+
+from rayllm.core.errors import SetupError
+from rayllm.train.config import Precision
+
+#: bf16 on a CPU with AMX pays from this width up; below it the casts cost more than the products save (measured).
+AMX_MIN_DIM = 384
+
+
+def has_amx() -> bool:
+    """Whether this CPU multiplies bf16 matrices in hardware tiles."""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as file:
+            return "amx_bf16" in file.read()
+    except OSError:
+        return False
+
+
+def resolve_precision(asked: str, dim: int, device: torch.device) -> Precision:
+    """The precision to compute in.
+
+    Args:
+        asked: ``auto`` or a name; a name is obeyed or refused, never replaced.
+        dim: Width of the model.
+        device: Where it trains.
+
+    Raises:
+        SetupError: If the device cannot compute in the precision asked for.
+    """
+    if asked == "fp32":
+        return "fp32"
+    if device.type == "cuda":
+        capable = torch.cuda.get_device_capability(device) >= (8, 0)
+        if asked == "bf16" and not capable:
+            raise SetupError(
+                "this GPU has no bf16",
+                where="train.precision=bf16",
+                why=f"{torch.cuda.get_device_name(device)} is older than compute capability 8.0",
+                fix="set train.precision=fp32",
+            )
+        return "bf16" if capable else "fp32"
+    if asked == "bf16":
+        return "bf16"
+    return "bf16" if has_amx() and dim >= AMX_MIN_DIM else "fp32"

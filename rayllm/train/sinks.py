@@ -1,0 +1,67 @@
+"""Metric sinks of a run besides its JSONL file: TensorBoard and Weights & Biases."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from rayllm.core.log import Value
+
+#: Fields that place a record and are not plotted.
+HEAD = ("kind", "step", "attempt", "time", "total_steps")
+
+
+def scalars(record: Mapping[str, Value]) -> dict[str, float]:
+    """The numbers of a record, named ``kind/field``; text and missing values are left out."""
+    return {
+        f"{record['kind']}/{name}": float(value)
+        for name, value in record.items()
+        if name not in HEAD and isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+class TensorBoardSink:
+    """Writes event files that TensorBoard reads."""
+
+    def __init__(self, directory: str) -> None:
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(directory)
+
+    def write(self, record: Mapping[str, Value]) -> None:
+        """Add the record's numbers, or a sample's text."""
+        step = int(record["step"] or 0)
+        for name, value in scalars(record).items():
+            self._writer.add_scalar(name, value, step)
+        if record["kind"] == "sample":
+            self._writer.add_text(f"sample/{record['domain']}", f"{record['prompt']}{record['text']}", step)
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._writer.close()
+
+
+class WandbSink:
+    """Logs to Weights & Biases: offline unless a key is in the environment."""
+
+    def __init__(self, project: str, name: str, directory: str, config: Mapping[str, Any], run_id: str) -> None:
+        import wandb
+
+        mode = os.environ.get("WANDB_MODE") or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
+        self._run = wandb.init(
+            project=project,
+            name=name,
+            id=run_id,
+            resume="allow",
+            dir=directory,
+            config=dict(config),
+            mode=mode,  # pyright: ignore[reportArgumentType]
+            settings=wandb.Settings(console="off", silent=True),
+        )
+
+    def write(self, record: Mapping[str, Value]) -> None:
+        """Log the record's numbers."""
+        self._run.log(scalars(record), step=int(record["step"] or 0))
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._run.finish()

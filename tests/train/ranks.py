@@ -1,0 +1,197 @@
+"""Run a function on forked ranks over a gloo file store, and build small runs for them."""
+
+import multiprocessing
+import os
+import pickle
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from rayllm.core.checkpoint import DIRECTORY, publish_directory
+from rayllm.data.batches import BatchReader
+from rayllm.data.curriculum import Plan, build_plan
+from rayllm.data.weights import MixtureConfig
+from rayllm.model.config import ModelConfig
+from rayllm.model.transformer import Transformer
+from rayllm.optim.config import OptimizerConfig, ScheduleConfig
+from rayllm.train import checkpoint
+from rayllm.train.checkpoint import Attachments
+from rayllm.train.config import CheckpointConfig, LoggingConfig, TrainConfig, ValidationRunConfig
+from rayllm.train.engine import Engine, TorchEngine
+from rayllm.train.loop import Run, Services, train
+from rayllm.train.metrics import Speedometer
+from rayllm.train.objectives import LanguageModeling
+from rayllm.train.state import RunState
+
+VOCAB = 64
+MODEL = ModelConfig(
+    vocab_size=VOCAB, real_vocab_size=VOCAB, dim=32, num_layers=2, num_heads=4, num_kv_heads=2, ffn_dim=64, max_seq_len=64
+)
+
+
+def run_ranks(function: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:
+    """Fork one process per rank, join them in a gloo group, return what each returned."""
+    context = multiprocessing.get_context("fork")
+    with tempfile.TemporaryDirectory() as scratch:
+        workers = [
+            context.Process(target=_rank_main, args=(function, rank, world_size, scratch, args))
+            for rank in range(world_size)
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        results = []
+        for rank, worker in enumerate(workers):
+            path = Path(scratch) / f"result-{rank}"
+            if not path.exists():
+                raise AssertionError(f"rank {rank} died with exit code {worker.exitcode}")
+            outcome, value = pickle.loads(path.read_bytes())
+            assert outcome == "ok", value
+            results.append(value)
+        return results
+
+
+def _rank_main(function: Callable[..., Any], rank: int, world_size: int, scratch: str, args: tuple[Any, ...]) -> None:
+    torch.set_num_threads(1)
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
+    try:
+        dist.init_process_group("gloo", init_method=f"file://{scratch}/store", rank=rank, world_size=world_size)
+        result = ("ok", function(*args))
+        dist.barrier()
+    except BaseException:
+        result = ("error", traceback.format_exc())
+    (Path(scratch) / f"result-{rank}.tmp").write_bytes(pickle.dumps(result))
+    (Path(scratch) / f"result-{rank}.tmp").rename(Path(scratch) / f"result-{rank}")
+    os._exit(0)
+
+
+class ListStream:
+    """A token stream in memory: documents of a simple arithmetic language, so that there is something to learn."""
+
+    def __init__(self, seed: int, num_tokens: int) -> None:
+        rng = np.random.default_rng(seed)
+        steps = rng.integers(1, 4, num_tokens).cumsum() % (VOCAB - 1) + 1
+        steps[rng.random(num_tokens) < 0.02] = 0
+        steps[0] = 0
+        self._tokens = steps.astype(np.int64)
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self._tokens)
+
+    def read(self, start: int, count: int) -> np.ndarray:
+        return self._tokens[start : start + count]
+
+
+class ListSink:
+    """Keeps records."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+
+    def write(self, record: Any) -> None:
+        self.records.append(dict(record))
+
+    def close(self) -> None:
+        pass
+
+
+def small_config(**changes: Any) -> TrainConfig:
+    values: dict[str, Any] = {
+        "seq_len": 32,
+        "global_batch_tokens": 256,
+        "micro_batch_size": 2,
+        "max_steps": 6,
+        "precision": "fp32",
+        "optimizer": OptimizerConfig(lr=3e-3),
+        "schedule": ScheduleConfig(warmup_frac=0.2),
+        "checkpoint": CheckpointConfig(every_steps=3),
+        "validation": ValidationRunConfig(every_steps=1000),
+        "logging": LoggingConfig(every_steps=1),
+    }
+    return TrainConfig(**(values | changes))
+
+
+def build_engine(kind: str, stage: int, config: TrainConfig, precision: str = "fp32", model: ModelConfig = MODEL) -> Engine:
+    module = Transformer(model)
+    module.init_weights(1)
+    device = torch.device("cpu")
+    if kind == "torch":
+        return TorchEngine(module, config.optimizer, precision, device)
+    from rayllm.train.deepspeed_engine import DeepSpeedEngine
+
+    return DeepSpeedEngine(
+        module, config.optimizer, precision, device, zero_stage=stage, micro_batch_size=config.micro_batch_size
+    )
+
+
+def streams() -> dict[str, ListStream]:
+    return {"a": ListStream(1, 6000), "b": ListStream(2, 9000)}
+
+
+def small_plan(config: TrainConfig) -> Plan:
+    return build_plan(
+        mixture=MixtureConfig(),
+        curriculum=[],
+        seq_len=config.seq_len,
+        global_batch_tokens=config.global_batch_tokens,
+        domain_tokens={name: stream.num_tokens for name, stream in streams().items()},
+        seed=7,
+        max_steps=config.max_steps,
+    )
+
+
+def train_small(
+    directory: str, kind: str, stage: int, config: TrainConfig, precision: str = "fp32", stop_at: int = 0,
+    validate: Callable[[Engine], dict[str, float]] | None = None,
+) -> dict[str, Any]:
+    """Train a small run, from its last checkpoint if there is one; returns losses, weights and state slices."""
+    engine = build_engine(kind, stage, config, precision)
+    plan = small_plan(config)
+    sink = ListSink()
+    state = RunState(precision=precision)
+    checkpoints = f"{directory}/{DIRECTORY}"
+    chosen, rejected = checkpoint.choose(checkpoints)
+    if chosen:
+        checkpoint.restore(engine, state, chosen)
+    reader = BatchReader(list(streams().values()), plan, 0)
+    run = Run(
+        config=config,
+        engine=engine,
+        plan=plan,
+        batches=lambda step: reader.micro_batches(step, engine.world_size, engine.rank, config.micro_batch_size),
+        domains=("a", "b"),
+        objective=LanguageModeling(),
+        state=state,
+        checkpoints=checkpoints,
+        attachments=Attachments({"model.json": b"{}"}),
+        speed=Speedometer(1.0, None),
+        services=Services(
+            sink=sink,
+            publish=lambda staging, name: publish_directory(staging, f"{checkpoints}/{name}"),
+            stop_requested=lambda: bool(stop_at) and state.step + 1 >= stop_at,
+            validate=validate or (lambda _: {"mean_bits_per_byte": 1.0}),
+            sample=lambda *_: [],
+        ),
+    )
+    finished = train(run)
+    losses = {r["step"]: r["loss"] for r in sink.records if r["kind"] == "train"}
+    return {
+        "finished": finished,
+        "losses": losses,
+        "norms": {r["step"]: r["grad_norm"] for r in sink.records if r["kind"] == "train"},
+        "resumed": chosen,
+        "rejected": rejected,
+        "records": sink.records,
+        "weights": {name: tensor.clone() for name, tensor in engine.full_parameters()},
+        "slices": {(s.param, s.kind, s.offset): s.tensor.clone() for s in engine.owned_slices()},
+        "state": state.state_dict(),
+    }

@@ -8,7 +8,7 @@ capped, so a larger corpus costs no more.
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,11 +17,15 @@ from rayllm.core.config import ConfigModel, Count
 from rayllm.core.errors import DataError
 from rayllm.core.log import get_logger
 from rayllm.core.stage import Work
+from rayllm.pipelines.corpus_shards import domain_shards, read_texts
 from rayllm.pipelines.frame import Frame
+from rayllm.tokenizer.adopt import read_tokenizer
+from rayllm.tokenizer.bpe import train_bpe
+from rayllm.tokenizer.codec import Codec
+from rayllm.tokenizer.freeze import freeze
+from rayllm.tokenizer.measure import measure
+from rayllm.tokenizer.sample import plan_budgets, spread, take, within_budget
 from rayllm.tokenizer.special import smallest_vocab
-
-if TYPE_CHECKING:
-    from rayllm.tokenizer.codec import Codec
 
 logger = get_logger(__name__)
 
@@ -75,17 +79,14 @@ class Config(Frame):
 
 def run(work: Work) -> dict[str, Any]:
     """Train or adopt a tokenizer, freeze it, and measure it on each domain's validation text."""
-    from rayllm.tokenizer import adopt, freeze
-    from rayllm.tokenizer.codec import Codec
-
     settings: FitTokenizerConfig = work.config.fit_tokenizer
     corpus = work.inputs["prepare"]
     with _all_threads():
         if settings.from_file:
-            data, sampled = adopt.read_tokenizer(settings.from_file, settings.from_file_sha256), {}
+            data, sampled = read_tokenizer(settings.from_file, settings.from_file_sha256), {}
         else:
             data, sampled = _train(settings, corpus, work.config.seed)
-        codec = Codec.load(work.directory, freeze.freeze(data, work.directory))
+        codec = Codec.load(work.directory, freeze(data, work.directory))
         _log_size(codec.vocab_size, settings)
         return {
             "vocab_size": codec.vocab_size,
@@ -111,10 +112,6 @@ def _all_threads() -> Iterator[None]:
 
 def _train(settings: FitTokenizerConfig, corpus: Artifact, seed: int) -> tuple[bytes, dict[str, int]]:
     """A new tokenizer, and how many bytes of each domain it has learned from."""
-    from rayllm.pipelines.corpus_shards import domain_shards
-    from rayllm.tokenizer.bpe import train_bpe
-    from rayllm.tokenizer.sample import plan_budgets
-
     shards = domain_shards(corpus, "train")
     available = {domain: corpus.counts["domains"][domain]["train"]["bytes"] for domain in shards}
     budgets = plan_budgets(available, settings.max_bytes, settings.weights)
@@ -140,9 +137,6 @@ def _train(settings: FitTokenizerConfig, corpus: Artifact, seed: int) -> tuple[b
 
 def _sample(corpus: Artifact, records: list[FileRecord], budget: int, available: int, seed: int) -> Iterator[str]:
     """About ``budget`` bytes of a domain's ``available`` bytes of text, spread over its shards."""
-    from rayllm.pipelines.corpus_shards import read_texts
-    from rayllm.tokenizer.sample import spread, take, within_budget
-
     chosen = [records[i] for i in spread(len(records), MAX_SHARDS)]
     check_files(corpus.uri, chosen, deep=True)
     share = sum(record.bytes for record in chosen) / sum(record.bytes for record in records)
@@ -156,11 +150,8 @@ def _sample(corpus: Artifact, records: list[FileRecord], budget: int, available:
     return within_budget(taken(), budget)
 
 
-def _measure(codec: "Codec", corpus: Artifact) -> dict[str, dict[str, float | int]]:
+def _measure(codec: Codec, corpus: Artifact) -> dict[str, dict[str, float | int]]:
     """Compression and fertility by domain, on the head of its validation text."""
-    from rayllm.pipelines.corpus_shards import domain_shards
-    from rayllm.tokenizer.measure import measure
-
     found = {}
     for domain, records in domain_shards(corpus, "validation").items():
         fit = measure(codec, _head(corpus, records, MEASURE_BYTES))
@@ -175,8 +166,6 @@ def _measure(codec: "Codec", corpus: Artifact) -> dict[str, dict[str, float | in
 
 def _head(corpus: Artifact, records: list[FileRecord], limit: int) -> Iterator[list[str]]:
     """Batches of texts from the first shards on, until ``limit`` bytes have been read."""
-    from rayllm.pipelines.corpus_shards import read_texts
-
     for record in records:
         check_files(corpus.uri, [record], deep=True)
         for batch in read_texts(corpus.file(record.path), BATCH_BYTES):

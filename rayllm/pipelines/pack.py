@@ -1,0 +1,279 @@
+"""pack: a corpus to memory-mapped token shards.
+
+In: the corpus and the tokenizer. Out: for every Parquet shard of the corpus one token shard of the same name, and
+``packed.json`` over them (``data.shards``). A shard is made from one file by one function, so the bytes do not depend
+on how many run at once. Ray Data hands the shards to a pool of encoders, each a process with one thread: processes
+scale where the tokenizer's threads wait for its cache. A finished shard leaves a note with its hashes; after a stop,
+shards whose note holds are not made again. The notes end in ``packed.json``.
+"""
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rayllm.core import storage
+from rayllm.core.artifact import Artifact, FileRecord, check_files
+from rayllm.core.config import RUNTIME, ConfigModel, Count
+from rayllm.core.errors import ArtifactDamaged, DataError, RayllmError
+from rayllm.core.log import get_logger
+from rayllm.core.stage import Work
+from rayllm.data.packing import pack_texts
+from rayllm.data.shards import (
+    BOUNDS,
+    BOUNDS_DTYPE,
+    DTYPES,
+    PACKED_JSON,
+    TOKENS,
+    PackedIndex,
+    ShardRecord,
+    ShardWriter,
+    dtype_for,
+)
+from rayllm.pipelines.corpus_shards import domain_shards, read_texts
+from rayllm.pipelines.frame import Frame
+from rayllm.pipelines.ray_errors import error_from_json, error_to_json
+from rayllm.pipelines.ray_runtime import cluster_resources, ensure_ray, quiet_libraries, require
+from rayllm.tokenizer.codec import Codec
+from rayllm.tokenizer.freeze import FILES, copy_frozen
+
+logger = get_logger(__name__)
+
+VERSION = 1
+SPLITS = ("train", "validation")
+PARQUET, NOTE = ".parquet", ".json"
+PROGRESS_EVERY_S = 10.0
+
+
+class PackConfig(ConfigModel):
+    """How the encoders share the machine; nothing here changes what they write."""
+
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="Encoders at work at once; by default one for each CPU of the cluster.",
+        json_schema_extra=RUNTIME,
+    )
+    worker_cpus: float = Field(
+        default=0.9,
+        gt=0,
+        le=64,
+        description="CPUs that Ray reserves for an encoder; below 1, so that reading is not starved.",
+        json_schema_extra=RUNTIME,
+    )
+    batch_bytes: Count = Field(
+        default=1 << 20,
+        ge=1,
+        description="Text that an encoder takes at a time, in bytes.",
+        json_schema_extra=RUNTIME,
+    )
+
+
+class Config(Frame):
+    """What pack reads of a run file."""
+
+    pack: PackConfig = Field(default=PackConfig(), description="How tokens are packed.")
+
+
+class ShardTask(BaseModel):
+    """One shard to make: a file of the corpus, and the packed directory."""
+
+    model_config = ConfigDict(frozen=True)
+
+    corpus: str
+    source: FileRecord
+    directory: str
+    batch_bytes: int
+
+    @property
+    def name(self) -> str:
+        """Name of the shard: its source's path without ending."""
+        return self.source.path.removesuffix(PARQUET)
+
+    @property
+    def note(self) -> str:
+        """URI of the note that says it is finished."""
+        return storage.join(self.directory, self.name + NOTE)
+
+
+def run(work: Work) -> dict[str, Any]:
+    """Encode every shard of the corpus, or find it encoded, and write the index over them."""
+    corpus, tokenizer = work.inputs["prepare"], work.inputs["fit_tokenizer"]
+    tokenizer.verify(deep=True)
+    codec = Codec.load(tokenizer.uri, tokenizer.counts["sha256"])
+    copy_frozen(tokenizer.uri, work.directory)
+    tasks = plan_tasks(corpus, work.directory, work.config.pack.batch_bytes)
+    records = list(_log_progress(_encode(tasks, tokenizer, work.config), len(tasks)))
+    index = PackedIndex(
+        dtype=dtype_for(codec.vocab_size),
+        vocab_size=codec.vocab_size,
+        tokenizer_sha256=codec.sha256,
+        separator_id=codec.separator_id,
+        splits=_by_split(corpus, {record.name: record for record in records}),
+    )
+    index.write(work.directory)
+    _remove_leftovers(work.directory, index)
+    return _counts(index)
+
+
+def plan_tasks(corpus: Artifact, directory: str, batch_bytes: int) -> list[ShardTask]:
+    """The shards to make, large ones first, so that no encoder is left alone with one at the end.
+
+    Raises:
+        DataError: If the corpus has no text.
+    """
+    sources = [source for split in SPLITS for files in domain_shards(corpus, split).values() for source in files]
+    if not sources:
+        raise DataError("the corpus has no shards", where=corpus.uri, fix="look at its data_card.md")
+    sources.sort(key=lambda source: (-source.bytes, source.path))
+    return [
+        ShardTask(corpus=corpus.uri, source=source, directory=directory, batch_bytes=batch_bytes) for source in sources
+    ]
+
+
+class ShardNote(BaseModel):
+    """What is written beside a shard when it is whole; from what it was made, and what it holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source_sha256: str
+    tokenizer_sha256: str
+    shard: ShardRecord
+
+
+def pack_shard(task: ShardTask, codec: Codec) -> ShardRecord:
+    """Make one shard, unless a note says that it is there and its files agree.
+
+    Raises:
+        ArtifactDamaged: If the corpus file differs from the corpus manifest.
+    """
+    if (found := _finished(task, codec)) is not None:
+        return found
+    check_files(task.corpus, [task.source], deep=True)
+    with ShardWriter(task.directory, task.name, dtype_for(codec.vocab_size)) as writer:
+        for texts in read_texts(storage.join(task.corpus, task.source.path), task.batch_bytes):
+            writer.append(*pack_texts(codec, texts))
+    note = ShardNote(source_sha256=task.source.sha256, tokenizer_sha256=codec.sha256, shard=writer.record)
+    storage.write_text(task.note, note.model_dump_json())
+    return writer.record
+
+
+def _finished(task: ShardTask, codec: Codec) -> ShardRecord | None:
+    """The shard as its note describes it, if there is a note of these parents and the files are as it says."""
+    try:
+        note = ShardNote.model_validate_json(storage.read_bytes(task.note))
+        if (note.source_sha256, note.tokenizer_sha256) != (task.source.sha256, codec.sha256):
+            return None
+        check_files(task.directory, _files(note.shard, codec), deep=True)
+    except FileNotFoundError:
+        return None
+    except (ValidationError, ArtifactDamaged) as error:
+        logger.warning("%s is made again: %s", task.name, str(error).splitlines()[0])
+        return None
+    return note.shard
+
+
+def _files(shard: ShardRecord, codec: Codec) -> list[FileRecord]:
+    """What the two files of a shard must be."""
+    size = DTYPES[dtype_for(codec.vocab_size)].itemsize
+    return [
+        FileRecord(path=shard.name + TOKENS, bytes=shard.tokens * size, sha256=shard.tokens_sha256),
+        FileRecord(path=shard.name + BOUNDS, bytes=shard.documents * BOUNDS_DTYPE.itemsize, sha256=shard.bounds_sha256),
+    ]
+
+
+class Encoder:
+    """An actor of Ray Data: holds the tokenizer, makes one shard for a row."""
+
+    def __init__(self, tokenizer: str, sha256: str) -> None:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        self._codec = Codec.load(tokenizer, sha256)
+
+    def __call__(self, row: dict[str, str]) -> dict[str, str]:
+        """Make the shard of ``row["task"]``; returns its record, or an error of ours, as JSON."""
+        task = ShardTask.model_validate_json(row["task"])
+        try:
+            return {"record": pack_shard(task, self._codec).model_dump_json(), "error": ""}
+        except RayllmError as error:
+            return {"record": "", "error": error_to_json(error)}
+
+
+def _encode(tasks: Sequence[ShardTask], tokenizer: Artifact, config: Config) -> Iterator[ShardRecord]:
+    """The records of all shards, in the order in which they are finished."""
+    ensure_ray(config.ray)
+    import ray.data
+
+    quiet_libraries()
+    workers = min(config.pack.workers or max(1, int(cluster_resources().get("CPU", 1))), len(tasks))
+    cpus = config.pack.worker_cpus
+    require({"CPU": workers * cpus}, what="pack", fix="lower pack.workers or pack.worker_cpus")
+    rows = ray.data.from_items([{"task": task.model_dump_json()} for task in tasks], override_num_blocks=len(tasks))
+    # One shard in an actor's hands and one waiting: a longer queue would bind shards to busy actors.
+    pool = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2)
+    made = rows.map(
+        Encoder,  # pyright: ignore[reportArgumentType]  a class makes the actors of the pool
+        fn_constructor_args=(tokenizer.uri, tokenizer.counts["sha256"]),
+        compute=pool,
+        num_cpus=cpus,
+    )
+    for row in made.iter_rows():
+        if row["error"]:
+            raise error_from_json(row["error"])
+        yield ShardRecord.model_validate_json(row["record"])
+
+
+def _log_progress(records: Iterable[ShardRecord], total: int) -> Iterator[ShardRecord]:
+    """Pass records on, and say every few seconds how far it is."""
+    start = said = time.monotonic()
+    done = tokens = 0
+    for record in records:
+        yield record
+        done, tokens, now = done + 1, tokens + record.tokens, time.monotonic()
+        if done == total or now - said > PROGRESS_EVERY_S:
+            said = now
+            rate = tokens / (now - start) / 1e6
+            logger.info("%d of %d shards, %.1f M tokens, %.2f M tokens/s", done, total, tokens / 1e6, rate)
+
+
+def _by_split(corpus: Artifact, records: Mapping[str, ShardRecord]) -> dict[str, dict[str, list[ShardRecord]]]:
+    """The shards in the order of the run file's domains and the corpus's files."""
+    return {
+        split: {
+            domain: [records[source.path.removesuffix(PARQUET)] for source in sources]
+            for domain, sources in domain_shards(corpus, split).items()
+        }
+        for split in SPLITS
+    }
+
+
+def _remove_leftovers(directory: str, index: PackedIndex) -> None:
+    """Remove all but the artifact's own files: notes, and scratch files of encoders that were killed."""
+    shards = [shard.name for domains in index.splits.values() for records in domains.values() for shard in records]
+    own = {PACKED_JSON, *FILES, *(name + ending for name in shards for ending in (TOKENS, BOUNDS))}
+    for path in storage.list_files(directory):
+        if path not in own:
+            storage.remove(storage.join(directory, path))
+
+
+def _counts(index: PackedIndex) -> dict[str, Any]:
+    """Tokens, documents and bytes in all and by split and domain."""
+    splits = {
+        split: {
+            domain: {
+                "tokens": sum(shard.tokens for shard in shards),
+                "documents": sum(shard.documents for shard in shards),
+                "bytes": sum(shard.bytes for shard in shards),
+            }
+            for domain, shards in domains.items()
+        }
+        for split, domains in index.splits.items()
+    }
+    return {
+        "tokens": sum(domain["tokens"] for domains in splits.values() for domain in domains.values()),
+        "dtype": index.dtype,
+        "vocab_size": index.vocab_size,
+        "tokenizer_sha256": index.tokenizer_sha256,
+        **splits,
+    }

@@ -23,35 +23,43 @@ class ModelConfig(ConfigModel):
     """
 
     vocab_size: Count | None = Field(
-        None, ge=1, description="Rows of the embedding; by default the tokenizer's size, padded up to vocab_multiple."
+        default=None,
+        ge=1,
+        description="Rows of the embedding; by default the tokenizer's size, padded up to vocab_multiple.",
     )
     vocab_multiple: int = Field(
-        64, ge=1, description="The default vocab_size is padded up to a multiple of this, for fast matrix products."
+        default=64,
+        ge=1,
+        description="The default vocab_size is padded up to a multiple of this, for fast matrix products.",
     )
     real_vocab_size: Count | None = Field(
-        None, ge=1, description="Ids that the tokenizer has; set from it. Rows above are padding and never sampled."
+        default=None,
+        ge=1,
+        description="Ids that the tokenizer has; set from it. Rows above are padding and never sampled.",
     )
-    dim: Count = Field(256, ge=1, description="Width of the residual stream.")
-    num_layers: int = Field(4, ge=1, description="Transformer blocks.")
-    num_heads: int = Field(4, ge=1, description="Query heads of each block.")
+    dim: Count = Field(default=256, ge=1, description="Width of the residual stream.")
+    num_layers: int = Field(default=4, ge=1, description="Transformer blocks.")
+    num_heads: int = Field(default=4, ge=1, description="Query heads of each block.")
     num_kv_heads: int = Field(
-        2, ge=1, description="Key and value heads; divides num_heads (equal: multi-head, 1: multi-query)."
+        default=2, ge=1, description="Key and value heads; divides num_heads (equal: multi-head, 1: multi-query)."
     )
-    head_dim: int | None = Field(None, ge=2, description="Channels of a head; by default dim / num_heads.")
-    ffn_dim: Count = Field(640, ge=1, description="Hidden width of the feed-forward part.")
-    max_seq_len: Count = Field(2048, ge=1, description="Longest sequence that the model takes, in tokens.")
-    rope_theta: float = Field(10_000.0, gt=1, description="Base of the rotary wavelengths; larger for longer contexts.")
-    norm_eps: float = Field(1e-6, gt=0, description="Added to the mean square under RMSNorm's root.")
-    qk_norm: bool = Field(True, description="RMSNorm over the channels of each query and key head.")
-    tie_embeddings: bool = Field(True, description="Use the embedding matrix as the output matrix.")
+    head_dim: int | None = Field(default=None, ge=2, description="Channels of a head; by default dim / num_heads.")
+    ffn_dim: Count = Field(default=640, ge=1, description="Hidden width of the feed-forward part.")
+    max_seq_len: Count = Field(default=2048, ge=1, description="Longest sequence that the model takes, in tokens.")
+    rope_theta: float = Field(
+        default=10_000.0, gt=1, description="Base of the rotary wavelengths; larger for longer contexts."
+    )
+    norm_eps: float = Field(default=1e-6, gt=0, description="Added to the mean square under RMSNorm's root.")
+    qk_norm: bool = Field(default=True, description="RMSNorm over the channels of each query and key head.")
+    tie_embeddings: bool = Field(default=True, description="Use the embedding matrix as the output matrix.")
     init_std: float = Field(
-        0.02,
+        default=0.02,
         gt=0,
         description="Standard deviation of initial weights; projections back into the residual stream get it divided "
         "by sqrt(2 num_layers).",
     )
     loss_chunk_tokens: Count = Field(
-        4096,
+        default=4096,
         ge=1,
         description="Tokens whose logits exist at the same time while the loss is computed.",
         json_schema_extra=RUNTIME,

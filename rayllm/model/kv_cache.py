@@ -12,7 +12,9 @@ from torch import Tensor
 from rayllm.model.config import ModelConfig
 from rayllm.model.layers.attention import Visibility, causal
 
-Heads = Float[Tensor, "batch num_kv_heads seq head_dim"]
+NewTokens = Float[Tensor, "batch num_kv_heads new head_dim"]
+AllTokens = Float[Tensor, "batch num_kv_heads tokens head_dim"]
+Memory = Float[Tensor, "batch num_kv_heads capacity head_dim"]
 
 
 class KVCache:
@@ -97,7 +99,7 @@ class CacheStep:
         """The part of one block."""
         return LayerCache(self, self._cache.keys[index], self._cache.values[index])
 
-    def write(self, memory: Heads, new: Heads) -> Heads:
+    def write(self, memory: Memory, new: NewTokens) -> AllTokens:
         """Put new tokens behind each row's old ones in ``memory``, and view all of them."""
         if self._start is not None:
             memory[:, :, self._start : self._end] = new
@@ -111,9 +113,9 @@ class CacheStep:
 class LayerCache:
     """Keys and values of one block during one pass."""
 
-    def __init__(self, step: CacheStep, keys: Heads, values: Heads) -> None:
+    def __init__(self, step: CacheStep, keys: Memory, values: Memory) -> None:
         self._step, self._keys, self._values = step, keys, values
 
-    def append(self, keys: Heads, values: Heads) -> tuple[Heads, Heads]:
+    def append(self, keys: NewTokens, values: NewTokens) -> tuple[AllTokens, AllTokens]:
         """Remember the keys and values of new tokens, and give those of all tokens."""
         return self._step.write(self._keys, keys), self._step.write(self._values, values)

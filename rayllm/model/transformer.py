@@ -41,8 +41,7 @@ class Transformer(nn.Module):
         self.config = config
         self.model = Decoder(config)
         self.lm_head = LMHead(config.dim, config.resolved_vocab_size, config.loss_chunk_tokens)
-        if config.tie_embeddings:
-            self.lm_head.weight = self.model.embed_tokens.weight
+        self.tie_weights()
 
     def forward(
         self,
@@ -107,6 +106,11 @@ class Transformer(nn.Module):
                 std /= math.sqrt(2 * self.config.num_layers)
             generator = torch.Generator().manual_seed(derive_seed(seed, "init", name))
             parameter.copy_(torch.empty(parameter.shape, dtype=torch.float32).normal_(0.0, std, generator=generator))
+
+    def tie_weights(self) -> None:
+        """Make both ends share the embedding matrix, where the config says so; again after parameters were replaced."""
+        if self.config.tie_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
 
     def set_activation_checkpointing(self, enabled: bool) -> None:
         """Choose whether blocks keep their activations for backward or compute them again."""

@@ -12,7 +12,8 @@ from rayllm.model.config import ModelConfig
 from rayllm.model.layers.norms import RMSNorm
 from rayllm.model.layers.positions import Rotation, apply_rope
 
-Heads = Float[Tensor, "batch heads seq head_dim"]
+NewTokens = Float[Tensor, "batch num_kv_heads new head_dim"]
+AllTokens = Float[Tensor, "batch num_kv_heads tokens head_dim"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def causal_within_documents(doc_ids: Int[Tensor, "batch seq"]) -> Visibility:
 class LayerMemory(Protocol):
     """What a block keeps of past tokens while decoding; see ``model.kv_cache``."""
 
-    def append(self, keys: Heads, values: Heads) -> tuple[Heads, Heads]:
+    def append(self, keys: NewTokens, values: NewTokens) -> tuple[AllTokens, AllTokens]:
         """Remember the keys and values of new tokens, and give those of all tokens."""
         ...
 

@@ -46,7 +46,9 @@ class RotaryTable(nn.Module):
             device: Where the activations are.
         """
         if self._table is None or self._table.cos.device != device:
-            self._table = rotation_table(self.head_dim, self.max_seq_len, self.theta, device)
+            # A table made while validating in inference mode could not be used in training afterwards.
+            with torch.inference_mode(False):
+                self._table = rotation_table(self.head_dim, self.max_seq_len, self.theta, device)
         table = self._table
         if positions is None:
             return Rotation(table.cos[:seq_len], table.sin[:seq_len])

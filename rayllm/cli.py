@@ -35,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("stopped; finished stages and saved checkpoints are kept, the same command goes on from there\n")
+        sys.stderr.write(
+            "stopped; finished stages and saved checkpoints are kept, the same command goes on from there\n"
+        )
         return 130
 
 
@@ -49,7 +51,9 @@ def build_parser(wanted: Sequence[str] = ()) -> argparse.ArgumentParser:
     for stage in STAGES.values():
         _add_stage(verbs, stage.verb, stage.help)
     config = verbs.add_parser("config", help="check, show or describe configs")
-    config.add_argument("action", choices=["check", "show", "schema"], help="check a file, print it resolved, JSON schema")
+    config.add_argument(
+        "action", choices=["check", "show", "schema"], help="check a file, print it resolved, JSON schema"
+    )
     config.add_argument("file", nargs="?", help="run file")
     config.add_argument("overrides", nargs="*", help="settings such as train.lr=3e-4")
     config.set_defaults(handler=_config)
@@ -95,7 +99,9 @@ def _config(args: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(RunConfig.model_json_schema(), indent=1, sort_keys=True) + "\n")
         return 0
     if args.file is None:
-        raise ConfigError(f"`rayllm config {args.action}` needs a file", fix="name a run file, such as configs/run/quickstart.yaml")
+        raise ConfigError(
+            f"`rayllm config {args.action}` needs a file", fix="name a run file, such as configs/run/quickstart.yaml"
+        )
     config = load_run(args.file, args.overrides)
     if args.action == "show":
         sys.stdout.write(to_yaml(config))

@@ -194,8 +194,6 @@ def remove_checkpoint(uri: str) -> None:
     storage.remove(uri)
 
 
-
-
 def publish_directory(staging: Path, uri: str) -> None:
     """Move one rank's staged files to a checkpoint's directory, the commit last.
 

@@ -3,7 +3,7 @@
 import difflib
 import types
 import typing
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -28,7 +28,7 @@ def _tree_path(loc: tuple[int | str, ...], tree: Any) -> Path_:
         in_mapping = isinstance(node, dict) and part in node
         in_list = isinstance(node, list) and isinstance(part, int) and part < len(node)
         if in_mapping or in_list:
-            node = node[part]
+            node = cast(Any, node)[part]
         elif position < len(loc) - 1 or not isinstance(node, dict) or part == "[key]":
             continue
         path.append(str(part))

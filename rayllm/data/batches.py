@@ -5,7 +5,7 @@ micro-batch size. A reader has no state; where it reads is the caller's step.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -179,7 +179,7 @@ def validation_batches(
         yield make_batch(rows, [domain] * len(rows), seq_len, separator_id)
 
 
-def prefetch(items: Iterable[Item], depth: int) -> Iterator[Item]:
+def prefetch(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
     """Prepare items in a background thread, up to ``depth`` ahead of their reader.
 
     An exception of the source is raised where its item would have come. Closing the iterator ends the thread.

@@ -32,7 +32,7 @@ class MixtureConfig(ConfigModel):
     """How much of each domain the model reads."""
 
     weights: Weights = Field(
-        "natural",
+        default="natural",
         description="Share of the tokens from each domain: `natural` (as large as the domains are), `uniform`, or a "
         "number for every domain (normalised; 0 leaves a domain out).",
     )

@@ -3,7 +3,6 @@
 import logging
 import os
 import socket
-from typing import Any
 from urllib.parse import urlsplit
 
 from rayllm.core.errors import SetupError

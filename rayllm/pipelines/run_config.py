@@ -9,9 +9,7 @@ from rayllm.core.config import ConfigModel, load_config
 from rayllm.pipelines import STAGES, Stage, evaluate, fit_tokenizer, pack, prepare, report, train, tune
 
 
-class RunConfig(
-    prepare.Config, fit_tokenizer.Config, pack.Config, train.Config, evaluate.Config, report.Config
-):
+class RunConfig(prepare.Config, fit_tokenizer.Config, pack.Config, train.Config, evaluate.Config, report.Config):
     """Every top-level key of a run file. ``tune`` is needed only by the verb of that name."""
 
     tune: tune.TuneConfig | None = Field(None, description="What `rayllm tune` searches, and how.")

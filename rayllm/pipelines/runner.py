@@ -70,5 +70,3 @@ def _run(task: Task, root: str, *, force: bool) -> Artifact:
     how = "there already" if found else f"done in {time.monotonic() - start:.1f} s"
     logger.info("%-13s %s: %s", task.verb, how, artifact.uri)
     return artifact
-
-

@@ -95,9 +95,7 @@ def _write_commit(engine: Engine, state: RunState, staging: Path) -> None:
     paths = [path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file()]
     manifests = collective.gather(write_rank_manifest(str(staging), engine.rank, paths))
     if engine.rank == 0:
-        commit = Commit(
-            step=state.step, attempt=state.attempt, world_size=engine.world_size, manifests=manifests
-        )
+        commit = Commit(step=state.step, attempt=state.attempt, world_size=engine.world_size, manifests=manifests)
         (staging / COMMIT).write_text(commit.model_dump_json(indent=1))
 
 

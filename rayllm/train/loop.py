@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from rayllm.core.checkpoint import checkpoint_name, staging_directory
+from rayllm.core.checkpoint import checkpoint_name, clear_staging, staging_directory
 from rayllm.core.errors import RunFailed
 from rayllm.core.log import MetricSink
 from rayllm.data.batches import Batch, prefetch
@@ -163,7 +163,7 @@ def _guard(run: Run, loss: float, outcome: StepOutcome) -> None:
             f"the loss or gradient was not finite for {state.skipped_in_a_row} steps in a row",
             where=f"steps {state.step - state.skipped_in_a_row} to {state.step - 1} of the data order",
             why=f"the last finite loss was {next((x for x in reversed(state.losses) if math.isfinite(x)), 'never')}",
-            fix="lower train.optimizer.lr, lengthen the warm-up, or set train.precision=fp32; the last checkpoint is kept",
+            fix="lower train.optimizer.lr, lengthen the warm-up or compute in fp32; the last checkpoint is kept",
         )
 
 
@@ -192,6 +192,7 @@ def _save(run: Run) -> None:
     run.services.publish(staging, name)
     collective.barrier()
     if run.engine.rank == 0:
+        clear_staging(run.checkpoints)
         retention.prune(run.checkpoints, run.config.checkpoint)
     run.speed.pause(time.perf_counter() - start)
 

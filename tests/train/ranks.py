@@ -31,7 +31,14 @@ from rayllm.train.state import RunState
 
 VOCAB = 64
 MODEL = ModelConfig(
-    vocab_size=VOCAB, real_vocab_size=VOCAB, dim=32, num_layers=2, num_heads=4, num_kv_heads=2, ffn_dim=64, max_seq_len=64
+    vocab_size=VOCAB,
+    real_vocab_size=VOCAB,
+    dim=32,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    ffn_dim=64,
+    max_seq_len=64,
 )
 
 
@@ -52,7 +59,7 @@ def run_ranks(function: Callable[..., Any], world_size: int, *args: Any) -> list
             path = Path(scratch) / f"result-{rank}"
             if not path.exists():
                 raise AssertionError(f"rank {rank} died with exit code {worker.exitcode}")
-            outcome, value = pickle.loads(path.read_bytes())
+            outcome, value = pickle.loads(path.read_bytes())  # noqa: S301 - written by the fork below
             assert outcome == "ok", value
             results.append(value)
         return results
@@ -66,7 +73,7 @@ def _rank_main(function: Callable[..., Any], rank: int, world_size: int, scratch
         dist.init_process_group("gloo", init_method=f"file://{scratch}/store", rank=rank, world_size=world_size)
         result = ("ok", function(*args))
         dist.barrier()
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - reported to the parent
         result = ("error", traceback.format_exc())
     (Path(scratch) / f"result-{rank}.tmp").write_bytes(pickle.dumps(result))
     (Path(scratch) / f"result-{rank}.tmp").rename(Path(scratch) / f"result-{rank}")
@@ -120,7 +127,9 @@ def small_config(**changes: Any) -> TrainConfig:
     return TrainConfig(**(values | changes))
 
 
-def build_engine(kind: str, stage: int, config: TrainConfig, precision: str = "fp32", model: ModelConfig = MODEL) -> Engine:
+def build_engine(
+    kind: str, stage: int, config: TrainConfig, precision: str = "fp32", model: ModelConfig = MODEL
+) -> Engine:
     module = Transformer(model)
     module.init_weights(1)
     device = torch.device("cpu")
@@ -150,7 +159,12 @@ def small_plan(config: TrainConfig) -> Plan:
 
 
 def train_small(
-    directory: str, kind: str, stage: int, config: TrainConfig, precision: str = "fp32", stop_at: int = 0,
+    directory: str,
+    kind: str,
+    stage: int,
+    config: TrainConfig,
+    precision: str = "fp32",
+    stop_at: int = 0,
     validate: Callable[[Engine], dict[str, float]] | None = None,
 ) -> dict[str, Any]:
     """Train a small run, from its last checkpoint if there is one; returns losses, weights and state slices."""

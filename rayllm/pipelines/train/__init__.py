@@ -22,10 +22,10 @@ VERSION = 1
 class Config(Frame):
     """What train reads of a run file."""
 
-    model: ModelConfig = Field(ModelConfig(), description="Sizes of the transformer.")
-    mixture: MixtureConfig = Field(MixtureConfig(), description="Weights of the training domains.")
-    curriculum: list[CurriculumStage] = Field([], description="Stages with other weights, lengths or batches.")
-    train: TrainConfig = Field(..., description="Length, batch, precision, engine, checkpoints, validation.")
+    model: ModelConfig = Field(default=ModelConfig(), description="Sizes of the transformer.")
+    mixture: MixtureConfig = Field(default=MixtureConfig(), description="Weights of the training domains.")
+    curriculum: list[CurriculumStage] = Field(default=[], description="Stages with other weights, lengths or batches.")
+    train: TrainConfig = Field(description="Length, batch, precision, engine, checkpoints, validation.")
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> "Config":

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +19,13 @@ from rayllm.core import storage
 from rayllm.core.artifact import content_hash, versions
 from rayllm.core.checkpoint import DIRECTORY, clear_staging, publish_directory
 from rayllm.core.config import to_yaml
-from rayllm.core.log import JsonlSink, MetricSink, SinkGroup
+from rayllm.core.log import JsonlSink, MetricSink, SinkGroup, Value
 from rayllm.core.rng import derive_seed
 from rayllm.data.batches import BatchReader, validation_batches
 from rayllm.data.curriculum import Plan, build_plan
 from rayllm.data.shards import PackedData
 from rayllm.evals.scoring import DomainScore, metrics, score_batches
 from rayllm.inference.generate import generate
-from rayllm.inference.sampling import SamplingConfig
 from rayllm.model.config import ModelConfig
 from rayllm.model.flops import count_parameters, training_flops_per_token
 from rayllm.model.transformer import Transformer
@@ -225,7 +224,7 @@ def sample(config: Config, packed: PackedData, engine: Engine, step: int) -> lis
     outputs = generate(
         engine.module,  # pyright: ignore[reportArgumentType] - the engine's module is the Transformer
         prompts,
-        SamplingConfig(temperature=settings.temperature, top_k=settings.top_k or None),
+        sampling=settings.sampling,
         max_new_tokens=settings.max_new_tokens,
         stop_ids=(packed.separator_id,),
         seed=derive_seed(config.seed, "samples", step),
@@ -273,9 +272,9 @@ class UploadedJsonl:
         self._uri = uri
         self._lines = storage.read_text(uri).splitlines() if storage.exists(uri) else []
 
-    def write(self, record: "dict[str, object]") -> None:
+    def write(self, record: Mapping[str, Value]) -> None:
         """Keep a line; upload with those that matter most."""
-        self._lines.append(json.dumps(record))
+        self._lines.append(json.dumps(dict(record)))
         if record["kind"] != "train":
             self._upload()
 

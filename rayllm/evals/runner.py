@@ -92,7 +92,11 @@ def score_domains(
     scores = {}
     for domain in packed.domains("validation"):
         batches = validation_batches(
-            packed.stream("validation", domain), conditions.seq_len, config.rows_per_batch, conditions.max_tokens, 1, 0
+            packed.stream("validation", domain),
+            seq_len=conditions.seq_len,
+            rows_per_batch=config.rows_per_batch,
+            separator_id=packed.separator_id,
+            max_tokens=conditions.max_tokens,
         )
         scores[domain] = score_batches(token_losses, (batch.to(device) for batch in batches), token_bytes)
     return scores

@@ -26,8 +26,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = build_parser(arguments[:1])
-    args = parser.parse_args(arguments)
+    args = parse(arguments)
     configure()
     try:
         return int(args.handler(args))
@@ -39,6 +38,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             "stopped; finished stages and saved checkpoints are kept, the same command goes on from there\n"
         )
         return 130
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read a command line. Settings may follow options too; argparse alone takes them only right behind the file."""
+    parser = build_parser(arguments[:1])
+    args, rest = parser.parse_known_args(arguments)
+    if rest and (not hasattr(args, "overrides") or any(text.startswith("-") for text in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.overrides = [*args.overrides, *rest]
+    return args
 
 
 def build_parser(wanted: Sequence[str] = ()) -> argparse.ArgumentParser:

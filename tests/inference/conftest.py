@@ -1,5 +1,56 @@
-"""Shapes in the signatures of model and sampler are checked while these tests run."""
+"""A small checkpoint of real files; shapes in the signatures of model and sampler are checked while these tests run."""
 
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 from jaxtyping import install_import_hook
+from safetensors.torch import save_file
+
+from rayllm.core.checkpoint import COMMIT, Commit, manifest_name, write_rank_manifest
+from rayllm.tokenizer.bpe import train_bpe
+from rayllm.tokenizer.codec import Codec
+from rayllm.tokenizer.freeze import freeze
 
 install_import_hook(["rayllm.model", "rayllm.inference"], "beartype.beartype")
+
+TEXT = "the quick brown fox jumps over the lazy dog and naïve café owners, 12345 times. "
+
+
+def commit(directory: Path) -> None:
+    """Write the manifest and the commit of one rank over what lies in a directory."""
+    paths = [
+        path.relative_to(directory).as_posix()
+        for path in directory.rglob("*")
+        if path.is_file() and path.name not in (COMMIT, manifest_name(0))
+    ]
+    manifest = write_rank_manifest(str(directory), 0, paths)
+    sealed = Commit(step=7, attempt=1, world_size=1, manifests=[manifest])
+    (directory / COMMIT).write_text(sealed.model_dump_json())
+
+
+@pytest.fixture
+def seal() -> Callable[[Path], None]:
+    """Makes a checkpoint valid again after a test has changed its files."""
+    return commit
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A train artifact's ``checkpoints/step-00000007-a1`` with a tiny untrained model."""
+    from rayllm.model.config import ModelConfig
+    from rayllm.model.transformer import Transformer
+
+    directory = tmp_path / "checkpoints" / "step-00000007-a1"
+    directory.mkdir(parents=True)
+    tokenizer = train_bpe(iter([TEXT * 20]), vocab_size=300, min_frequency=1, max_digits=2, num_reserved=2)
+    freeze(tokenizer, str(directory))
+    config = ModelConfig(dim=32, num_layers=2, num_heads=4, num_kv_heads=2, ffn_dim=48, max_seq_len=64)
+    model = Transformer(config.with_vocab(Codec.load(str(directory)).vocab_size))
+    model.init_weights(3)
+    save_file({name: weight.detach() for name, weight in model.named_parameters()}, directory / "model.safetensors")
+    (directory / "model.json").write_text(model.config.model_dump_json())
+    (directory / "state.json").write_text(json.dumps({"step": 7, "tokens": 1000}))
+    commit(directory)
+    return directory

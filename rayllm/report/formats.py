@@ -4,6 +4,8 @@ import math
 
 MISSING = "–"
 MINUS = "−"
+#: Between a number and its unit, which must not part at the end of a line.
+SPACE = "\u00a0"
 
 
 def fixed(value: float | None, digits: int = 3) -> str:
@@ -30,7 +32,7 @@ def count(value: float | None) -> str:
         return MISSING
     for factor, word in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
         if value >= factor:
-            return f"{_three_digits(value / factor)} {word}"
+            return f"{_three_digits(value / factor)}{SPACE}{word}"
     return f"{value:,.0f}"
 
 
@@ -40,8 +42,8 @@ def data_size(value: float | None) -> str:
         return MISSING
     for factor, word in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if value >= factor:
-            return f"{_three_digits(value / factor)} {word}"
-    return f"{value:,.0f} B"
+            return f"{_three_digits(value / factor)}{SPACE}{word}"
+    return f"{value:,.0f}{SPACE}B"
 
 
 def _three_digits(value: float) -> str:
@@ -53,20 +55,20 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return MISSING
     if seconds < 10:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f}{SPACE}s"
     whole = round(seconds)
     if whole < 60:
-        return f"{whole} s"
+        return f"{whole}{SPACE}s"
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
+        return f"{whole // 60}{SPACE}min{SPACE}{whole % 60:02d}{SPACE}s"
     if whole < 86_400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+        return f"{whole // 3600}{SPACE}h{SPACE}{whole % 3600 // 60:02d}{SPACE}min"
+    return f"{whole // 86_400}{SPACE}d{SPACE}{whole % 86_400 // 3600}{SPACE}h"
 
 
 def percent(share: float | None, digits: int = 1) -> str:
     """A share as a percentage."""
-    return MISSING if share is None else f"{100 * share:.{digits}f} %".replace("-", MINUS)
+    return MISSING if share is None else f"{fixed(round(100 * share, digits) + 0.0, digits)}{SPACE}%"
 
 
 def change(before: float | None, after: float | None) -> str:
@@ -74,7 +76,7 @@ def change(before: float | None, after: float | None) -> str:
     if before is None or after is None or not before:
         return MISSING
     share = after / before - 1
-    return f"{'+' if share > 0 else ''}{percent(share)}"
+    return f"{'+' if round(share, 3) > 0 else ''}{percent(share)}"
 
 
 def join_words(words: list[str]) -> str:

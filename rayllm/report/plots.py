@@ -129,7 +129,7 @@ def loss_chart(records: RunRecords, config: ReportConfig) -> Chart | None:
 
 #: Charts of one field of the ``train`` records: key, title, unit, field, format, from zero.
 TRAIN_CHARTS: tuple[tuple[str, str, str, str, Literal["number", "count", "percent"], bool], ...] = (
-    ("lr", "Learning rate", "learning rate", "lr", "number", True),
+    ("lr", "Learning rate", "step size", "lr", "number", True),
     ("grad_norm", "Gradient norm", "norm before clipping", "grad_norm", "number", True),
     ("throughput", "Throughput", "tokens per second", "tokens_per_s", "count", True),
     ("mfu", "Model FLOPs utilisation", "share of peak", "mfu", "percent", True),
@@ -211,19 +211,29 @@ def thin(points: Sequence[Point], limit: int) -> tuple[Point, ...]:
 
 
 def smooth(points: Sequence[Point], half_life_frac: float) -> list[Point]:
-    """Exponential moving average over points, without a bias towards the first.
+    """Exponential moving average over points, from both sides, so that it neither lags nor leans to an end.
 
     Args:
         points: The curve.
         half_life_frac: Half-life of a point's weight, as a share of the number of points.
     """
     decay = 0.5 ** (1 / max(half_life_frac * len(points), 1e-9))
+    heights = [y for _, y in points]
+    past, future = _decayed_sums(heights, decay), _decayed_sums(heights[::-1], decay)[::-1]
+    return [
+        (x, (before[0] + after[0] - y) / (before[1] + after[1] - 1))
+        for (x, y), before, after in zip(points, past, future, strict=True)
+    ]
+
+
+def _decayed_sums(values: Sequence[float], decay: float) -> list[tuple[float, float]]:
+    """For each place, the sum of the values up to it and of their weights, which fall by ``decay`` at every step."""
     total = weight = 0.0
-    smoothed = []
-    for x, y in points:
-        total, weight = decay * total + y, decay * weight + 1
-        smoothed.append((x, total / weight))
-    return smoothed
+    sums = []
+    for value in values:
+        total, weight = decay * total + value, decay * weight + 1
+        sums.append((total, weight))
+    return sums
 
 
 def _rounded(value: float) -> float:

@@ -20,7 +20,7 @@ def validation_table(records: RunRecords) -> Table | None:
     if not after:
         return None
     columns = [Column("Domain", numeric=False)]
-    columns += [Column(label, "Bits per byte") for label in ("untrained", "trained", "change", "bigram")]
+    columns += [Column(label, "Bits per byte") for label in ("untrained", "trained", "change", "bigram", "against it")]
     for group in ("Loss, nats per token", "Perplexity", "Surprise ratio"):
         columns += [Column("untrained", group), Column("trained", group)]
     rows = []
@@ -32,7 +32,8 @@ def validation_table(records: RunRecords) -> Table | None:
                 Cell(fixed(old.get("bits_per_byte"))),
                 Cell(fixed(bits), tone="strong"),
                 Cell(change(old.get("bits_per_byte"), bits), tone=_better(old.get("bits_per_byte"), bits)),
-                Cell(fixed(bigram), tone=_better(bigram, bits)),
+                Cell(fixed(bigram)),
+                Cell(change(bigram, bits), tone=_better(bigram, bits)),
                 *(
                     Cell(fixed(values.get(measure), digits))
                     for measure, digits in (("loss", 3), ("perplexity", 2), ("surprise_ratio", 2))
@@ -52,8 +53,10 @@ def validation_table(records: RunRecords) -> Table | None:
 
 def _mean_row(before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]]) -> tuple[Cell, ...]:
     old, new = mean_of(before, "bits_per_byte"), mean_of(after, "bits_per_byte")
+    bigram = mean_of(after, "bigram_bits_per_byte")
     cells = [Cell("mean", tone="strong"), Cell(fixed(old)), Cell(fixed(new), tone="strong")]
-    cells += [Cell(change(old, new), tone=_better(old, new)), Cell(fixed(mean_of(after, "bigram_bits_per_byte")))]
+    cells += [Cell(change(old, new), tone=_better(old, new)), Cell(fixed(bigram))]
+    cells += [Cell(change(bigram, new), tone=_better(bigram, new))]
     cells += [Cell(fixed(mean_of(scores, "loss"))) for scores in (before, after)]
     return (*cells, *(Cell("") for _ in range(4)))
 

@@ -29,9 +29,15 @@ SHARES = {"english": 0.4, "math": 0.25, "code": 0.35}
 STEPS, SEQ_LEN, BATCH = 600, 256, 16_384
 
 SAMPLES = {
-    "english": ("The function returns a new array with the", " same shape and the values of the given axis.\n\nIf the "),
+    "english": (
+        "The function returns a new array with the",
+        " same shape and the values of the given axis.\n\nIf the ",
+    ),
     "math": ("Tom has 12 apples and buys 7 more.", " 12 + 7 = 19. So Tom has 19 apples.\nAnswer: 19"),
-    "code": ("def close(self):\n", '    """Close the <file> & flush."""\n    if self._file is not None:\n        return 1'),
+    "code": (
+        "def close(self):\n",
+        '    """Close the <file> & flush."""\n    if self._file is not None:\n        return 1',
+    ),
 }
 
 
@@ -124,8 +130,15 @@ def fake_scores(checkpoint: str, domains: tuple[str, ...]) -> dict[str, Any]:
         for i in range(10)
     ]
     correct = sum(sample["identified"] == sample["domain"] for sample in samples)
-    by_domain = {d: {"correct": sum(s["identified"] == d == s["domain"] for s in samples), "total": 10} for d in domains}
-    accuracy = {"correct": correct, "total": len(samples), "accuracy": correct / len(samples), "reference_accuracy": 1.0}
+    by_domain = {
+        d: {"correct": sum(s["identified"] == d == s["domain"] for s in samples), "total": 10} for d in domains
+    }
+    accuracy = {
+        "correct": correct,
+        "total": len(samples),
+        "accuracy": correct / len(samples),
+        "reference_accuracy": 1.0,
+    }
     return {
         "checkpoint": checkpoint,
         "step": STEPS,
@@ -172,7 +185,13 @@ def train(work: Work, domains: tuple[str, ...]) -> dict[str, Any]:
     lines = "".join(json.dumps(line) + "\n" for line in train_lines(domains))
     storage.write_text(work.path("metrics.jsonl"), lines)
     storage.write_text(work.path("plan.json"), fake_plan(domains).to_json())
-    machine = {"hostname": "laptop", "cpus": 2, "device": "cpu", "memory_bytes": 16_000_000_000, "workers": {"count": 2}}
+    machine = {
+        "hostname": "laptop",
+        "cpus": 2,
+        "device": "cpu",
+        "memory_bytes": 16_000_000_000,
+        "workers": {"count": 2},
+    }
     storage.write_text(work.path("environment.json"), json.dumps(machine))
     model = ModelConfig(vocab_size=4096, real_vocab_size=4096)
     storage.write_text(work.path("checkpoints/step-00000600-a2/model.json"), model.model_dump_json())

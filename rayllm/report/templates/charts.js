@@ -7,20 +7,17 @@
   const colorClass = (index) => (index < 0 ? "cink" : "c" + (index % 8));
 
   // Numbers as text
-  const short = (value) => {
-    const size = Math.abs(value);
-    const [factor, word] = size >= 1e12 ? [1e12, " T"] : size >= 1e9 ? [1e9, " B"] : size >= 1e6 ? [1e6, " M"] : size >= 1e4 ? [1e3, " k"] : [1, ""];
-    return trim(value / factor, 3) + word;
+  const units = [[1e12, " T"], [1e9, " B"], [1e6, " M"], [1e4, " k", 1e3]];
+  const unitOf = (value) => {
+    const [limit, word, factor] = units.find(([limit]) => Math.abs(value) >= limit) || [1, ""];
+    return [factor || limit, word];
   };
-  const trim = (value, digits) => {
-    if (value === 0) return "0";
-    if (Math.abs(value) < 1e-4) return value.toExponential(Math.max(0, digits - 2)).replace("-", "−").replace("e−", "e−");
-    return String(Number(value.toPrecision(digits))).replace("-", "−");
-  };
+  const trim = (value, digits) => (value !== 0 && Math.abs(value) < 1e-4 ? value.toExponential(digits - 1) : String(Number(value.toPrecision(digits))));
+  const count = (value) => trim(value / unitOf(value)[0], 3) + unitOf(value)[1];
   const formats = {
-    number: (value) => (Math.abs(value) >= 1e4 ? short(value) : trim(value, 4)),
-    count: short,
-    percent: (value) => trim(value * 100, 3) + " %",
+    number: (value) => (Math.abs(value) >= 1e4 ? count(value) : Math.abs(value) >= 0.01 ? value.toFixed(3) : trim(value, 3)),
+    count,
+    percent: (value) => (value * 100).toFixed(1) + " %",
   };
 
   // Round steps of 1, 2, 2.5 or 5 times a power of ten that cover a range
@@ -32,17 +29,14 @@
     for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) found.push(i * step);
     return found;
   };
+  // The labels of an axis share one unit and one number of decimals
   const tickText = (values, format) => {
-    for (let digits = 1; digits < 7; digits++) {
-      const texts = values.map((v) => (format === "percent" ? trim(v * 100, digits) + " %" : Math.abs(v) >= 1e4 ? shortDigits(v, digits) : trim(v, digits)));
-      const exact = values.every((v) => Math.abs(Number(v.toPrecision(digits)) - v) <= 1e-9 * Math.abs(v));
-      if (exact && new Set(texts).size === texts.length) return texts;
-    }
-    return values.map(formats[format]);
-  };
-  const shortDigits = (value, digits) => {
-    const [factor, word] = value >= 1e12 ? [1e12, " T"] : value >= 1e9 ? [1e9, " B"] : value >= 1e6 ? [1e6, " M"] : [1e3, " k"];
-    return String(Number((value / factor).toPrecision(digits + 1))) + word;
+    const [factor, word] = format === "percent" ? [0.01, " %"] : unitOf(Math.max(...values.map(Math.abs)));
+    const step = values.length > 1 ? (values[1] - values[0]) / factor : 1;
+    if (step < 1e-5) return values.map((v) => trim(v, 3));
+    let decimals = 0;
+    while (decimals < 6 && Math.abs(step * 10 ** decimals - Math.round(step * 10 ** decimals)) > 1e-6 * 10 ** decimals * step) decimals++;
+    return values.map((v) => (v === 0 ? "0" : (v / factor).toFixed(decimals) + word));
   };
 
   const nearest = (points, x) => {
@@ -86,7 +80,8 @@
         button.type = "button";
         button.className = `${s.style} ${colorClass(s.color)}`;
         button.setAttribute("aria-pressed", "true");
-        button.innerHTML = `<i></i>${escape(s.name)}`;
+        const last = s.style === "line" && s.points.length ? `<em>${formats[this.data.format](s.points.at(-1)[1])}</em>` : "";
+        button.innerHTML = `<i></i>${escape(s.name)} ${last}`;
         button.addEventListener("click", () => this.toggle(s.name, button));
         box.append(button);
       }
@@ -119,7 +114,7 @@
       }
       const xs = points.map((p) => p[0]);
       const ys = [...points.map((p) => p[1]), ...shown.map((s) => s.baseline).filter((b) => b !== null)];
-      const xLow = Math.min(...xs), xHigh = Math.max(...xs);
+      const xLow = Math.min(0, ...xs), xHigh = Math.max(...xs);
       let yLow = this.data.zero ? Math.min(0, ...ys) : Math.min(...ys), yHigh = Math.max(...ys);
       const room = (yHigh - yLow || Math.abs(yHigh) || 1) * 0.05;
       if (!this.data.zero) yLow -= room;
@@ -131,7 +126,7 @@
       this.y = (v) => box.bottom - ((v - yLow) / (yHigh - yLow)) * (box.bottom - box.top);
       this.inverse = (px) => xLow + ((px - box.left) / (box.right - box.left)) * (xHigh - xLow);
       this.box = box;
-      const xTicks = ticks(xLow, xHigh, Math.max(2, Math.round(width / 110)));
+      const xTicks = ticks(xLow, xHigh, Math.max(2, Math.round(width / 84)));
       const xTexts = tickText(xTicks, "count");
       const f = (n) => n.toFixed(1);
       const line = (x1, y1, x2, y2, name) => `<line class="${name}" x1="${f(x1)}" y1="${f(y1)}" x2="${f(x2)}" y2="${f(y2)}"/>`;
@@ -192,7 +187,7 @@
       this.plot.querySelector(".hover").innerHTML = `<line class="cursor" x1="${px}" x2="${px}" y1="${this.box.top}" y2="${this.box.bottom}"/>${dots.join("")}`;
       const format = formats[this.data.format];
       const lines = rows.map(([s, p]) => `<span class="${colorClass(s.color)}"><i></i>${escape(s.name)} <em style="font-style:normal">${format(p[1])}</em></span>`);
-      this.tip.innerHTML = `<b>${short(this.at)} ${escape(this.data.x)}</b>${lines.join("")}`;
+      this.tip.innerHTML = `<b>${count(this.at)} ${escape(this.data.x)}</b>${lines.join("")}`;
       this.tip.hidden = false;
       const scale = this.plot.clientWidth / this.width;
       const left = px * scale + 14;

@@ -105,7 +105,7 @@ def run(work: Work) -> dict[str, Any]:
     codec = Codec.load(tokenizer.uri, tokenizer.counts["sha256"])
     copy_frozen(tokenizer.uri, work.directory)
     tasks = plan_tasks(corpus, work.directory, work.config.pack.batch_bytes)
-    records = list(_log_progress(_encode(tasks, tokenizer, work.config), len(tasks)))
+    records = list(_log_progress(encode_shards(tasks, tokenizer, work.config), len(tasks)))
     index = PackedIndex(
         dtype=dtype_for(codec.vocab_size),
         vocab_size=codec.vocab_size,
@@ -200,7 +200,7 @@ class Encoder:
             return {"record": "", "error": error_to_json(error)}
 
 
-def _encode(tasks: Sequence[ShardTask], tokenizer: Artifact, config: Config) -> Iterator[ShardRecord]:
+def encode_shards(tasks: Sequence[ShardTask], tokenizer: Artifact, config: Config) -> Iterator[ShardRecord]:
     """The records of all shards, in the order in which they are finished."""
     ensure_ray(config.ray)
     import ray.data
@@ -218,10 +218,18 @@ def _encode(tasks: Sequence[ShardTask], tokenizer: Artifact, config: Config) -> 
         compute=pool,
         num_cpus=cpus,
     )
-    for row in made.iter_rows():
-        if row["error"]:
-            raise error_from_json(row["error"])
-        yield ShardRecord.model_validate_json(row["record"])
+    yield from map(read_row, made.iter_rows())
+
+
+def read_row(row: Mapping[str, str]) -> ShardRecord:
+    """The record that an encoder returned.
+
+    Raises:
+        RayllmError: The one that it met instead.
+    """
+    if row["error"]:
+        raise error_from_json(row["error"])
+    return ShardRecord.model_validate_json(row["record"])
 
 
 def _log_progress(records: Iterable[ShardRecord], total: int) -> Iterator[ShardRecord]:

@@ -6,7 +6,7 @@ or a turn of a chat.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import UInt16
@@ -17,7 +17,7 @@ from rayllm.tokenizer.freeze import read_frozen
 from rayllm.tokenizer.special import separator_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Codec:
     """A frozen tokenizer.
 
@@ -28,10 +28,10 @@ class Codec:
         token_bytes: Bytes of text of each id, 0 for special tokens.
     """
 
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer = field(repr=False)
     sha256: str
     separator_id: int
-    token_bytes: UInt16[np.ndarray, " vocab_size"]
+    token_bytes: UInt16[np.ndarray, " vocab_size"] = field(repr=False)
 
     @classmethod
     def load(cls, directory: str, expected_sha256: str | None = None) -> "Codec":

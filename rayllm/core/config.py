@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from pydantic.config import JsonDict
 
 from rayllm.core.config_problems import describe
@@ -28,6 +28,16 @@ class ConfigModel(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_of_default(cls, data: Any) -> Any:
+        """Read ``optimizer: {lr: 1}`` as settings of the default kind; pydantic alone would want ``kind:`` repeated."""
+        if not isinstance(data, dict):
+            return data
+        kinds = {name: getattr(field.default, "kind", None) for name, field in cls.model_fields.items()}
+        lacking = [name for name, kind in kinds.items() if kind and _lacks_kind(data.get(name))]
+        return {**data, **{name: {"kind": kinds[name], **data[name]} for name in lacking}} if lacking else data
+
     def identity(self) -> dict[str, Any]:
         """The JSON form of the fields that shape a stage's result; those marked ``RUNTIME`` are left out."""
         return {
@@ -35,6 +45,10 @@ class ConfigModel(BaseModel):
             for name, field in type(self).model_fields.items()
             if not (isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("runtime"))
         }
+
+
+def _lacks_kind(value: Any) -> bool:
+    return isinstance(value, dict) and "kind" not in value
 
 
 def _identity(value: Any) -> Any:

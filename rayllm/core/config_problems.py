@@ -70,6 +70,8 @@ def suggest_path(path: Path_, known: list[str]) -> str:
     """The nearest settings by whole path: a misspelt name here, or the right name in another place."""
     here, leaf = ".".join(path[:-1]), path[-1]
     siblings = {name.rpartition(".")[2]: name for name in known if _fits(name.rpartition(".")[0], here)}
+    if leaf in siblings:
+        return " of this `kind`"
     close = difflib.get_close_matches(leaf, list(siblings), n=1, cutoff=0.7)
     if close:
         return f". Did you mean `{'.'.join([*path[:-1], close[0]])}`?"

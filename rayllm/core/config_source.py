@@ -15,6 +15,8 @@ from typing import Any
 import yaml
 
 Path_ = tuple[str, ...]
+#: What PyYAML raises for an explicit tag that does not fit its value, such as ``!!int abc``, or that it does not know.
+_BAD_SCALAR = (yaml.YAMLError, ValueError, AttributeError)
 _NUMBER = re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)[eE][-+]?[0-9]+$")
 
 
@@ -80,13 +82,20 @@ def _read_file(path: Path, source: Source, prefix: Path_, trail: tuple[Path, ...
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         source.problems.append(f"{path}:{line}: not valid YAML: {error.problem or error.context}")
         return {}
+    except yaml.YAMLError as error:
+        source.problems.append(f"{path}: not valid YAML: {str(error).splitlines()[0]}")
+        return {}
     source.places.setdefault(prefix, f"{path}:1")
     if node is None:
         return {}
     if not prefix and not isinstance(node, yaml.MappingNode):
         source.problems.append(f"{path}:1: a config is a mapping of settings, not {node.id}")
         return {}
-    return _build(node, path, source, prefix, (*trail, resolved))
+    try:
+        return _build(node, path, source, prefix, (*trail, resolved))
+    except RecursionError:
+        source.problems.append(f"{path}: is nested too deeply, or an alias contains itself")
+        return {}
 
 
 def _build(node: yaml.Node, path: Path, source: Source, prefix: Path_, trail: tuple[Path, ...]) -> Any:
@@ -96,7 +105,11 @@ def _build(node: yaml.Node, path: Path, source: Source, prefix: Path_, trail: tu
         return [_build(item, path, source, (*prefix, str(i)), trail) for i, item in enumerate(node.value)]
     if not isinstance(node, yaml.MappingNode):
         source.places[prefix] = place
-        return _scalar(node)
+        try:
+            return _scalar(node)
+        except _BAD_SCALAR:
+            source.problems.append(f"{place}: `{'.'.join(prefix)}` is {node.value!r}, which {node.tag} cannot read")
+            return node.value
     base: Any = {}
     own: dict[str, Any] = {}
     seen: dict[str, int] = {}
@@ -149,7 +162,7 @@ def _apply_override(source: Source, override: str) -> None:
         return
     try:
         value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError:
+    except _BAD_SCALAR:
         value = text
     source.tree = set_path(source.tree, path, value)
     source.places[path] = f"command line ({override})"

@@ -16,6 +16,7 @@ from rayllm.data.shards import PackedData
 from rayllm.evals.config import SampleConfig
 from rayllm.evals.identify import Identifier, fit_identifier
 from rayllm.evals.ngram import sample_tokens
+from rayllm.inference.generate import generate
 from rayllm.inference.loading import Loaded
 
 #: Training tokens of each domain that the classifier learns from, at most.
@@ -63,8 +64,13 @@ def write_samples(loaded: Loaded, packed: PackedData, config: SampleConfig, seed
     samples = []
     for domain in packed.domains("validation"):
         prompts = choose_prompts(packed, domain, config, seed)
-        written = continue_prompts(
-            loaded, [prompt.ids for prompt in prompts], config, derive_seed(seed, "samples", domain)
+        written = generate(
+            loaded.model,
+            [prompt.ids for prompt in prompts],
+            max_new_tokens=config.max_new_tokens,
+            sampling=config.sampling,
+            stop_ids=(loaded.codec.separator_id,),
+            seed=derive_seed(seed, "samples", domain),
         )
         decode = loaded.codec.decode
         for prompt, ids in zip(prompts, written, strict=True):

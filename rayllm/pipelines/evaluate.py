@@ -23,7 +23,7 @@ SCORES = "scores.json"
 class Config(Frame):
     """What the stage reads of a run file."""
 
-    evaluate: EvaluateConfig = Field(EvaluateConfig(), description="What is measured on the trained model.")
+    evaluate: EvaluateConfig = Field(default=EvaluateConfig(), description="What is measured on the trained model.")
 
 
 def run(work: Work) -> dict[str, Any]:
@@ -51,10 +51,11 @@ def _scores(config: Config, packed: Artifact, train: Artifact) -> dict[str, Any]
     import ray
     from ray.exceptions import RayTaskError
 
-    from rayllm.pipelines.ray_runtime import ensure_ray, remote_options
+    from rayllm.pipelines.ray_runtime import cluster_resources, ensure_ray
 
     ensure_ray(config.ray)
-    task = ray.remote(**remote_options(config))(compute_scores)
+    resources = {"num_gpus": 1} if cluster_resources().get("GPU") else {"num_cpus": 1}
+    task = ray.remote(**resources)(compute_scores)
     try:
         return ray.get(task.remote(config, packed, train))
     except RayTaskError as error:
@@ -65,7 +66,6 @@ def compute_scores(config: Config, packed: Artifact, train: Artifact) -> dict[st
     """Load the checkpoint and measure it, on the GPU where there is one; the content of ``scores.json``."""
     import torch
 
-    from rayllm.data.curriculum import Plan
     from rayllm.data.shards import PackedData
     from rayllm.evals.runner import Conditions, evaluate
     from rayllm.inference.loading import load_checkpoint
@@ -75,7 +75,7 @@ def compute_scores(config: Config, packed: Artifact, train: Artifact) -> dict[st
     loaded = load_checkpoint(uri, device="cuda" if torch.cuda.is_available() else "cpu")
     trained = train.manifest.config["train"]
     conditions = Conditions(
-        seq_len=Plan.from_json(storage.read_text(train.file("plan.json"))).block_tokens,
+        seq_len=trained["seq_len"],
         document_mask=trained["document_mask"],
         max_tokens=config.evaluate.max_tokens or trained["validation"]["max_tokens"],
         seed=config.seed,

@@ -15,7 +15,7 @@ VERSION = 1
 class Config(Frame):
     """What the stage reads of a run file."""
 
-    report: ReportConfig = Field(ReportConfig(), description="What the page shows.")
+    report: ReportConfig = Field(default=ReportConfig(), description="What the page shows.")
 
 
 def run(work: Work) -> dict[str, Any]:

@@ -33,19 +33,19 @@ class RunRecords:
         packed: What the packed shards hold.
         plan: Which rows every step reads.
         environment: Machine and software of the training.
-        trials: Rows of a sweep's table.
+        sweep: Content of a sweep's ``table.json``.
         checkpoint: URI of the checkpoint to use.
         model: The resolved model config of that checkpoint.
     """
 
     name: str
     artifacts: Mapping[str, Artifact] = field(default_factory=dict)
-    metrics: MetricsLog = MetricsLog()
+    metrics: MetricsLog = field(default_factory=MetricsLog)
     scores: dict[str, Any] | None = None
     packed: PackedIndex | None = None
     plan: Plan | None = None
     environment: dict[str, Any] = field(default_factory=dict)
-    trials: list[dict[str, Any]] = field(default_factory=list)
+    sweep: dict[str, Any] | None = None
     checkpoint: str | None = None
     model: dict[str, Any] = field(default_factory=dict)
 
@@ -119,7 +119,7 @@ def collect(name: str, artifacts: Mapping[str, Artifact], *, sweep: str | None =
         packed=PackedIndex.model_validate_json(packed) if packed else None,
         plan=Plan.from_json(plan) if plan else None,
         environment=_json(train, "environment.json") or {},
-        trials=_json(read_artifact(sweep), "table.json") if sweep else [],
+        sweep=_json(read_artifact(sweep), "table.json") if sweep else None,
         checkpoint=checkpoint,
         model=_model(checkpoint),
     )

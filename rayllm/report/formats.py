@@ -2,8 +2,8 @@
 
 import math
 
-MISSING = "–"
-MINUS = "−"
+MISSING = "\u2013"
+MINUS = "\u2212"
 #: Between a number and its unit, which must not part at the end of a line.
 SPACE = "\u00a0"
 

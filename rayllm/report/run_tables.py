@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rayllm.report.collect import RunRecords
-from rayllm.report.formats import MISSING, duration, percent, significant
+from rayllm.report.formats import MISSING, duration, fixed, percent, significant
 from rayllm.report.table import Cell, Column, Table
 
 
@@ -41,14 +41,28 @@ def events_table(records: RunRecords) -> Table | None:
 
 
 def trials_table(records: RunRecords) -> Table | None:
-    """The trials of a sweep, as its own table has them."""
-    if not records.trials:
+    """The trials of a sweep, best first: what was varied, the objective, bits per byte of each domain, time."""
+    if not records.sweep:
         return None
-    names = list(dict.fromkeys(name for trial in records.trials for name in trial))
-    numeric = {name: all(isinstance(t.get(name), int | float | None) for t in records.trials) for name in names}
-    columns = tuple(Column(name.replace("_", " "), numeric=numeric[name]) for name in names)
-    rows = tuple(tuple(Cell(_plain(trial.get(name))) for name in names) for trial in records.trials)
-    return Table("Sweep", columns, rows)
+    objective, trials = records.sweep["objective"], records.sweep["trials"]
+    paths = list(dict.fromkeys(path for trial in trials for path in trial["settings"]))
+    measures = [name for name in trials[0]["metrics"] if name.startswith("bits_per_byte/") and name != objective]
+    columns = [Column("Trial"), *(Column(path, numeric=False) for path in paths), Column(objective.replace("_", " "))]
+    columns += [Column(name.partition("/")[2], "Bits per byte") for name in measures] + [Column("Time")]
+    rows = []
+    for trial in trials:
+        scores = trial["metrics"]
+        result = Cell(fixed(scores.get(objective), 4), tone="strong")
+        rows.append(
+            (
+                Cell(str(trial["trial"])),
+                *(Cell(_plain(trial["settings"].get(path))) for path in paths),
+                Cell("failed", tone="bad") if trial["error"] else result,
+                *(Cell(fixed(scores.get(name))) for name in measures),
+                Cell(duration(trial["wall_s"])),
+            )
+        )
+    return Table("Sweep", tuple(columns), tuple(rows), "Best first. A setting without a value is as in the run file.")
 
 
 def settings_table(caption: str, values: Mapping[str, Any]) -> Table | None:

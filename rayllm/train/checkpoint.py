@@ -21,6 +21,7 @@ from torch import Tensor
 from rayllm.core import storage
 from rayllm.core.checkpoint import COMMIT, Commit, newest_valid, write_rank_manifest
 from rayllm.core.errors import ArtifactDamaged
+from rayllm.core.faults import fault
 from rayllm.train import collective
 from rayllm.train.engine import Engine, Slice
 from rayllm.train.state import RunState, rng_state, set_rng_state
@@ -50,6 +51,7 @@ def stage_checkpoint(engine: Engine, state: RunState, attachments: Attachments, 
     """
     problem = ""
     try:
+        fault("save.write", state.step, state.attempt)
         _write_slices(engine, staging)
     except OSError as error:
         problem = f"{error.strerror or error} ({staging})"

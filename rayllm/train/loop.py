@@ -17,6 +17,7 @@ import torch
 
 from rayllm.core.checkpoint import checkpoint_name, clear_staging, staging_directory
 from rayllm.core.errors import RunFailed
+from rayllm.core.faults import fault
 from rayllm.core.log import MetricSink
 from rayllm.data.batches import Batch, prefetch
 from rayllm.data.curriculum import Plan
@@ -124,9 +125,11 @@ def _take_step(run: Run, step: int, micro_batches: list[Batch]) -> bool:
     counts, stop = _global_counts(run, micro_batches)
     total_count = max(1.0, float(counts.sum()))
     loss_sum = torch.zeros((), dtype=torch.float64, device=engine.device)
+    broken = fault("step", step + 1, state.attempt) == "nan"
     for batch in micro_batches:
         batch = batch.to(engine.device)
         micro_sum = run.objective.loss_sum(engine.token_losses(batch), batch)
+        micro_sum = micro_sum * math.nan if broken else micro_sum
         engine.backward(micro_sum / total_count)
         loss_sum += micro_sum.detach()
     lr = run.config.optimizer.lr * lr_frac(run.config.schedule, step, run.plan.total_steps)
@@ -189,7 +192,9 @@ def _save(run: Run) -> None:
     name = checkpoint_name(run.state.step, run.state.attempt)
     staging = staging_directory(run.checkpoints, name, run.engine.rank)
     stage_checkpoint(run.engine, run.state, run.attachments, staging)
+    fault("save.staged", run.state.step, run.state.attempt)
     run.services.publish(staging, name)
+    fault("save.published", run.state.step, run.state.attempt)
     collective.barrier()
     if run.engine.rank == 0:
         clear_staging(run.checkpoints)

@@ -32,6 +32,7 @@ logger = get_logger(__name__)
 POLL_S = 0.5
 #: Ray Train's own record of checkpoints; ours is the checkpoints themselves, and a torn one blocks every restart.
 SNAPSHOT = "checkpoint_manager_snapshot.json"
+STORAGE_MARKER = ".validate_storage_marker"
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,7 @@ def run_with_ray(work: Work) -> dict[str, Any]:
     )
     job = Job(config, storage.absolute(work.inputs["pack"].uri), storage.absolute(work.directory))
     storage.make_dirs(job.checkpoints)
-    for name in (STOP_FILE, f"{DIRECTORY}/{SNAPSHOT}"):
-        storage.remove(storage.join(job.directory, name))
+    _remove_leftovers(job)
     board = Board.remote()
     display = open_display()
     try:
@@ -89,7 +89,14 @@ def run_with_ray(work: Work) -> dict[str, Any]:
             where=job.checkpoints,
             fix="run the same command again; it goes on from there",
         )
+    _remove_leftovers(job)
     return _counts(job, crew)
+
+
+def _remove_leftovers(job: Job) -> None:
+    """Remove what is no part of the artifact: an old wish to stop, and Ray's own records."""
+    for name in (STOP_FILE, f"{DIRECTORY}/{SNAPSHOT}", f"{DIRECTORY}/{STORAGE_MARKER}"):
+        storage.remove(storage.join(job.directory, name))
 
 
 def _fit_and_show(job: Job, crew: Crew, board: Any, display: Display) -> str:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import platform
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -307,7 +308,7 @@ def _write_environment(job: Job, plan: Plan, model: ModelConfig, engine: Engine,
 
 def _event(sink: MetricSink, engine: Engine, state: RunState, level: str, message: str) -> None:
     if engine.rank == 0:
-        head = {"kind": "event", "step": state.step, "attempt": state.attempt, "time": 0.0}
+        head = {"kind": "event", "step": state.step, "attempt": state.attempt, "time": round(time.time(), 3)}
         sink.write(head | {"level": level, "message": message})
 
 

@@ -54,8 +54,8 @@ def _scores(config: Config, packed: Artifact, train: Artifact) -> dict[str, Any]
     from rayllm.pipelines.ray_runtime import cluster_resources, ensure_ray
 
     ensure_ray(config.ray)
-    resources = {"num_gpus": 1} if cluster_resources().get("GPU") else {"num_cpus": 1}
-    task = ray.remote(**resources)(compute_scores)
+    on_gpu = bool(cluster_resources().get("GPU"))
+    task = ray.remote(num_gpus=1 if on_gpu else 0, num_cpus=1)(compute_scores)
     try:
         return ray.get(task.remote(config, packed, train))
     except RayTaskError as error:

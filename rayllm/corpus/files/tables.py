@@ -1,0 +1,74 @@
+"""Arrow tables at URIs, as zstd Parquet: one atomic write each, the cause named when it fails."""
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rayllm.core import storage
+from rayllm.core.errors import SetupError
+
+ROW_GROUP_ROWS = 8192
+
+#: A row of the corpus.
+CORPUS_SCHEMA = pa.schema(
+    [("id", pa.string()), ("text", pa.string()), ("source", pa.string()), ("metadata", pa.string())]
+)
+
+
+def write_table(uri: str, table: pa.Table) -> None:
+    """Write one table; the same table gives the same bytes.
+
+    Raises:
+        SetupError: If it cannot be written, with the cause.
+    """
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+    write_checked(uri, sink.getvalue())
+
+
+def write_groups(uri: str, groups: Sequence[pa.Table]) -> None:
+    """Write tables of one schema as the row groups of one file, so that each can be read alone."""
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, groups[0].schema, compression="zstd") as writer:
+        for group in groups:
+            writer.write_table(group, row_group_size=max(1, group.num_rows))
+    write_checked(uri, sink.getvalue())
+
+
+def write_checked(uri: str, data: bytes) -> None:
+    """Write a file of the corpus, see ``write_table``."""
+    with named_write_errors(uri):
+        storage.write_bytes(uri, data)
+
+
+@contextlib.contextmanager
+def named_write_errors(uri: str) -> Iterator[None]:
+    """Say what could not be written, why, and what to do.
+
+    Raises:
+        SetupError: In place of an ``OSError``.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise SetupError(
+            "the corpus cannot be written",
+            where=uri,
+            why=error.strerror or str(error),
+            fix="free some space, or set `storage=` to a place with room that you may write to",
+        ) from error
+
+
+def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
+    """Read a table written by ``write_table``."""
+    with storage.open_file(uri) as file:
+        return pq.ParquetFile(file).read(columns=columns)
+
+
+def read_group(uri: str, group: int) -> pa.Table:
+    """Read one row group of a file written by ``write_groups``."""
+    with storage.open_file(uri) as file:
+        return pq.ParquetFile(file).read_row_group(group)

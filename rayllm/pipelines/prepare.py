@@ -1,0 +1,92 @@
+"""Raw files to a clean, deduplicated corpus: ``corpus.build`` on Ray Data.
+
+In: nothing but the config. Out: the corpus artifact, see ``docs/design.md``. Tasks read and write files; only counts
+come back to the driver, so its memory does not grow with the data, and a lost task is simply run again.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from rayllm.core.errors import RayllmError
+from rayllm.core.stage import Work
+from rayllm.corpus.build import BuildSettings, build_corpus
+from rayllm.corpus.sources import SourceList, ValidationConfig, domain_name
+from rayllm.pipelines.frame import Frame
+from rayllm.pipelines.ray_errors import error_from_json, error_to_json
+from rayllm.pipelines.ray_runtime import ensure_ray, quiet_libraries
+
+VERSION = 1
+
+#: Blocks of a Ray dataset; with more tasks than that, a block runs several, one after the other.
+_MAX_BLOCKS = 4096
+
+
+class Config(Frame):
+    """What the stage reads."""
+
+    sources: dict[str, SourceList] = Field(
+        ..., min_length=1, description="Training domains: name to a source or a list of sources."
+    )
+    validation: ValidationConfig = Field(
+        default=ValidationConfig(), description="Where validation documents come from."
+    )
+    prepare: BuildSettings = Field(default=BuildSettings(), description="Cleaning, rules, limits, shards.")
+
+    @field_validator("sources")
+    @classmethod
+    def _plain_names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return {domain_name(name): sources for name, sources in value.items()}
+
+    @model_validator(mode="after")
+    def _validation_of_known_domains(self) -> "Config":
+        for name in self.validation.sources:
+            if name not in self.sources:
+                raise ValueError(
+                    f"validation.sources.{name}: there is no such domain in `sources` ({', '.join(self.sources)}); "
+                    "validation domains have the names of training domains"
+                )
+        return self
+
+
+def run(work: Work) -> dict[str, Any]:
+    """Make the corpus artifact.
+
+    Raises:
+        DataError: If the sources cannot be used as they are.
+        SetupError: If the artifact cannot be written.
+    """
+    config: Config = work.config
+    ensure_ray(config.ray)
+    return build_corpus(
+        config.sources, config.validation, config.prepare, seed=config.seed, output=work.directory, run=run_on_ray
+    )
+
+
+def run_on_ray(task: Callable[[str], str], items: Sequence[str]) -> Iterator[str]:
+    """Run a task for each item on the cluster, results in the items' order; see ``corpus.build.TaskMap``.
+
+    Raises:
+        RayllmError: As the task raised it; the others are cancelled.
+    """
+    import ray.data
+
+    quiet_libraries()
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_options.preserve_order = True
+    rows = [{"item": item} for item in items]
+    blocks = min(len(rows), _MAX_BLOCKS)
+
+    def attempt(row: dict[str, Any]) -> dict[str, str]:
+        try:
+            return {"result": task(row["item"]), "error": ""}
+        except RayllmError as error:
+            return {"result": "", "error": error_to_json(error)}
+
+    for row in ray.data.from_items(rows, override_num_blocks=blocks).map(attempt).iter_rows():
+        if row["error"]:
+            raise error_from_json(row["error"])
+        yield row["result"]

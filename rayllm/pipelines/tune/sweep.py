@@ -4,12 +4,14 @@ Tune only schedules: which settings are tried is decided before, and what has fi
 not start Ray Train inside Tune: nested placement groups can be lost when a trial stops, and the next one waits on.
 """
 
+import logging
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import ray
-from ray import tune
+from ray import cloudpickle, tune
 from ray.exceptions import RayTaskError
 from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
@@ -26,6 +28,8 @@ from rayllm.pipelines.tune import TrialRun
 from rayllm.tune.config import TuneConfig
 from rayllm.tune.results import Ledger, TrialResult, finite
 
+#: Tune's own loggers and traces are not wanted: results are in the ledger, causes in the console, traces in a file.
+ENVIRONMENT = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_PRINT_ALL_TRIAL_ERRORS": "0"}
 WAITING_NOTICE_S = 30.0
 
 logger = get_logger(__name__)
@@ -53,18 +57,20 @@ def run_trials(
         SetupError: If no node can hold a trial.
         SavedForRerun: If the sweep was interrupted; finished trials are in the ledger.
     """
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     ray_runtime.ensure_ray(ray_config)
-    by_index = {run.trial.index: run for run in runs}
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what it would say, the bookkeeper says
+    work = {run.trial.index: (run.config, run.directory) for run in runs}
 
     def train_trial(sampled: dict[str, int]) -> None:
-        run = by_index[sampled["trial"]]
-        tune.report({"metrics": run_single(run.config, packed, run.directory)})
+        config, directory = work[sampled["trial"]]
+        tune.report({"metrics": run_single(config, packed, directory)})
 
-    keeper = _Bookkeeper(by_index, ledger, settings)
+    keeper = _Bookkeeper(runs, ledger, settings)
     tuner = tune.Tuner(
         tune.with_resources(train_trial, _resources(settings)),
-        param_space={"trial": tune.grid_search(list(by_index))},
+        param_space={"trial": tune.grid_search(list(work))},
         tune_config=tune.TuneConfig(max_concurrent_trials=settings.max_concurrent, reuse_actors=True),
         run_config=tune.RunConfig(name="trials", storage_path=scratch, verbose=0, callbacks=[keeper]),
     )
@@ -97,8 +103,8 @@ def _resources(settings: TuneConfig) -> dict[str, float]:
 class _Bookkeeper(Callback):
     """Writes each result down the moment Tune knows it, and says so when nothing can run."""
 
-    def __init__(self, runs: dict[int, TrialRun], ledger: Ledger, settings: TuneConfig) -> None:
-        self.open = dict(runs)
+    def __init__(self, runs: Sequence[TrialRun], ledger: Ledger, settings: TuneConfig) -> None:
+        self.open = {run.trial.index: run for run in runs}
         self._total, self._ledger, self._settings = len(runs), ledger, settings
         self._started: dict[int, float] = {}
         self._last_life = time.monotonic()
@@ -121,7 +127,7 @@ class _Bookkeeper(Callback):
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: object) -> None:
         """Write down the cause, and the whole trace beside the trial's metrics."""
         run = self.open.pop(trial.config["trial"])
-        error = trial.get_pickled_error()
+        error = _error_of(trial)
         storage.write_text(storage.join(run.directory, "error.txt"), str(error))
         self._write(run, {}, _cause(error))
 
@@ -156,9 +162,14 @@ class _Bookkeeper(Callback):
         logger.info("%s: %s (%.0f s; %d of %d)", run.trial.name, outcome, wall_s, done, self._total)
 
 
-def _cause(error: BaseException | None) -> str:
+def _error_of(trial: TuneTrial) -> BaseException:
+    """The error of a trial, from the file that Tune wrote in this process a moment ago; it offers no other way."""
+    path = trial.pickled_error_file
+    assert path, "Tune keeps the error of every failed trial"
+    return cloudpickle.loads(Path(path).read_bytes())
+
+
+def _cause(error: BaseException) -> str:
     """What a trial died of, in its own words: Ray's wrapping is left out."""
-    if error is None:
-        return "it ended without an error and without a result"
     cause = error.cause if isinstance(error, RayTaskError) else error
     return str(cause) if isinstance(cause, RayllmError) else f"{type(cause).__name__}: {cause}"

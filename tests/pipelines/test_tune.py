@@ -1,0 +1,206 @@
+"""Sweeps: settings checked before Ray, trials scheduled by it, results kept."""
+
+import json
+import random
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import yaml
+
+from rayllm.core.artifact import Artifact
+from rayllm.core.errors import ConfigError, DataError, RunFailed, SetupError
+from rayllm.core.stage import Task, Work, run_task
+from rayllm.data.packing import pack_texts
+from rayllm.data.shards import PackedIndex, ShardRecord, ShardWriter, dtype_for
+from rayllm.pipelines import tune
+from rayllm.pipelines.frame import Frame
+from rayllm.tokenizer.bpe import train_bpe
+from rayllm.tokenizer.codec import Codec
+from rayllm.tokenizer.freeze import freeze
+
+WORDS = {
+    "english": ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "two", "dogs"],
+    "maths": ["1", "2", "3", "+", "-", "=", "12", "7"],
+}
+DOMAINS = list(WORDS)
+
+
+def texts_of(domain: str, seed: int) -> list[str]:
+    rng = random.Random(f"{domain} {seed}")
+    return [" ".join(rng.choices(WORDS[domain], k=40)) for _ in range(60)]
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """Two small domains, tokenised, as pack would publish them."""
+
+    def make(work: Work) -> dict:
+        texts = [text for domain in DOMAINS for text in texts_of(domain, 0)]
+        freeze(train_bpe(iter(texts), vocab_size=300, min_frequency=2, max_digits=1, num_reserved=4), work.directory)
+        codec = Codec.load(work.directory)
+        splits = {
+            split: {
+                domain: [write(work, codec, f"{split}/{domain}/00000", texts_of(domain, seed))] for domain in DOMAINS
+            }
+            for seed, split in enumerate(("train", "validation"))
+        }
+        PackedIndex(
+            dtype=dtype_for(codec.vocab_size),
+            vocab_size=codec.vocab_size,
+            tokenizer_sha256=codec.sha256,
+            separator_id=codec.separator_id,
+            splits=splits,
+        ).write(work.directory)
+        return {}
+
+    def write(work: Work, codec: Codec, name: str, texts: list[str]) -> ShardRecord:
+        with ShardWriter(work.directory, name, dtype_for(codec.vocab_size)) as writer:
+            writer.append(*pack_texts(codec, pa.array(texts)))
+        return writer.record
+
+    root = tmp_path_factory.mktemp("packed")
+    return run_task(Task("pack", make, Frame(name="test")), str(root))[0]
+
+
+def make_config(tmp_path: Path, **sweep) -> tune.Config:
+    """A run file with a tiny model and a sweep."""
+    tree = {
+        "name": "small",
+        "storage": str(tmp_path / "runs"),
+        "sources": {name: [{"kind": "jsonl", "path": f"{name}.jsonl"}] for name in DOMAINS},
+        "model": {"dim": 16, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "ffn_dim": 32, "max_seq_len": 64},
+        "train": {"seq_len": 32, "global_batch_tokens": 128, "max_steps": 40, "precision": "fp32"},
+        "tune": {"space": {"mixture.weights": {"kind": "simplex", "floor": 0.1}}, "trials": 2, **sweep},
+    }
+    return tune.Config.model_validate(tree)
+
+
+def plan(config: tune.Config) -> list[tune.TrialRun]:
+    assert config.tune
+    return tune.plan_runs(config, config.tune, DOMAINS, DOMAINS, "trials")
+
+
+def run_sweep(config: tune.Config, packed: Artifact, root: Path) -> Artifact:
+    task = Task("tune", tune.run, config, {"pack": packed}, in_place=True)
+    return run_task(task, str(root))[0]
+
+
+def fake_training(monkeypatch, body):
+    """Train by a function of (config, directory) instead; it is sent to the workers by value."""
+    from rayllm.pipelines.tune import sweep
+
+    monkeypatch.setattr(sweep, "run_single", lambda config, packed, directory: body(config, directory))
+
+
+def test_baselines_come_first_and_samples_are_drawn_over_the_domains(tmp_path):
+    runs = plan(make_config(tmp_path, baselines=[{}, {"mixture.weights": "uniform"}], max_steps=7))
+    assert [run.trial.name for run in runs] == ["trial-000", "trial-001", "trial-002", "trial-003"]
+    assert [run.config.mixture.weights for run in runs[:2]] == ["natural", "uniform"]
+    assert list(runs[2].config.mixture.weights) == DOMAINS
+    assert {run.config.train.max_steps for run in runs} == {7}
+    assert len({run.key for run in runs}) == len({run.directory for run in runs}) == 4
+
+
+@pytest.mark.parametrize(
+    ("sweep", "words"),
+    [
+        ({"space": {"train.optimizr.lr": {"kind": "uniform", "low": 0, "high": 1}}}, "train.optimizr.lr"),
+        ({"space": {"train.sec_len": {"kind": "choice", "values": [8]}}}, "Did you mean `train.seq_len`"),
+        ({"space": {"storage": {"kind": "choice", "values": ["x"]}}}, "`storage` is not a setting of a trial"),
+        ({"space": {"train.workers.count": {"kind": "choice", "values": [2]}}}, "not a setting of a trial"),
+        ({"baselines": [{"mixture.weight": "uniform"}]}, "Did you mean `mixture.weights`"),
+        (
+            {"space": {"train.seq_len": {"kind": "grid", "values": [16, 24]}}, "trials": 1},
+            r"trial-002 \(train.seq_len=24",
+        ),
+        ({"objective": "bits_per_byte/code"}, "use one of mean_bits_per_byte, mean_loss"),
+    ],
+)
+def test_a_sweep_that_cannot_work_is_refused_before_anything_runs(tmp_path, sweep, words):
+    with pytest.raises(ConfigError, match=words):
+        plan(make_config(tmp_path, **sweep))
+
+
+def test_weights_that_no_stage_reads_are_not_varied(tmp_path):
+    config = make_config(tmp_path)
+    stages = [{"frac": 1.0, "weights": "uniform"}]
+    with pytest.raises(ConfigError, match="no stage of the curriculum uses"):
+        plan(tune.Config.model_validate({**config.model_dump(), "curriculum": stages}))
+
+
+def test_a_run_file_without_a_sweep_is_told_what_to_add(tmp_path, packed):
+    config = make_config(tmp_path).model_copy(update={"tune": None})
+    with pytest.raises(ConfigError, match="no section `tune:`"):
+        run_sweep(config, packed, tmp_path)
+
+
+def test_what_trials_do_not_read_leaves_the_hash_of_a_sweep(tmp_path):
+    config = make_config(tmp_path)
+    other = config.model_copy(update={"name": "other", "tune": config.tune.model_copy(update={"max_concurrent": 1})})
+    assert other.identity() == config.identity()
+    assert make_config(tmp_path, trials=3).identity() != config.identity()
+
+
+@pytest.mark.ray
+def test_a_sweep_trains_ranks_and_writes_a_run_file_of_the_best(tmp_path, packed, ray_session):
+    artifact = run_sweep(make_config(tmp_path, max_steps=4), packed, tmp_path / "sweeps")
+    table = json.loads(Path(artifact.file("table.json")).read_text())
+    scores = [row["metrics"]["mean_bits_per_byte"] for row in table["trials"]]
+    assert len(scores) == 3
+    assert scores == sorted(scores)
+    assert "bits_per_byte/maths" in table["trials"][0]["metrics"]
+    assert artifact.counts["best"] == table["best"] == table["trials"][0]["trial"]
+    assert Path(artifact.file("table.md")).read_text().count("\n") == 5
+    assert not list(Path(artifact.uri).glob("trials/*/checkpoints/*"))
+    best = yaml.safe_load(Path(artifact.file("best.yaml")).read_text())
+    again = tune.Config.model_validate(best)
+    assert (again.name, again.tune, again.train.max_steps) == ("small-best", None, 40)
+    assert again.sources == make_config(tmp_path).sources
+    settings = table["trials"][0]["settings"]
+    assert again.mixture.weights == settings.get("mixture.weights", "natural")
+
+
+@pytest.mark.ray
+def test_a_failed_trial_is_reported_and_only_it_runs_again(tmp_path, packed, ray_session, monkeypatch):
+    log = tmp_path / "log"
+    space = {"train.optimizer.lr": {"kind": "grid", "values": [0.001, 0.002, 0.003]}}
+    config = make_config(tmp_path, space=space, trials=1, baselines=[])
+
+    def train(config, directory):
+        lr = config.train.optimizer.lr
+        with log.open("a") as file:
+            file.write(f"{lr}\n")
+        if lr == 0.002 and log.read_text().count("0.002") == 1:
+            raise DataError("a shard is gone", where="s3://data")
+        return {"mean_bits_per_byte": float("nan") if lr == 0.003 else lr}
+
+    fake_training(monkeypatch, train)
+    artifact = run_sweep(config, packed, tmp_path / "sweeps")
+    rows = json.loads(Path(artifact.file("table.json")).read_text())["trials"]
+    assert [row["trial"] for row in rows] == [0, 1, 2]
+    assert rows[1]["error"] == "a shard is gone\n  where: s3://data"
+    assert rows[2]["error"] == "its last validation gave no finite mean_bits_per_byte"
+    assert artifact.counts["failed"] == 2
+    assert "DataError" in next(Path(artifact.uri).glob("trials/trial-001-*/error.txt")).read_text()
+
+    Path(artifact.file("manifest.json")).unlink()  # as if it had been killed before the end
+    again = run_sweep(config, packed, tmp_path / "sweeps")
+    assert again.counts["failed"] == 1
+    assert sorted(log.read_text().split()) == ["0.001", "0.002", "0.002", "0.003", "0.003"]
+
+
+@pytest.mark.ray
+def test_a_sweep_fails_when_all_trials_do(tmp_path, packed, ray_session, monkeypatch):
+    def train(config, directory):
+        raise ValueError("nothing works")
+
+    fake_training(monkeypatch, train)
+    with pytest.raises(RunFailed, match="trial 0: ValueError: nothing works"):
+        run_sweep(make_config(tmp_path, trials=1), packed, tmp_path / "sweeps")
+
+
+@pytest.mark.ray
+def test_a_trial_larger_than_every_node_is_refused_at_once(tmp_path, packed, ray_session):
+    with pytest.raises(SetupError, match=r"lower tune\.cpus_per_trial"):
+        run_sweep(make_config(tmp_path, cpus_per_trial=64), packed, tmp_path / "sweeps")

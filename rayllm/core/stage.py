@@ -7,6 +7,7 @@ parents' hashes, so that the same work is never done twice and other work never 
 
 import contextlib
 import datetime
+import errno
 import fcntl
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,8 @@ from rayllm.core.errors import SetupError
 from rayllm.core.log import get_logger
 
 logger = get_logger(__name__)
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -99,19 +102,40 @@ def run_task(task: Task, root: str, *, force: bool = False) -> tuple[Artifact, b
     in_place = task.in_place or not storage.is_local(root)
     partial = uri if in_place else storage.join(root, f".{task.verb}-{task.hash[:12]}.partial")
     with _lock(root, f"{task.verb}-{task.hash[:12]}"):
-        if force:
-            storage.remove(uri)
-            storage.remove(partial)
+        if force or not task.in_place:
+            storage.remove(partial)  # what a killed attempt left must not be published with the files of this one
         storage.make_dirs(partial)
-        start = time.monotonic()
-        counts = task.run(Work(task.config, task.inputs, partial, task.hash))
-        manifest = _manifest(task, partial, counts, time.monotonic() - start)
-        storage.write_text(storage.join(partial, MANIFEST), manifest.model_dump_json(indent=1))
+        with _full_disk_named(root):
+            manifest = _fill(task, partial)
         if not in_place:
             storage.remove(uri)
             storage.local_path(partial).rename(storage.local_path(uri))
             storage.sync_directory(storage.local_path(root))
     return Artifact(uri, manifest), False
+
+
+def _fill(task: Task, directory: str) -> Manifest:
+    """Do the work, then write the manifest: last, because it is what makes an artifact of a directory."""
+    start = time.monotonic()
+    counts = task.run(Work(task.config, task.inputs, directory, task.hash))
+    manifest = _manifest(task, directory, counts, time.monotonic() - start)
+    storage.write_text(storage.join(directory, MANIFEST), manifest.model_dump_json(indent=1))
+    return manifest
+
+
+@contextlib.contextmanager
+def _full_disk_named(root: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise SetupError(
+            "no room left for artifacts",
+            where=error.filename or root,
+            why=str(error.strerror),
+            fix="free space, raise the quota, or set `storage=` to another disk; finished work is kept",
+        ) from error
 
 
 def _manifest(task: Task, directory: str, counts: dict[str, Any], wall_s: float) -> Manifest:

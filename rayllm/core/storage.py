@@ -4,8 +4,10 @@ A URI without a scheme is a local path. Object stores need their fsspec package 
 credentials from the environment.
 """
 
+import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import urlsplit
@@ -49,8 +51,10 @@ def filesystem(uri: str) -> tuple[Any, str]:
     Raises:
         SetupError: If the scheme is unknown or its package is missing.
     """
+    # Listings are not cached: other processes of the same run write to the same directories.
+    options = {} if is_local(uri) else {"use_listings_cache": False}
     try:
-        return url_to_fs(uri)
+        return url_to_fs(uri, **options)
     except (ImportError, ValueError) as error:
         scheme = urlsplit(uri).scheme
         packages = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub", "http": "aiohttp"}
@@ -110,19 +114,24 @@ def write_bytes(uri: str, data: bytes) -> None:
         fs, path = filesystem(uri)
         fs.pipe_file(path, data)
         return
-    path = local_path(uri)
+    with _replacing(local_path(uri)) as temporary, temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    sync_directory(local_path(uri).parent)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside a file, renamed over it when the block ends, removed when it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
 
 
 def write_text(uri: str, text: str) -> None:
@@ -156,8 +165,5 @@ def upload(source: Path, uri: str) -> None:
         fs, path = filesystem(uri)
         fs.put_file(str(source), path)
         return
-    target = local_path(uri)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.copyfile(source, temporary)
-    temporary.replace(target)
+    with _replacing(local_path(uri)) as temporary:
+        shutil.copyfile(source, temporary)

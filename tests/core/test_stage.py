@@ -1,0 +1,192 @@
+"""The stage runner: skip, run, publish; nothing half done is ever taken for done."""
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import Field
+
+from rayllm.core import storage
+from rayllm.core.artifact import MANIFEST
+from rayllm.core.config import RUNTIME, ConfigModel
+from rayllm.core.errors import ArtifactDamaged, RayllmError, SetupError
+from rayllm.core.stage import Task, Work, run_task
+
+
+class Settings(ConfigModel):
+    size: int = Field(3, description="Bytes to write.")
+    threads: int = Field(1, description="How, not what.", json_schema_extra=RUNTIME)
+
+
+def _write(work: Work) -> dict[str, Any]:
+    storage.write_bytes(work.path("out", "data"), b"x" * work.config.size)
+    return {"bytes": work.config.size}
+
+
+def _task(config: Settings | None = None, run=_write, **options: Any) -> Task:
+    return Task("make", run, config or Settings(), **options)
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "s3":
+        return f"{request.getfixturevalue('bucket')}/runs"
+    return str(tmp_path / "runs") if request.param == "local" else f"memory://{tmp_path}/runs"
+
+
+def test_a_stage_runs_once_and_is_found_the_next_time(root: str) -> None:
+    calls = []
+    task = _task(run=lambda work: calls.append(1) or _write(work))
+    artifact, found = run_task(task, root)
+    assert (found, artifact.counts) == (False, {"bytes": 3})
+    assert storage.list_files(artifact.uri) == [MANIFEST, "out/data"]
+    assert artifact.uri == f"{root}/make-{task.hash[:12]}"
+    again, found = run_task(task, root)
+    assert (found, again) == (True, artifact)
+    assert len(calls) == 1
+    forced, found = run_task(task, root, force=True)
+    assert (found, forced.hash, len(calls)) == (False, artifact.hash, 2)
+
+
+def test_the_hash_covers_what_shapes_the_result_and_nothing_else(tmp_path: Path) -> None:
+    base = _task().hash
+    assert _task(Settings(threads=8)).hash == base
+    parent, _ = run_task(_task(), str(tmp_path))
+    others = [
+        _task(Settings(size=4)).hash,
+        _task(version=2).hash,
+        _task(inputs={"parent": parent}).hash,
+        Task("other", _write, Settings()).hash,
+    ]
+    assert len({base, *others}) == 5
+
+
+def test_a_damaged_artifact_is_named_and_not_used(root: str) -> None:
+    artifact, _ = run_task(_task(), root)
+    storage.write_bytes(artifact.file("out/data"), b"x")
+    with pytest.raises(ArtifactDamaged, match="out/data has 1 bytes") as caught:
+        run_task(_task(), root)
+    assert "--force" in caught.value.fix
+    run_task(_task(), root, force=True)[0].verify(deep=True)
+
+
+def test_a_failed_stage_publishes_nothing_and_leaves_no_scraps_to_the_next(root: str) -> None:
+    def fail(work: Work) -> dict[str, Any]:
+        storage.write_bytes(work.path("scrap"), b"half")
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        run_task(_task(run=fail), root)
+    assert not storage.exists(storage.join(_task().uri(root), MANIFEST))
+    artifact, found = run_task(_task(), root)
+    assert not found
+    assert storage.list_files(artifact.uri) == [MANIFEST, "out/data"]
+
+
+def test_a_forced_stage_that_fails_keeps_the_old_artifact(tmp_path: Path) -> None:
+    artifact, _ = run_task(_task(), str(tmp_path))
+
+    def fail(_: Work) -> dict[str, Any]:
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        run_task(_task(run=fail), str(tmp_path), force=True)
+    assert run_task(_task(), str(tmp_path)) == (artifact, True)
+
+
+def test_a_stage_in_place_finds_its_own_half_done_work(root: str) -> None:
+    def step(work: Work) -> dict[str, Any]:
+        done = len(storage.list_files(work.path("steps")))
+        storage.write_bytes(work.path("steps", str(done)), b"s")
+        if done < 2:
+            raise RuntimeError("stopped")
+        return {"steps": done + 1}
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            run_task(_task(run=step, in_place=True), root)
+    artifact, _ = run_task(_task(run=step, in_place=True), root)
+    assert artifact.counts == {"steps": 3}
+    assert artifact.uri == _task().uri(root)
+
+
+def test_what_a_reader_sees_is_nothing_or_all(tmp_path: Path) -> None:
+    seen = []
+
+    def look(work: Work) -> dict[str, Any]:
+        counts = _write(work)
+        seen.append(Path(_task().uri(str(tmp_path))).exists())
+        return counts
+
+    artifact, _ = run_task(_task(run=look), str(tmp_path))
+    assert seen == [False]
+    assert sorted(os.listdir(tmp_path)) == [Path(artifact.uri).name]
+
+
+def test_two_processes_do_not_make_the_same_artifact_at_once(tmp_path: Path) -> None:
+    inside, release = threading.Event(), threading.Event()
+
+    def slow(work: Work) -> dict[str, Any]:
+        inside.set()
+        assert release.wait(10)
+        return _write(work)
+
+    first = threading.Thread(target=run_task, args=(_task(run=slow), str(tmp_path)))
+    first.start()
+    assert inside.wait(10)
+    with pytest.raises(SetupError, match="another process is making make-"):
+        run_task(_task(), str(tmp_path))
+    release.set()
+    first.join()
+    assert run_task(_task(), str(tmp_path))[1]
+
+
+def test_a_storage_that_cannot_be_written_is_a_setup_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SetupError, match="cannot be written") as caught:
+        run_task(_task(), str(tmp_path / "file" / "runs"))
+    assert "storage=" in caught.value.fix
+
+
+def test_a_bucket_that_is_not_there_is_a_setup_error(bucket: str) -> None:
+    with pytest.raises(SetupError, match="cannot be written"):
+        run_task(_task(), f"{bucket}-missing/runs")
+
+
+FULL_DISK = """
+import resource, sys
+from rayllm.core import storage
+from rayllm.core.errors import SetupError
+from rayllm.core.stage import Task, run_task
+from rayllm.core.config import ConfigModel
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+def run(work):
+    storage.write_bytes(work.path("data"), b"x" * 200_000)
+    return {}
+try:
+    run_task(Task("make", run, ConfigModel()), sys.argv[1])
+except SetupError as error:
+    sys.exit(f"{error}")
+"""
+
+
+def test_a_full_disk_is_named_and_nothing_is_published(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "no room left" in done.stderr
+    assert str(tmp_path) in done.stderr
+    assert not list(tmp_path.glob("make-*"))
+
+
+def test_errors_keep_their_parts_across_process_borders() -> None:
+    error = SetupError("what", where="here", why="because", fix="do")
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+    assert type(copy) is SetupError
+    assert isinstance(copy, RayllmError)
+    assert (str(copy), copy.fix, copy.exit_code) == (str(error), "do", 3)
+    assert str(error) == "what\n  where: here\n  why:   because\n  fix:   do"

@@ -145,7 +145,7 @@ def test_damaged_tokens_are_named_and_never_scored(trained: dict[str, Artifact],
     content = shard.read_bytes()
     shard.write_bytes(content[:-2] + bytes([content[-2] ^ 1, content[-1]]))
     try:
-        with pytest.raises(ArtifactDamaged, match="validation/math/00000.tokens"):
+        with pytest.raises(ArtifactDamaged, match=r"validation/math/00000\.tokens"):
             run_task(Task("evaluate", evaluate.run, evaluate.Config(name="tiny"), trained), str(tmp_path))
     finally:
         shard.write_bytes(content)

@@ -1,0 +1,69 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rayllm.core.artifact import Artifact
+from rayllm.report.collect import RunRecords, collect
+from rayllm.report.config import ReportConfig
+from rayllm.report.plots import all_charts, smooth, thin
+
+heights = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=300)
+
+
+@given(heights, st.integers(10, 60))
+def test_thinning_keeps_both_ends_the_extremes_and_the_order(values: list[float], limit: int) -> None:
+    points = [(float(x), y) for x, y in enumerate(values)]
+    kept = thin(points, limit)
+    assert len(kept) <= limit
+    assert (kept[0], kept[-1]) == (points[0], points[-1])
+    assert {min(values), max(values)} <= {y for _, y in kept}
+    assert list(kept) == sorted(kept)
+    assert set(kept) <= set(points)
+
+
+@given(heights, st.floats(0.001, 0.4))
+def test_smoothing_stays_within_the_values(values: list[float], half_life: float) -> None:
+    points = [(float(x), y) for x, y in enumerate(values)]
+    smoothed = smooth(points, half_life)
+    assert [x for x, _ in smoothed] == [x for x, _ in points]
+    assert all(min(values) - 1e-3 <= y <= max(values) + 1e-3 for _, y in smoothed)
+
+
+def test_smoothing_leaves_a_line_in_place_and_does_not_lag() -> None:
+    line = [(float(x), 2.0 * x) for x in range(101)]
+    assert smooth(line, 0.02)[50][1] == pytest.approx(100.0)
+    assert smooth([(0.0, 3.0)] * 5, 0.1)[2][1] == pytest.approx(3.0)
+
+
+def test_every_curve_of_a_run_is_drawn_from_its_records(fake_run: dict[str, Artifact]) -> None:
+    records = collect("quickstart", fake_run)
+    charts = all_charts(records, ReportConfig())
+    assert set(charts) == {"validation", "loss", "surprise", "lr", "grad_norm", "throughput", "mixture"}
+    english = charts["validation"].series[0]
+    assert (english.name, english.baseline) == ("english", 2.83)
+    assert english.points[0] == (0, pytest.approx(3.42))
+    assert english.points[-1][0] == records.metrics.train[-1]["tokens"]
+    assert [series.name for series in charts["validation"].series] == ["english", "math", "code", "mean"]
+
+
+def test_values_that_are_missing_leave_a_gap_and_no_error(fake_run: dict[str, Artifact]) -> None:
+    records = collect("quickstart", fake_run)
+    assert any(record["grad_norm"] is None for record in records.metrics.train)
+    points = all_charts(records, ReportConfig())["grad_norm"].series[0].points
+    assert len(points) == sum(record["grad_norm"] is not None for record in records.metrics.train)
+
+
+def test_realised_shares_are_drawn_against_the_plan(fake_run: dict[str, Artifact]) -> None:
+    chart = all_charts(collect("quickstart", fake_run), ReportConfig())["mixture"]
+    by_name = {series.name: series.points[-1][1] for series in chart.series}
+    assert by_name["english"] == pytest.approx(by_name["english, planned"], abs=0.01)
+    assert sum(value for name, value in by_name.items() if "planned" in name) == pytest.approx(1.0)
+
+
+def test_a_run_without_records_has_no_charts() -> None:
+    assert all_charts(RunRecords(name="empty"), ReportConfig()) == {}
+
+
+def test_curves_are_thinned_to_the_limit_of_the_config(fake_run: dict[str, Artifact]) -> None:
+    charts = all_charts(collect("quickstart", fake_run), ReportConfig(curve_points=20))
+    assert all(len(series.points) <= 20 for chart in charts.values() for series in chart.series)

@@ -6,13 +6,14 @@ from typing import Any
 from pydantic import Field
 
 from rayllm.core.config import ConfigModel, load_config
-from rayllm.pipelines import STAGES, Stage, evaluate, fit_tokenizer, pack, prepare, report, train, tune
+from rayllm.pipelines import STAGES, Stage, evaluate, fit_tokenizer, pack, prepare, report, train
+from rayllm.tune.config import TuneConfig
 
 
 class RunConfig(prepare.Config, fit_tokenizer.Config, pack.Config, train.Config, evaluate.Config, report.Config):
     """Every top-level key of a run file. ``tune`` is needed only by the verb of that name."""
 
-    tune: tune.TuneConfig | None = Field(None, description="What `rayllm tune` searches, and how.")
+    tune: TuneConfig | None = Field(None, description="What `rayllm tune` searches, and how.")
 
 
 def load_run(path: str, overrides: list[str]) -> RunConfig:

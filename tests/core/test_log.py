@@ -1,0 +1,47 @@
+"""Metrics are lines of JSON that are on disk at once; log lines go to standard error, once."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from rayllm.core.log import JsonlSink, SinkGroup, configure, get_logger
+
+
+def test_records_are_on_disk_before_the_sink_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "metrics.jsonl"
+    sink = JsonlSink(path)
+    sink.write({"step": 1, "loss": 2.5})
+    sink.write({"step": 2, "note": "ü\n"})
+    assert [json.loads(line) for line in path.read_text().split("\n")[:-1]] == [
+        {"step": 1, "loss": 2.5},
+        {"step": 2, "note": "ü\n"},
+    ]
+    sink.close()
+
+
+def test_a_sink_continues_the_file_of_an_earlier_attempt(tmp_path: Path) -> None:
+    for step in (1, 2):
+        sink = JsonlSink(tmp_path / "m.jsonl")
+        sink.write({"step": step})
+        sink.close()
+    assert (tmp_path / "m.jsonl").read_text().count("\n") == 2
+
+
+def test_a_group_passes_each_record_to_all(tmp_path: Path) -> None:
+    group = SinkGroup([JsonlSink(tmp_path / "a"), JsonlSink(tmp_path / "b")])
+    group.write({"step": 1})
+    group.close()
+    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text() == '{"step": 1}\n'
+
+
+def test_loggers_are_below_ours_and_configured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = logging.getLogger("rayllm")
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "propagate", True)
+    configure()
+    configure()
+    assert len(root.handlers) == 1
+    assert get_logger("pipelines.x").name == "rayllm.pipelines.x"
+    assert get_logger("rayllm.core").name == "rayllm.core"

@@ -111,7 +111,7 @@ def embed_json(value: Any) -> str:
 
 def escape_cell(text: str) -> str:
     """Text that stays within its cell of a Markdown table and means nothing in Markdown."""
-    return re.sub(r"([\\|`*_\[\]<>])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\|`*_\[\]<>])", r"\\\1", re.sub(r"[ \t\r\n]+", " ", text.strip()))
 
 
 def fence(text: str) -> str:

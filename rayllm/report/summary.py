@@ -31,14 +31,15 @@ class Command:
 
 def lead(records: RunRecords) -> str:
     """One sentence: model, data, time."""
+    if "train" not in records.artifacts:
+        return "Nothing has been trained yet."
     parts = [f"A decoder-only transformer{_size(records)}"]
     if records.metrics.train:
         last = records.metrics.train[-1]
         parts.append(f"trained for {last['step']:,} steps on {count(last['tokens'])} tokens")
     if records.domains:
         parts.append(f"of {join_words(records.domains)}")
-    if "train" in records.artifacts:
-        parts.append(f"in {duration(records.artifacts['train'].manifest.wall_s)}")
+    parts.append(f"in {duration(records.artifacts['train'].manifest.wall_s)}")
     return " ".join(parts) + "."
 
 

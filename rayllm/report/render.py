@@ -99,8 +99,9 @@ def _created(records: RunRecords) -> str:
 
 
 def _versions(records: RunRecords) -> dict[str, str]:
+    """Versions of the last stage, unless the environment of the training tells them."""
     artifacts = list(records.artifacts.values())
-    return artifacts[-1].manifest.versions if artifacts else {}
+    return artifacts[-1].manifest.versions if artifacts and "versions" not in records.environment else {}
 
 
 def embed_json(value: Any) -> str:

@@ -82,8 +82,10 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 def _plain(value: Any) -> str:
     if value is None:
         return MISSING
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float):
-        return significant(value, 4)
+        return significant(value, 6)
     if isinstance(value, list | tuple):
         return ", ".join(_plain(item) for item in value)
     if isinstance(value, Mapping):

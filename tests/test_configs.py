@@ -1,6 +1,7 @@
 """The configs that come with the project: each loads, and the committed schema is that of the code."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ from rayllm.pipelines.run_config import RunConfig, load_run
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 RUNS = sorted([*CONFIGS.glob("run/*.yaml"), *CONFIGS.glob("sweep/*.yaml")])
 PARTS = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name not in ("run", "sweep"))
-#: What a run file must have beside the part under test.
-REST = "name: test\n"
+#: Pages with examples of run files, and the directory where each says that its example lies.
+EXAMPLES = {"README.md": CONFIGS.parent, "docs/configuration.md": CONFIGS / "run"}
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -28,6 +29,16 @@ def test_a_part_loads_as_the_section_that_its_folder_names(path: Path, tmp_path:
     run = tmp_path / "run.yaml"
     run.write_text(f"base: {base}\n{path.parent.name}:\n  base: {path}\n")
     load_config(str(run), [], RunConfig)
+
+
+@pytest.mark.parametrize("page", EXAMPLES)
+def test_the_examples_in_the_docs_load(page: str, tmp_path: Path) -> None:
+    blocks = re.findall(r"^```yaml\n(.*?)^```", (CONFIGS.parent / page).read_text(), re.DOTALL | re.MULTILINE)
+    assert blocks
+    for block in blocks:
+        run = tmp_path / "run.yaml"
+        run.write_text(re.sub(r"base: (\S+)", lambda match: f"base: {EXAMPLES[page] / match[1]}", block))
+        load_run(str(run), [])
 
 
 def test_run_files_have_names_of_their_own() -> None:

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Rotation:
-    """Cosines and sines of the angles, float32, one for each position and pair of channels.
+    """Cosines and signed sines of the angles, float32, for each position and channel; see ``apply_rope``.
 
     The batch axis is there only when rows stand at different positions (decoding with a cache).
     """
 
-    cos: Float[Tensor, "*batch seq half_dim"]
-    sin: Float[Tensor, "*batch seq half_dim"]
+    cos: Float[Tensor, "*batch seq head_dim"]
+    sin: Float[Tensor, "*batch seq head_dim"]
 
 
 class RotaryTable(nn.Module):
@@ -56,10 +56,11 @@ class RotaryTable(nn.Module):
 
 
 def rotation_table(head_dim: int, seq_len: int, theta: float, device: torch.device) -> Rotation:
-    """Cosine and sine of position times ``theta ** (-2i / head_dim)``, in float32."""
+    """Cosines and sines of position times ``theta ** (-2i / head_dim)`` for channel pair ``i``, in float32."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
     angles = torch.outer(torch.arange(seq_len, dtype=torch.float32, device=device), 1.0 / theta**exponents)
-    return Rotation(angles.cos(), angles.sin())
+    cos, sin = angles.cos(), angles.sin()
+    return Rotation(torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1))
 
 
 def apply_rope(
@@ -67,10 +68,12 @@ def apply_rope(
 ) -> Float[Tensor, "batch seq heads head_dim"]:
     """Turn channel pair (i, i + head_dim / 2) by the angle of its position: the half-split layout of Hugging Face.
 
-    Computed in float32; the result has the dtype of ``x``.
+    ``(a, b)`` becomes ``(a cos - b sin, b cos + a sin)``: each half times its cosine plus the other half times its
+    signed sine. Computed in float32; the result has the dtype of ``x``.
 
     Source: Su et al. 2021, RoFormer, arXiv:2104.09864, section 3.4.2.
     """
     cos, sin = rotation.cos.unsqueeze(-2), rotation.sin.unsqueeze(-2)  # the same angle for every head
-    left, right = x.float().chunk(2, dim=-1)
-    return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1).to(x.dtype)
+    wide = x.float()
+    other_half = wide.roll(x.shape[-1] // 2, dims=-1)
+    return torch.addcmul(wide * cos, other_half, sin).to(x.dtype)

@@ -21,6 +21,7 @@ from rayllm.pipelines.submission import authorization, probe
 
 pytestmark = pytest.mark.ray
 
+REPO = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 TOKEN = "rayllm-tests-0123456789abcdef0123456789abcdef"
 
@@ -135,11 +136,44 @@ def test_logs_and_exit_codes_come_back_from_the_cluster(cluster: Cluster, tmp_pa
     assert all("uploaded: True" in result.stdout for result in results)
 
 
-def test_a_wrong_token_is_refused_without_a_traceback(cluster: Cluster, tmp_path: Path) -> None:
-    (tmp_path / "f.yaml").write_text("name: x\n")
+RUN = """
+name: on-cluster
+storage: {storage}
+sources:
+  math: {{kind: synthetic_math, documents: 60}}
+train: {{max_steps: 1}}
+"""
+
+
+def test_a_stage_runs_as_a_job_by_either_client(cluster: Cluster, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(REPO / "jobs", project / "jobs")
+    for name in ("plain", "ours"):
+        (project / f"{name}.yaml").write_text(RUN.format(storage=tmp_path / name))
+    submit = [str(BIN / "ray"), "job", "submit", "--address", cluster.address, "--working-dir", "."]
+    ours = [str(BIN / "rayllm"), "submit", "ours.yaml", "--verb", "prepare", "--address", cluster.address]
+    missing = ["sources.gone={kind: jsonl, path: /not/there/*.jsonl}", f"storage={tmp_path / 'failed'}"]
+    commands = [[*submit, "--", "python", "jobs/prepare.py", "plain.yaml"], ours, [*ours, *missing]]
+    with ThreadPoolExecutor(3) as pool:
+        done = list(pool.map(lambda command: cluster.run(*command, cwd=project), commands))
+    assert [result.returncode for result in done] == [0, 0, 1], [r.stdout + r.stderr for r in done]
+    for name in ("plain", "ours"):
+        assert len(list((tmp_path / name / "data").glob("prepare-*/manifest.json"))) == 1
+    assert "/not/there/*.jsonl" in done[2].stdout
+    assert "Traceback" not in done[2].stderr
+
+
+def test_a_wrong_config_is_refused_before_anything_is_uploaded(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_text("nam: x\n")
+    done = cluster.run(str(BIN / "rayllm"), "submit", "f.yaml", "--address", cluster.address, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "`nam` is not a setting. Did you mean `name`?" in done.stderr
+
+
+def test_a_wrong_token_ends_with_code_3_and_without_a_traceback(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_text(RUN.format(storage=tmp_path))
     refused = Cluster(cluster.address, cluster.environment | {"RAY_AUTH_TOKEN": "wrong" * 8})
-    result = refused.run(
-        sys.executable, "-c", "import sys; from rayllm.pipelines.submission import JobCluster; JobCluster(sys.argv[1])",
-        cluster.address, cwd=tmp_path,
-    )  # fmt: skip
-    assert "the cluster refuses this token" in result.stderr
+    done = refused.run(str(BIN / "rayllm"), "submit", "f.yaml", "--address", cluster.address, cwd=tmp_path)
+    assert done.returncode == 3
+    assert "the cluster refuses this token" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -97,6 +97,9 @@ def train(run: Run) -> bool:
     state, total = run.state, run.plan.total_steps
     if state.step == 0:
         _validate(run)
+    elif state.step == total:  # it was stopped between its last checkpoint and what comes after
+        _validate(run)
+        _sample(run)
     steps = range(state.step, total)
     with contextlib.closing(prefetch((list(run.batches(step)) for step in steps), PREFETCH_STEPS)) as prepared:
         for step, micro_batches in zip(steps, prepared, strict=True):

@@ -15,6 +15,7 @@ from rayllm.data.packing import pack_texts
 from rayllm.data.shards import PackedIndex, ShardRecord, ShardWriter, dtype_for
 from rayllm.pipelines import tune
 from rayllm.pipelines.frame import Frame
+from rayllm.pipelines.train import run_single
 from rayllm.tokenizer.bpe import train_bpe
 from rayllm.tokenizer.codec import Codec
 from rayllm.tokenizer.freeze import freeze
@@ -140,6 +141,12 @@ def test_what_trials_do_not_read_leaves_the_hash_of_a_sweep(tmp_path):
     other = config.model_copy(update={"name": "other", "tune": config.tune.model_copy(update={"max_concurrent": 1})})
     assert other.identity() == config.identity()
     assert make_config(tmp_path, trials=3).identity() != config.identity()
+
+
+def test_a_trial_killed_after_its_last_checkpoint_still_gives_its_final_metrics(tmp_path, packed):
+    config = plan(make_config(tmp_path, max_steps=3))[0].config
+    straight = run_single(config, packed, str(tmp_path / "trial"))
+    assert run_single(config, packed, str(tmp_path / "trial")) == straight
 
 
 @pytest.mark.ray

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from rayllm.core import faults
 from rayllm.core.checkpoint import DIRECTORY, publish_directory
 from rayllm.data.batches import BatchReader
 from rayllm.data.curriculum import Plan, build_plan
@@ -23,6 +24,7 @@ from rayllm.optim.config import OptimizerConfig, ScheduleConfig
 from rayllm.train import checkpoint
 from rayllm.train.checkpoint import Attachments
 from rayllm.train.config import CheckpointConfig, LoggingConfig, TrainConfig, ValidationRunConfig
+from rayllm.train.deepspeed_engine import import_deepspeed
 from rayllm.train.engine import Engine, TorchEngine
 from rayllm.train.loop import Run, Services, train
 from rayllm.train.metrics import Speedometer
@@ -44,6 +46,7 @@ MODEL = ModelConfig(
 
 def run_ranks(function: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:
     """Fork one process per rank, join them in a gloo group, return what each returned."""
+    import_deepspeed(torch.device("cpu"))  # Once, here: forks inherit it.
     context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as scratch:
         workers = [
@@ -67,6 +70,7 @@ def run_ranks(function: Callable[..., Any], world_size: int, *args: Any) -> list
 
 def _rank_main(function: Callable[..., Any], rank: int, world_size: int, scratch: str, args: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
+    faults._specs.cache_clear()
     os.environ["DS_ACCELERATOR"] = "cpu"
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
     try:

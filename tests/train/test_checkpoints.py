@@ -1,0 +1,177 @@
+"""What a run keeps, and what it refuses to load."""
+
+import json
+from pathlib import Path
+
+import pytest
+from ranks import run_ranks, small_config, train_small
+
+from rayllm.core.checkpoint import (
+    COMMIT,
+    find_checkpoint,
+    list_checkpoints,
+    newest_valid,
+    read_best,
+    verify_checkpoint,
+    write_best,
+)
+from rayllm.core.errors import ArtifactDamaged, ConfigError, RunFailed
+from rayllm.train import retention
+from rayllm.train.config import CheckpointConfig
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of six steps with checkpoints at three and six, written by two ranks."""
+    directory = tmp_path_factory.mktemp("run")
+    run_ranks(train_small, 2, str(directory), "deepspeed", 1, small_config())
+    return directory
+
+
+@pytest.fixture
+def checkpoints(finished: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    import shutil
+
+    return Path(shutil.copytree(finished / "checkpoints", tmp_path / "checkpoints"))
+
+
+def files_of(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def test_nothing_is_left_behind_and_both_checkpoints_are_whole(finished: Path) -> None:
+    names = sorted(path.name for path in (finished / "checkpoints").iterdir())
+    assert names == ["best.json", "step-00000003-a1", "step-00000006-a1"]
+    for ref in list_checkpoints(str(finished / "checkpoints")):
+        assert verify_checkpoint(ref.uri, deep=True).world_size == 2
+
+
+def test_any_flipped_byte_is_found_and_the_older_one_is_taken(checkpoints: Path) -> None:
+    newest = checkpoints / "step-00000006-a1"
+    for path in files_of(newest):
+        data = path.read_bytes()
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        ref, rejected = newest_valid(str(checkpoints))
+        assert ref is not None
+        assert ref.step == 3, f"a flipped byte in {path.name} went unnoticed"
+        assert len(rejected) == 1
+        path.write_bytes(data)
+    assert newest_valid(str(checkpoints))[0].step == 6
+
+
+@pytest.mark.parametrize("damage", ["truncate", "empty", "delete"])
+def test_missing_and_short_files_are_found_without_reading_them(checkpoints: Path, damage: str) -> None:
+    newest = checkpoints / "step-00000006-a1"
+    for path in files_of(newest):
+        data = path.read_bytes()
+        if damage == "delete":
+            path.unlink()
+        else:
+            path.write_bytes(data[: len(data) // 2] if damage == "truncate" else b"")
+        ref, _ = newest_valid(str(checkpoints), deep=False)
+        assert ref is not None
+        assert ref.step == 3, f"{damage} of {path.name} went unnoticed"
+        path.write_bytes(data)
+
+
+def test_a_resumed_run_says_which_checkpoint_it_rejected(finished: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(finished / "checkpoints", tmp_path / "checkpoints")
+    weights = tmp_path / "checkpoints" / "step-00000006-a1" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    result = run_ranks(train_small, 2, str(tmp_path), "deepspeed", 1, small_config())[0]
+    assert result["resumed"].endswith("step-00000003-a1")
+    assert "model.safetensors" in result["rejected"][0]
+
+
+def test_a_planted_pickle_is_never_opened(checkpoints: Path) -> None:
+    planted = checkpoints / "step-00000006-a1" / "state" / "rank-00000.safetensors"
+    planted.write_bytes(b"\x80\x04cos\nsystem\n(S'touch /tmp/owned'\ntR.")
+    with pytest.raises(ArtifactDamaged, match="rank-00000"):
+        verify_checkpoint(str(planted.parents[1]), deep=True)
+
+
+def test_a_full_disk_stops_the_run_and_keeps_the_older_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYLLM_ALLOW_FAULTS", "1")
+    monkeypatch.setenv("RAYLLM_FAULT", "save.write:6=full_disk")
+    messages = run_ranks(_train_to_failure, 2, str(tmp_path))
+    assert all("saving a checkpoint failed" in text and "No space left" in text for text in messages)
+    ref, rejected = newest_valid(str(tmp_path / "checkpoints"))
+    assert ref is not None
+    assert ref.step == 3
+    assert not rejected
+
+
+def _train_to_failure(directory: str) -> str:
+    try:
+        train_small(directory, "deepspeed", 1, small_config())
+    except RunFailed as error:
+        return str(error)
+    return "no failure"
+
+
+def test_three_bad_steps_in_a_row_end_the_run_with_a_diagnosis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYLLM_ALLOW_FAULTS", "1")
+    monkeypatch.setenv("RAYLLM_FAULT", "step:2=nan,step:3=nan,step:4=nan")
+    messages = run_ranks(_train_to_failure, 2, str(tmp_path))
+    assert all("not finite for 3 steps in a row" in text and "steps 1 to 3" in text for text in messages)
+
+
+@pytest.mark.parametrize("point", ["save.staged", "save.published"])
+def test_a_rank_killed_while_saving_costs_one_checkpoint_at_most(
+    point: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYLLM_ALLOW_FAULTS", "1")
+    monkeypatch.setenv("RAYLLM_FAULT", f"{point}:6=kill")
+    with pytest.raises(AssertionError, match="died"):
+        run_ranks(train_small, 1, str(tmp_path), "torch", 0, small_config())
+    monkeypatch.delenv("RAYLLM_FAULT")
+    result = run_ranks(train_small, 1, str(tmp_path), "torch", 0, small_config())[0]
+    straight = run_ranks(train_small, 1, str(tmp_path / "straight"), "torch", 0, small_config())[0]
+    assert result["resumed"].endswith("step-00000003-a1" if point == "save.staged" else "step-00000006-a1")
+    assert all(result["weights"][name].equal(straight["weights"][name]) for name in straight["weights"])
+
+
+def test_the_last_ones_and_the_best_are_kept(tmp_path: Path) -> None:
+    run_ranks(train_small, 1, str(tmp_path), "torch", 0, _saving_each_step())
+    directory = str(tmp_path / "checkpoints")
+    assert [ref.step for ref in list_checkpoints(directory)] == [5, 6]
+    write_best(directory, "step-00000005-a1", "mean_bits_per_byte", 0.5)
+    assert not retention.note_best(directory, "step-00000006-a1", 0.7)
+    assert retention.note_best(directory, "step-00000006-a1", 0.4)
+    assert read_best(directory)["name"] == "step-00000006-a1"
+
+
+def test_the_best_is_not_pruned(tmp_path: Path) -> None:
+    directory = str(tmp_path / "checkpoints")
+    scores = iter([2.0, 1.0, 3.0, 3.0, 3.0, 3.0, 3.0])
+    config = small_config(checkpoint=CheckpointConfig(every_steps=1), validation={"every_steps": 1}, max_steps=6)
+    train_small(str(tmp_path), "torch", 0, config, validate=lambda _: {"mean_bits_per_byte": next(scores)})
+    assert [ref.step for ref in list_checkpoints(directory)] == [1, 5, 6]
+    assert find_checkpoint(str(tmp_path), "best").endswith("step-00000001-a1")
+    assert find_checkpoint(str(tmp_path), "last").endswith("step-00000006-a1")
+
+
+def _saving_each_step():
+    return small_config(checkpoint=CheckpointConfig(every_steps=1, keep_best=False))
+
+
+def test_no_checkpoint_is_an_error_that_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no checkpoint here"):
+        find_checkpoint(str(tmp_path))
+
+
+def test_an_uncommitted_directory_is_not_a_checkpoint(checkpoints: Path) -> None:
+    (checkpoints / "step-00000006-a1" / COMMIT).unlink()
+    assert [ref.step for ref in list_checkpoints(str(checkpoints))] == [3]
+
+
+def test_the_state_tells_the_position_and_the_history(finished: Path) -> None:
+    state = json.loads((finished / "checkpoints" / "step-00000006-a1" / "state.json").read_text())
+    assert state["step"] == 6
+    assert state["tokens"] == 6 * 256 == sum(state["domain_tokens"].values())
+    assert len(state["losses"]) == 6

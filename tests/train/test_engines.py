@@ -1,0 +1,133 @@
+"""The plain engine and ZeRO 0 to 3 train alike, at one worker and at two, and resume exactly."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ranks import MODEL, build_engine, run_ranks, small_config, small_plan, streams, train_small
+
+from rayllm.data.batches import BatchReader
+from rayllm.model.transformer import Transformer
+from rayllm.optim.schedules import lr_frac
+
+DEEPSPEED = [("deepspeed", stage, world) for stage in (0, 1, 2, 3) for world in (1, 2)]
+TOLERANCE = {"fp32": 1e-5, "bf16": 1e-3}
+
+
+def plain_losses(precision: str) -> list[float]:
+    """A loop without any of the training package: what the engines must reproduce."""
+    config = small_config()
+    plan = small_plan(config)
+    model = Transformer(MODEL)
+    model.init_weights(1)
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), eps=1e-8)
+    reader = BatchReader(list(streams().values()), plan, 0)
+    losses = []
+    for step in range(plan.total_steps):
+        batch = next(reader.micro_batches(step, 1, 0, 10_000))
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            loss = model(batch.input_ids, batch.labels, batch.doc_ids).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.grad_clip)
+        for group in optimizer.param_groups:
+            group["lr"] = config.optimizer.lr * lr_frac(config.schedule, step, plan.total_steps)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.fixture(scope="module")
+def reference() -> dict[str, list[float]]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    found = {precision: plain_losses(precision) for precision in TOLERANCE}
+    torch.set_num_threads(threads)
+    return found
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("kind", "stage", "world"), [("torch", 0, 1), ("torch", 0, 2), *DEEPSPEED])
+def test_losses_equal_a_plain_loop(
+    kind: str, stage: int, world: int, precision: str, reference: dict[str, list[float]], tmp_path: Path
+) -> None:
+    result = run_ranks(train_small, world, str(tmp_path), kind, stage, small_config(), precision)[0]
+    found = [result["losses"][step] for step in range(1, 7)]
+    gap = max(abs(a - b) for a, b in zip(found, reference[precision], strict=True))
+    assert gap < TOLERANCE[precision], f"largest gap {gap:.2e}"
+
+
+def same(left: dict[Any, torch.Tensor], right: dict[Any, torch.Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+
+
+@pytest.mark.parametrize(("kind", "stage"), [("torch", 0), *(("deepspeed", stage) for stage in (0, 1, 2, 3))])
+def test_resume_is_bit_identical_at_the_same_world_size(kind: str, stage: int, tmp_path: Path) -> None:
+    straight = run_ranks(train_small, 2, str(tmp_path / "straight"), kind, stage, small_config())
+    first = run_ranks(train_small, 2, str(tmp_path / "halves"), kind, stage, small_config(), "fp32", 3)
+    second = run_ranks(train_small, 2, str(tmp_path / "halves"), kind, stage, small_config())
+    assert not first[0]["finished"]
+    assert second[0]["resumed"].endswith("step-00000003-a1")
+    for rank in range(2):
+        assert same(second[rank]["weights"], straight[rank]["weights"])
+        assert same(second[rank]["slices"], straight[rank]["slices"])
+    assert second[0]["losses"] == {step: straight[0]["losses"][step] for step in (4, 5, 6)}
+    ignored = ("attempt",)
+    left, right = ({k: v for k, v in r[0]["state"].items() if k not in ignored} for r in (straight, second))
+    assert left == right
+
+
+@pytest.mark.parametrize(
+    ("wrote", "reads"),
+    [
+        (("deepspeed", 1, 2), ("deepspeed", 3, 1)),
+        (("deepspeed", 3, 3), ("deepspeed", 0, 2)),
+        (("deepspeed", 2, 2), ("torch", 0, 1)),
+        (("torch", 0, 1), ("deepspeed", 1, 3)),
+    ],
+)
+def test_another_stage_and_world_size_go_on_from_the_same_state(
+    wrote: tuple[str, int, int], reads: tuple[str, int, int], tmp_path: Path
+) -> None:
+    straight = run_ranks(train_small, 1, str(tmp_path / "straight"), "torch", 0, small_config())[0]
+    run_ranks(train_small, wrote[2], str(tmp_path / "halves"), *wrote[:2], small_config(), "fp32", 3)
+    second = run_ranks(train_small, reads[2], str(tmp_path / "halves"), *reads[:2], small_config())[0]
+    gaps = [abs(second["losses"][step] - straight["losses"][step]) for step in (4, 5, 6)]
+    assert max(gaps) < 1e-5, f"largest gap {max(gaps):.2e}"
+
+
+@pytest.mark.parametrize(("kind", "stage"), [("torch", 0), *(("deepspeed", stage) for stage in (0, 1, 2, 3))])
+def test_a_step_that_is_not_finite_is_skipped_on_all_ranks(
+    kind: str, stage: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYLLM_ALLOW_FAULTS", "1")
+    monkeypatch.setenv("RAYLLM_FAULT", "step:3=nan")
+    results = run_ranks(train_small, 2, str(tmp_path), kind, stage, small_config())
+    for result in results:
+        assert result["state"]["optimizer_steps"] == 5
+        assert all(tensor.isfinite().all() for tensor in result["weights"].values())
+    assert same(results[0]["weights"], results[1]["weights"])
+    events = [record for record in results[0]["records"] if record["kind"] == "event"]
+    assert [event["step"] for event in events] == [3]
+
+
+def test_every_element_is_owned_once(tmp_path: Path) -> None:
+    for stage in (0, 1, 2, 3):
+        owned = run_ranks(_owned_ranges, 2, stage)
+        counts: dict[tuple[str, str], torch.Tensor] = {}
+        sizes = {name: tensor.numel() for name, tensor in Transformer(MODEL).named_parameters()}
+        for ranges in owned:
+            for param, kind, offset, length in ranges:
+                seen = counts.setdefault((param, kind), torch.zeros(sizes[param]))
+                seen[offset : offset + length] += 1
+        assert set(counts) == {(name, kind) for name in sizes for kind in ("master", "exp_avg", "exp_avg_sq")}
+        assert all((seen == 1).all() for seen in counts.values()), f"stage {stage}"
+
+
+def _owned_ranges(stage: int) -> list[tuple[str, str, int, int]]:
+    engine = build_engine("deepspeed", stage, small_config())
+    return [(item.param, item.kind, item.offset, item.tensor.numel()) for item in engine.owned_slices()]

@@ -30,16 +30,20 @@ def _linear(rng: Random) -> Worked:
     return Worked({"e": f"{a}x {_signed(b)} = {total}"}, steps, str(x), [(f"({total} - ({b})) / {a}", str(x))])
 
 
+def _term(factor: int) -> str:
+    return "x" if factor == 1 else f"{factor}x"
+
+
 def _both_sides(rng: Random) -> Worked:
     c, x = rng.randint(1, 8), rng.randint(1, 15)
     a, b = c + rng.randint(1, 7), rng.choice([-1, 1]) * rng.randint(1, 25)
     d = (a - c) * x + b
     steps = [
-        f"Subtract {c}x from both sides: {a - c}x {_signed(b)} = {d}.",
-        f"{'Subtract' if b > 0 else 'Add'} {abs(b)}: {a - c}x = {d - b}.",
-        f"Divide by {a - c}: x = {d - b} / {a - c} = {x}.",
+        f"Subtract {_term(c)} from both sides: {_term(a - c)} {_signed(b)} = {d}.",
+        f"{'Subtract' if b > 0 else 'Add'} {abs(b)}: {_term(a - c)} = {d - b}.",
     ]
-    values = {"e": f"{a}x {_signed(b)} = {c}x {_signed(d)}"}
+    steps += [f"Divide by {a - c}: x = {d - b} / {a - c} = {x}."] if a - c > 1 else []
+    values = {"e": f"{_term(a)} {_signed(b)} = {_term(c)} {_signed(d)}"}
     return Worked(values, steps, str(x), [(f"({d} - ({b})) / ({a} - {c})", str(x))])
 
 

@@ -152,7 +152,7 @@ FAMILIES = (
         "order_of_operations",
         _order_of_operations,
         ("Evaluate {e}.", "What is {e}?", "Calculate {e}.", "Find the value of {e}."),
-        ("Work out the expression {e}.", "Simplify {e}."),
+        ("Work out the expression {e}.", "What does {e} come to?"),
         5,
     ),
     Family(

@@ -1,0 +1,61 @@
+import os
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from rayllm.core.errors import ConfigError, DataError
+from rayllm.corpus.files.paths import excluded, expand_variables, find_files, find_tree
+
+
+def test_variables_come_from_the_environment_or_their_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYLLM_T", "/x")
+    assert expand_variables("${RAYLLM_T}/a${RAYLLM_NONE:-b}", "s") == "/x/ab"
+    with pytest.raises(ConfigError, match=r"RAYLLM_NONE is not set[\s\S]*sources\.a"):
+        expand_variables("${RAYLLM_NONE}/a", "sources.a")
+
+
+def test_globs_are_sorted_and_relative_paths_keep_their_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.txt", "a.txt", "c.md"):
+        Path("d").mkdir(exist_ok=True)
+        Path("d", name).write_text("xx")
+    found = find_files("d/*.txt", "s")
+    assert [(file.label, file.bytes) for file in found] == [("d/a.txt", 2), ("d/b.txt", 2)]
+    assert all(os.path.isabs(file.uri) for file in found)
+    assert [file.label for file in find_files(str(tmp_path / "d/a.txt"), "s")] == [str(tmp_path / "d/a.txt")]
+
+
+def test_remote_uris_are_listed_by_fsspec() -> None:
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file("/paths-test/a.txt", b"xyz")
+    (file,) = find_files("memory://paths-test/*.txt", "s")
+    assert file.uri == file.label == "memory:///paths-test/a.txt" or file.uri == "memory://paths-test/a.txt"
+    assert file.bytes == 3
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"), [("none.txt", "no such file"), ("*.none", "no file matches"), (".", "directory")]
+)
+def test_nothing_to_read_names_the_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=rf"{message}[\s\S]*sources\.web"):
+        find_files(pattern, "sources.web")
+
+
+def test_trees_give_relative_paths_and_a_missing_one_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.py").write_text("1")
+    assert [relative for _, relative in find_tree(str(tmp_path), "s")] == ["a/x.py"]
+    with pytest.raises(DataError, match="no such directory"):
+        find_tree(str(tmp_path / "b"), "s")
+
+
+def test_exclusion_is_by_any_part_or_by_the_whole_path() -> None:
+    assert excluded("a/tests/b.py", ["tests"])
+    assert excluded("a/b.min.js", ["*.min.*"])
+    assert not excluded("a/latest/b.py", ["test"])
+    assert excluded("a/b/c.py", ["a/*.py"])
+    assert not excluded("b/a/c.py", ["a/*.py"])

@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -211,3 +212,22 @@ def test_a_sweep_fails_when_all_trials_do(tmp_path, packed, ray_session, monkeyp
 def test_a_trial_larger_than_every_node_is_refused_at_once(tmp_path, packed, ray_session):
     with pytest.raises(SetupError, match=r"lower tune\.cpus_per_trial"):
         run_sweep(make_config(tmp_path, cpus_per_trial=64), packed, tmp_path / "sweeps")
+
+
+@pytest.mark.ray
+def test_a_sweep_that_waits_for_resources_says_so(tmp_path, packed, ray_session, monkeypatch, caplog):
+    import ray
+
+    from rayllm.pipelines.tune import sweep
+
+    @ray.remote(num_cpus=2)
+    def occupy():
+        time.sleep(5)
+
+    busy = occupy.remote()
+    monkeypatch.setattr(sweep, "WAITING_NOTICE_S", 0.5)
+    fake_training(monkeypatch, lambda config, directory: {"mean_bits_per_byte": 1.0})
+    with caplog.at_level("WARNING"):
+        run_sweep(make_config(tmp_path, trials=1, baselines=[]), packed, tmp_path / "sweeps")
+    assert "no trial can start: each wants {'cpu': 1.0, 'gpu': 0.0}, free now are {'CPU': 0.0" in caplog.text
+    ray.get(busy)

@@ -5,6 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
+
+# Before any test imports them: shapes and dtypes in the signatures of these packages are checked at every call.
+install_import_hook(["rayllm.model", "rayllm.inference"], "beartype.beartype")
 
 REPO = Path(__file__).resolve().parents[1]
 

@@ -1,19 +1,16 @@
-"""A small checkpoint of real files; shapes in the signatures of model and sampler are checked while these tests run."""
+"""A small checkpoint of real files."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from jaxtyping import install_import_hook
 from safetensors.torch import save_file
 
 from rayllm.core.checkpoint import COMMIT, Commit, manifest_name, write_rank_manifest
 from rayllm.tokenizer.bpe import train_bpe
 from rayllm.tokenizer.codec import Codec
 from rayllm.tokenizer.freeze import freeze
-
-install_import_hook(["rayllm.model", "rayllm.inference"], "beartype.beartype")
 
 TEXT = "the quick brown fox jumps over the lazy dog and naïve café owners, 12345 times. "
 

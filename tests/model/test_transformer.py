@@ -22,7 +22,7 @@ def build(config: ModelConfig = SMALL, seed: int = 1) -> Transformer:
     return model
 
 
-def spread(model: torch.nn.Module) -> torch.nn.Module:
+def spread(model: Transformer) -> Transformer:
     """Move the weights away from their start, so that no norm is 1 and attention is not flat."""
     torch.manual_seed(3)
     with torch.no_grad():
@@ -208,6 +208,7 @@ def test_it_learns_a_repeating_text() -> None:
     model = build()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     text = ids(1, 8).repeat(4, 4)
+    loss = torch.tensor(torch.inf)
     for _ in range(60):
         loss = model(text[:, :-1], text[:, 1:]).mean()
         optimizer.zero_grad()

@@ -165,7 +165,11 @@ def _document(row: Mapping[str, Any], source: RowsConfig, file: FileRef, max_row
         text = "".join(
             literal + (_text_field(row, name, strict=False) if name else "") for literal, name, _, _ in parts
         )
-    if max_row_bytes is not None and len(text) > max_row_bytes:
+    if (
+        max_row_bytes is not None
+        and len(text) * 4 > max_row_bytes
+        and len(text.encode(errors="replace")) > max_row_bytes
+    ):
         raise UnusableRow("row_too_long", f"more than {max_row_bytes:,} bytes")
     metadata = {name: value for name in source.metadata if (value := _lookup(row, name)) is not None}
     name = _text_field(row, source.id, strict=False) if source.id else ""
@@ -214,7 +218,7 @@ def read_text(unit: Unit, source: TextSource, max_row_bytes: int, seed: int) -> 
         number = 0
         try:
             lines = read_lines(file.uri, max_bytes=max_row_bytes)
-            for data in cut_text(lines, source):
+            for data in cut_text(lines, source, max_row_bytes):
                 number += 1
                 try:
                     if data is None:
@@ -226,15 +230,21 @@ def read_text(unit: Unit, source: TextSource, max_row_bytes: int, seed: int) -> 
             yield BadRow(file.label, None, "damaged_file", f"after document {number}: {error}")
 
 
-def cut_text(lines: Iterator[bytes | None], source: TextSource) -> Iterator[bytes | None]:
+def cut_text(lines: Iterator[bytes | None], source: TextSource, max_bytes: int) -> Iterator[bytes | None]:
     """Put lines together to documents, and cut long ones at the last blank line before ``piece_bytes``.
 
     A line that was too long to be held comes through as None.
+
+    Args:
+        lines: The lines of a file.
+        source: What a document is, and how long it may be.
+        max_bytes: How long a document may be where the source has no limit.
     """
     if source.documents == "line":
         yield from (line for line in lines if line is None or line.strip())
         return
     separator = source.separator.encode() if source.documents == "separator" else None
+    limit = source.piece_bytes or max_bytes
     held: list[bytes] = []
     size = blank = 0
     for line in lines:
@@ -248,7 +258,7 @@ def cut_text(lines: Iterator[bytes | None], source: TextSource) -> Iterator[byte
         held.append(line)
         size += len(line) + 1
         blank = blank if line.strip() else len(held)
-        if source.piece_bytes is not None and size >= source.piece_bytes:
+        if size >= limit:
             cut = blank or len(held)
             yield b"\n".join(held[:cut])
             held = held[cut:]

@@ -136,7 +136,7 @@ class TextSource(SourceConfig):
     piece_bytes: Count | None = Field(
         default=64 << 10,
         ge=256,
-        description="Longer documents (books) are cut at blank lines into pieces of this size, in bytes; null: never.",
+        description="Longer documents (books) are cut at blank lines to this, in bytes; null: prepare.max_row_bytes.",
     )
 
     def pieces(self, setting: str, unit_bytes: int) -> Iterator[dict[str, Any]]:

@@ -70,6 +70,8 @@ def run_on_ray(task: Callable[[str], str], items: Sequence[str]) -> Iterator[str
     Raises:
         RayllmError: As the task raised it; the others are cancelled.
     """
+    if not items:
+        return
     import ray.data
 
     quiet_libraries()
@@ -77,8 +79,6 @@ def run_on_ray(task: Callable[[str], str], items: Sequence[str]) -> Iterator[str
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_options.preserve_order = True
-    rows = [{"item": item} for item in items]
-    blocks = min(len(rows), _MAX_BLOCKS)
 
     def attempt(row: dict[str, Any]) -> dict[str, str]:
         try:
@@ -86,7 +86,9 @@ def run_on_ray(task: Callable[[str], str], items: Sequence[str]) -> Iterator[str
         except RayllmError as error:
             return {"result": "", "error": error_to_json(error)}
 
-    for row in ray.data.from_items(rows, override_num_blocks=blocks).map(attempt).iter_rows():
+    rows = [{"item": item} for item in items]
+    dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS)).map(attempt)
+    for row in dataset.iter_rows():
         if row["error"]:
             raise error_from_json(row["error"])
         yield row["result"]

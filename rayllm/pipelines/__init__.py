@@ -43,6 +43,7 @@ STAGES: dict[str, Stage] = {
             "rayllm.pipelines.pack",
             parents=("prepare", "fit_tokenizer"),
             shared=True,
+            in_place=True,
         ),
         Stage("train", "token shards to checkpoints", "rayllm.pipelines.train", parents=("pack",), in_place=True),
         Stage("evaluate", "checkpoint to scores and samples", "rayllm.pipelines.evaluate", parents=("pack", "train")),

@@ -10,7 +10,7 @@ from rayllm.core.artifact import Artifact
 from rayllm.core.errors import ArtifactDamaged, DataError
 from rayllm.core.stage import Task, run_task
 from rayllm.data.shards import PackedData
-from rayllm.pipelines import fit_tokenizer, pack
+from rayllm.pipelines import STAGES, fit_tokenizer, pack
 from rayllm.tokenizer.codec import Codec
 
 ENGLISH = [f"The cat number {i} sat naïvely on <|endoftext|> the mat." for i in range(40)]
@@ -48,7 +48,8 @@ def inline(monkeypatch):
 
 def run_pack(corpus: Artifact, tokenizer: Artifact, root, **settings) -> Artifact:
     config = pack.Config(name="test", pack=settings)
-    task = Task("pack", pack.run, config, {"prepare": corpus, "fit_tokenizer": tokenizer})
+    inputs = {"prepare": corpus, "fit_tokenizer": tokenizer}
+    task = Task("pack", pack.run, config, inputs, in_place=STAGES["pack"].in_place)
     return run_task(task, str(root))[0]
 
 
@@ -112,7 +113,7 @@ def test_a_stopped_run_goes_on_without_redoing_shards_and_ends_in_the_same_bytes
     monkeypatch.setattr(pack, "pack_texts", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         run_pack(corpus, tokenizer, tmp_path / "stopped")
-    (partial,) = (tmp_path / "stopped").glob(".pack-*.partial")
+    (partial,) = (tmp_path / "stopped").glob("pack-*")
     assert len(list(partial.rglob("*/0000?.json"))) == 2
     (partial / "train/code/.00000.dead.tokens").write_bytes(b"left by a killed encoder")
 
@@ -156,6 +157,15 @@ def test_a_swapped_tokenizer_is_refused(inline, corpus, tokenizer, tmp_path):
     path.write_text(json.dumps(state))
     with pytest.raises(ArtifactDamaged, match="tokenizer"):
         run_pack(corpus, tokenizer, tmp_path)
+
+
+def test_an_object_store_gets_the_same_bytes_and_no_leftovers(inline, corpus, tokenizer, tmp_path):
+    local = run_pack(corpus, tokenizer, tmp_path / "local")
+    remote = run_pack(corpus, tokenizer, "memory://pack-test")
+    assert remote.manifest.files == local.manifest.files
+    stream = PackedData.open(remote.uri, cache_dir=tmp_path / "cache").stream("train", "code")
+    expected = PackedData.open(local.uri).stream("train", "code")
+    assert stream.read(0, stream.num_tokens).tolist() == expected.read(0, expected.num_tokens).tolist()
 
 
 def test_large_shards_come_first(corpus, tmp_path):

@@ -10,7 +10,7 @@ _LINE_ENDS = re.compile("\r\n?|[\u0085\u2028\u2029]")
 #: C0 and C1 controls but tab and newline; delete; byte order marks; soft hyphens; zero-width spaces; directional marks
 #: (which can make text read otherwise than it is: Boucher and Anderson 2021, Trojan Source, arXiv:2111.00169).
 _UNWANTED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
-_TRAILING = re.compile(r"[ \t\u00a0]+$", re.MULTILINE)
+_BLANKS = " \t\u00a0"
 _BLANK_LINES = re.compile(r"\n{4,}")
 
 
@@ -26,5 +26,5 @@ def clean_text(text: str) -> str:
     text = _UNWANTED.sub("", text)
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
-    text = _TRAILING.sub("", text)
+    text = "\n".join([line.rstrip(_BLANKS) for line in text.split("\n")])
     return _BLANK_LINES.sub("\n\n\n", text).strip("\n").rstrip()

@@ -7,21 +7,19 @@ input. How units are read is in ``readers``.
 
 import string
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from rayllm.core import storage
 from rayllm.core.config import ConfigModel, Count
 from rayllm.core.errors import DataError
 from rayllm.corpus.builtin.packages import python_files
 from rayllm.corpus.documents import Content, FileRef, Split, Unit
+from rayllm.corpus.files.cuts import find_all, group_files, group_packages, group_sizes, row_group_bytes
 from rayllm.corpus.files.lines import is_compressed
-from rayllm.corpus.files.paths import excluded, find_files, find_tree
+from rayllm.corpus.files.paths import excluded, find_tree
 
 #: Parts of the standard library that are not code that anyone would want to learn from.
 STDLIB_EXCLUDE = ["test", "tests", "idlelib", "lib2to3", "site-packages", "__pycache__", "_bundled"]
@@ -32,7 +30,7 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-Paths = Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)]
+Paths = Annotated[list[str], BeforeValidator(_as_list, json_schema_input_type=str | list[str]), Field(min_length=1)]
 
 
 class SourceConfig(ConfigModel):
@@ -96,7 +94,7 @@ class JsonlSource(RowsConfig):
 
     def pieces(self, setting: str, unit_bytes: int) -> Iterator[dict[str, Any]]:
         """Small files in groups; large uncompressed ones by byte range."""
-        for group in group_files(_all_files(self.path, setting), unit_bytes):
+        for group in group_files(find_all(self.path, setting), unit_bytes):
             (file, *others) = group
             if others or file.bytes <= unit_bytes or is_compressed(file.uri):
                 yield {"files": group}
@@ -112,12 +110,12 @@ class ParquetSource(RowsConfig):
 
     def pieces(self, setting: str, unit_bytes: int) -> Iterator[dict[str, Any]]:
         """Row groups, several to a unit where they are small."""
-        for file in _all_files(self.path, setting):
-            sizes = _row_group_bytes(file, [*self.fields, *([self.id] if self.id else [])], setting)
+        for file in find_all(self.path, setting):
+            sizes = row_group_bytes(file, [*self.fields, *([self.id] if self.id else [])], setting)
             if sizes is None:
                 yield {"files": (file,)}  # not readable as Parquet: the reader puts it into quarantine
                 continue
-            for start, stop in _group_sizes(sizes, unit_bytes):
+            for start, stop in group_sizes(sizes, unit_bytes):
                 yield {"files": (file,), "start": start, "stop": stop}
 
 
@@ -141,7 +139,7 @@ class TextSource(SourceConfig):
 
     def pieces(self, setting: str, unit_bytes: int) -> Iterator[dict[str, Any]]:
         """Files, small ones in groups."""
-        for group in group_files(_all_files(self.path, setting), unit_bytes):
+        for group in group_files(find_all(self.path, setting), unit_bytes):
             yield {"files": group}
 
 
@@ -220,7 +218,7 @@ class InstalledProseSource(SourceConfig):
             raise DataError("no package is installed", where=setting, fix="use another kind of source")
         total = sum(file.bytes for package in packages for file in package)
         # Prose is about a tenth of a package, and most of the time goes to finding it: larger units than elsewhere.
-        for group in _group_packages(packages, 4 * unit_bytes):
+        for group in group_packages(packages, 4 * unit_bytes):
             share = sum(file.bytes for file in group) / total
             yield {"files": group, "stop": None if self.max_bytes is None else int(self.max_bytes * share)}
 
@@ -259,7 +257,9 @@ def _one_or_many(value: object) -> object:
 
 
 #: What a domain is made of: one source, or a list of them.
-SourceList = Annotated[list[Source], BeforeValidator(_one_or_many), Field(min_length=1)]
+SourceList = Annotated[
+    list[Source], BeforeValidator(_one_or_many, json_schema_input_type=Source | list[Source]), Field(min_length=1)
+]
 
 
 def domain_name(name: str) -> str:
@@ -314,69 +314,3 @@ def list_units(
             for piece in source.pieces(setting, unit_bytes):
                 units.append(Unit(domain=domain, split=split, source=position, **piece))
     return units
-
-
-def group_files(files: Iterable[FileRef], unit_bytes: int) -> Iterator[tuple[FileRef, ...]]:
-    """Put consecutive files together until a group would be larger than ``unit_bytes``."""
-    group: list[FileRef] = []
-    size = 0
-    for file in files:
-        if group and size + file.bytes > unit_bytes:
-            yield tuple(group)
-            group, size = [], 0
-        group.append(file)
-        size += file.bytes
-    if group:
-        yield tuple(group)
-
-
-def _group_packages(packages: Sequence[tuple[FileRef, ...]], unit_bytes: int) -> Iterator[tuple[FileRef, ...]]:
-    """Put whole packages together, so that what they copied from themselves is seen by one reader."""
-    group: list[FileRef] = []
-    for package in packages:
-        if group and sum(file.bytes for file in (*group, *package)) > unit_bytes:
-            yield tuple(group)
-            group = []
-        group += package
-    if group:
-        yield tuple(group)
-
-
-def _group_sizes(sizes: Sequence[int], unit_bytes: int) -> Iterator[tuple[int, int]]:
-    start = total = 0
-    for index, size in enumerate(sizes):
-        if index > start and total + size > unit_bytes:
-            yield start, index
-            start, total = index, 0
-        total += size
-    if len(sizes) > start:
-        yield start, len(sizes)
-
-
-def _all_files(paths: Sequence[str], setting: str) -> list[FileRef]:
-    found = {file.uri: file for path in paths for file in find_files(path, setting)}
-    return list(found.values())
-
-
-def _row_group_bytes(file: FileRef, fields: Sequence[str], setting: str) -> list[int] | None:
-    """Uncompressed bytes of each row group; None if the file is not readable as Parquet.
-
-    Raises:
-        DataError: If it has no such column: then no row could be used.
-    """
-    try:
-        with storage.open_file(file.uri) as stream:
-            parquet = pq.ParquetFile(stream)
-            names = parquet.schema_arrow.names
-            metadata = parquet.metadata
-    except pa.ArrowInvalid:
-        return None
-    missing = [name for name in fields if name.split(".")[0] not in names]
-    if missing:
-        raise DataError(
-            f"no column {missing[0]!r}",
-            where=f"{setting}: {file.label}",
-            why=f"its columns are {', '.join(names)}",
-            fix="set `text`, `template` or `id` to columns that exist",
-        )
-    return [metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups)]

@@ -8,7 +8,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from rayllm.core.errors import DataError
 from rayllm.corpus.documents import FileRef, Unit
-from rayllm.corpus.sources import SourceList, ValidationConfig, group_files, list_units
+from rayllm.corpus.files.cuts import group_files
+from rayllm.corpus.sources import SourceList, ValidationConfig, list_units
 
 SOURCES = TypeAdapter(dict[str, SourceList])
 

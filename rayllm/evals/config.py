@@ -15,7 +15,7 @@ class SampleConfig(ConfigModel):
     prompt_tokens: int = Field(
         default=32, ge=1, description="Tokens of a validation document that begin a sample; half of a shorter document."
     )
-    max_new_tokens: int = Field(default=96, ge=1, description="Length of a continuation, in tokens.")
+    max_new_tokens: int = Field(default=128, ge=1, description="Length of a continuation, in tokens.")
     sampling: SamplingConfig = Field(default=SamplingConfig(), description="How each token is chosen.")
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 ORDERS = (1, 2, 3, 4)
-BUCKETS = 1 << 18
+#: Many more than the n-grams of a few million characters, so that few share one.
+BUCKETS = 1 << 20
 SMOOTHING = 0.1
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
@@ -65,5 +66,5 @@ def ngram_buckets(text: str) -> NDArray[np.int64]:
             break
         hashes = (hashes[: len(characters) - order + 1] + characters[order - 1 :] + np.uint64(1)) * _MULTIPLIER
         hashes ^= hashes >> np.uint64(29)
-        buckets.append((hashes >> np.uint64(46)).astype(np.int64))
+        buckets.append((hashes >> np.uint64(44)).astype(np.int64))
     return np.concatenate(buckets) if buckets else np.zeros(0, np.int64)

@@ -20,7 +20,7 @@ from rayllm.inference.generate import generate
 from rayllm.inference.loading import Loaded
 
 #: Training tokens of each domain that the classifier learns from, at most.
-IDENTIFIER_TOKENS = 200_000
+IDENTIFIER_TOKENS = 1_000_000
 #: Shorter documents, with their separator, make no prompt: there is nothing left to continue.
 MIN_DOCUMENT_TOKENS = 5
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jinja2
+import yaml
 from markupsafe import Markup
 
 from rayllm.report import data_tables, run_tables, score_tables, summary
@@ -68,14 +69,12 @@ def _page(records: RunRecords, config: ReportConfig) -> dict[str, Any]:
         "tables": {name: build(records) for name, build in TABLES.items()},
         "samples": group_samples(samples, config.samples_per_domain, records.domains),
         "progress": _progress(records),
+        "documents": {
+            name: _yaml(value) for name, value in (("Configuration", records.config), ("Model", records.model)) if value
+        },
         "settings": {
             caption: table
-            for caption, values in (
-                ("Configuration", records.config),
-                ("Model", records.model),
-                ("Environment", records.environment),
-                ("Versions", _versions(records)),
-            )
+            for caption, values in (("Environment", records.environment), ("Versions", _versions(records)))
             if (table := run_tables.settings_table(caption, values))
         },
     }
@@ -96,6 +95,10 @@ def _progress(records: RunRecords) -> list[tuple[int, list[dict[str, Any]]]]:
 
 def _created(records: RunRecords) -> str:
     return max((artifact.manifest.created for artifact in records.artifacts.values()), default="")
+
+
+def _yaml(value: dict[str, Any]) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
 
 
 def _versions(records: RunRecords) -> dict[str, str]:

@@ -39,7 +39,7 @@ def test_the_stage_writes_one_page_in_two_forms(corpus: Artifact, tmp_path: Path
     html, markdown = (Path(artifact.file(f"report.{kind}")) for kind in ("html", "md"))
     assert "<h1>mine</h1>" in html.read_text()
     assert "| prose | 7 | 1.50\u00a0kB | 1 | 90\u00a0B |" in markdown.read_text()
-    assert "/texts/\\*.txt" in markdown.read_text()
+    assert "  prose: /texts/*.txt\n" in markdown.read_text()
     assert artifact.counts == {"html_bytes": html.stat().st_size, "markdown_bytes": markdown.stat().st_size}
 
 

@@ -44,8 +44,8 @@ SAMPLES = {
 class FakeConfig(ConfigModel):
     """Any section of a run file."""
 
-    name: str = Field("quickstart", description="Name.")
-    settings: dict[str, Any] = Field({}, description="Settings.")
+    name: str = Field(default="quickstart", description="Name.")
+    settings: dict[str, Any] = Field(default={}, description="Settings.")
 
 
 def train_lines(domains: tuple[str, ...] = DOMAINS) -> list[dict[str, Any]]:

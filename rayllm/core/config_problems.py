@@ -78,14 +78,20 @@ def suggest_path(path: Path_, known: list[str]) -> str:
     elsewhere = [name for name in known if name.rpartition(".")[2] == leaf][:2]
     if not elsewhere:
         wanted = ".".join(path)
-        elsewhere = difflib.get_close_matches(wanted, known, n=1, cutoff=0.6)
+        elsewhere = difflib.get_close_matches(wanted, known, n=1, cutoff=0.85)
         leaves = {name.rpartition(".")[2] for name in known}
         near = difflib.get_close_matches(leaf, sorted(leaves), n=1, cutoff=0.8)
         elsewhere = elsewhere or [name for name in known if near and name.rpartition(".")[2] == near[0]][:1]
     if elsewhere:
-        return ". Did you mean " + " or ".join(f"`{name}`" for name in elsewhere) + "?"
+        return ". Did you mean " + " or ".join(f"`{_filled(name, path)}`" for name in elsewhere) + "?"
     options = sorted(siblings)
     return f". Settings here: {', '.join(options)}" if options and len(options) <= 12 else ""
+
+
+def _filled(pattern: str, path: Path_) -> str:
+    """The pattern with the user's own names where it has ``*``."""
+    parts = enumerate(pattern.split("."))
+    return ".".join((path[i] if i < len(path) - 1 else "NAME") if part == "*" else part for i, part in parts)
 
 
 def _fits(pattern: str, path: str) -> bool:

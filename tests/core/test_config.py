@@ -163,6 +163,14 @@ def test_all_problems_come_at_once_each_with_file_line_and_fix(tmp_path: Path) -
     assert len(lines) == 9
 
 
+def test_suggestions_keep_the_names_that_the_user_chose(tmp_path: Path) -> None:
+    path = _write(tmp_path, run="name: x\nsources:\n  web:\n    bettas: [1, 1]\n    momentom: 1\n    fields: 3\n")
+    near, elsewhere, unknown = _problems(path)
+    assert near.endswith("`sources.web.bettas` is not a setting. Did you mean `sources.web.betas`?")
+    assert elsewhere.endswith("`sources.web.momentom` is not a setting. Did you mean `train.optimizer.momentum`?")
+    assert unknown.endswith("`sources.web.fields` is not a setting. Settings here: betas, kind, lr")
+
+
 def test_cross_field_checks_carry_their_fix(tmp_path: Path) -> None:
     path = _write(tmp_path, run="name: x\ntrain:\n  warmup_steps: 50\n")
     (line,) = _problems(path)

@@ -16,8 +16,8 @@ from jaxtyping import Int, Int64
 from torch import Tensor
 
 from rayllm.core.errors import DataError
-from rayllm.data.curriculum import Plan
 from rayllm.data.mixture import Mixture
+from rayllm.data.plan import Plan
 from rayllm.model.config import IGNORE_INDEX
 
 #: The number of a row that only fills up a rank's share; none of its labels counts.

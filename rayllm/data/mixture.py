@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int64, UInt64
 
 from rayllm.core.rng import derive_seed
-from rayllm.data.curriculum import Plan
+from rayllm.data.plan import Plan
 from rayllm.data.weights import PERIOD
 
 Ints = Int64[np.ndarray, " n"]

@@ -8,7 +8,7 @@ import torch
 
 from rayllm.core.errors import DataError
 from rayllm.data.batches import PADDING_ROW, BatchReader, make_batch, prefetch, rank_rows, validation_batches
-from rayllm.data.curriculum import Plan, StageRow
+from rayllm.data.plan import Plan, StageRow
 from rayllm.model.config import IGNORE_INDEX
 
 SEPARATOR = 3

@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayllm.core.errors import ConfigError, DataError
-from rayllm.data.curriculum import CurriculumStage, Plan, StageRow, build_plan, stage_shapes
+from rayllm.data.curriculum import CurriculumStage, build_plan, stage_shapes
+from rayllm.data.plan import StageRow
 from rayllm.data.weights import MixtureConfig
 
 SIZES = {"english": 600_001, "maths": 300_001, "code": 100_001}
@@ -52,41 +53,6 @@ def test_a_budget_of_tokens_is_kept_to_a_step():
     assert plan(max_steps=None, total_tokens=102_400).total_tokens == 102_400
     assert plan(max_steps=None, total_tokens=102_900).total_tokens == 102_400
     assert plan(max_steps=None, total_tokens=103_000).total_tokens == 103_424
-
-
-def test_at_names_the_stage_of_every_step():
-    made = plan([{"frac": 0.25}, {"frac": 0.75}])
-    assert [made.at(step)[0] for step in (0, 24, 25, 99)] == [0, 0, 1, 1]
-    assert made.at(30) == (1, made.stages[1], 5)
-    for step in (-1, 100):
-        with pytest.raises(ValueError, match="not in"):
-            made.at(step)
-
-
-def test_tokens_before_a_step_add_up():
-    made = plan([{"frac": 0.5, "global_batch_tokens": 256}, {"frac": 0.5}])
-    sums = [0]
-    for step in range(made.total_steps):
-        sums.append(sums[-1] + made.at(step)[1].step_tokens)
-    assert [made.tokens_before(step) for step in range(made.total_steps + 1)] == sums
-    assert sums[-1] == made.total_tokens
-
-
-def test_the_plan_survives_json_unchanged():
-    made = plan([{"frac": 0.5, "seq_len": 32}, {"frac": 0.5, "weights": {"code": 1, "maths": 0, "english": 1}}])
-    assert Plan.from_json(made.to_json()) == made
-
-
-def test_expected_tokens_and_epochs_follow_the_weights():
-    made = plan(weights={"english": 0.5, "maths": 0.25, "code": 0.25}, max_steps=1000)
-    assert made.expected_tokens() == [{"english": 512_000, "maths": 256_000, "code": 256_000}]
-    assert made.epochs()["code"] == pytest.approx(256_000 / (781 * 128))
-    assert made.warnings() == []
-
-
-def test_a_domain_that_is_repeated_too_often_is_warned_of():
-    (warning,) = plan(weights="uniform", max_steps=2000).warnings()
-    assert warning.startswith("domain code is read 6.8 times")
 
 
 @pytest.mark.parametrize(

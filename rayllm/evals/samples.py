@@ -27,7 +27,7 @@ MIN_DOCUMENT_TOKENS = 5
 
 @dataclass(frozen=True)
 class Prompt:
-    """The beginning of a validation document, its separator first, and how the document really goes on."""
+    """A piece of a validation document, and how the document really goes on after it."""
 
     ids: list[int]
     following: list[int]
@@ -57,7 +57,7 @@ class Sample:
 
 
 def write_samples(loaded: Loaded, packed: PackedData, config: SampleConfig, seed: int) -> list[Sample]:
-    """Continue the beginnings of validation documents, and identify every continuation."""
+    """Continue places of validation documents, and identify every continuation."""
     if config.per_domain == 0:
         return []
     identifier = learn_identifier(packed)
@@ -78,7 +78,7 @@ def write_samples(loaded: Loaded, packed: PackedData, config: SampleConfig, seed
             samples.append(
                 Sample(
                     domain=domain,
-                    prompt=decode(prompt.ids[1:]),
+                    prompt=decode([i for i in prompt.ids if i != loaded.codec.separator_id]),
                     text=text,
                     identified=identifier.identify(text),
                     reference_identified=identifier.identify(decode(prompt.following)),
@@ -99,21 +99,26 @@ def learn_identifier(packed: PackedData) -> Identifier:
 
 
 def choose_prompts(packed: PackedData, domain: str, config: SampleConfig, seed: int) -> list[Prompt]:
-    """The beginnings of randomly chosen validation documents, the same for the same seed; fewer where there are few."""
+    """Random places of randomly chosen validation documents, the same for the same seed; fewer where there are few.
+
+    Not their beginnings: a source file often begins with a page of prose, which is no sign of its domain.
+    """
     stream = packed.stream("validation", domain)
     starts = stream.document_starts()
     ends = np.append(starts[1:], stream.num_tokens)
-    order = np.random.default_rng(derive_seed(seed, "prompts", domain)).permutation(len(starts))
+    rng = np.random.default_rng(derive_seed(seed, "prompts", domain))
+    order = rng.permutation(len(starts))
     long_enough = order[(ends - starts)[order] >= MIN_DOCUMENT_TOKENS]
-    return [
-        _split(stream.read(int(starts[i]), int(ends[i] - starts[i])).tolist(), config)
-        for i in long_enough[: config.per_domain]
-    ]
-
-
-def _split(document: list[int], config: SampleConfig) -> Prompt:
-    length = 1 + min(config.prompt_tokens, len(document) // 2)
-    return Prompt(document[:length], document[length : length + config.max_new_tokens])
+    chosen = np.resize(long_enough, config.per_domain) if len(long_enough) else long_enough
+    prompts = []
+    for document in chosen:
+        length = int(ends[document] - starts[document])
+        needed = 1 + config.prompt_tokens + config.max_new_tokens
+        place = int(rng.integers(0, max(1, length - needed + 1)))
+        ids = stream.read(int(starts[document]) + place, min(needed, length - place)).tolist()
+        cut = 1 + min(config.prompt_tokens, len(ids) // 2)
+        prompts.append(Prompt(ids[:cut], ids[cut:]))
+    return prompts
 
 
 def identification(samples: Sequence[Sample]) -> dict[str, Any]:

@@ -30,3 +30,9 @@ def stage_config(verb: str, run: RunConfig) -> ConfigModel:
     """Cut from a run's config exactly the keys that a stage reads."""
     config = stage_module(STAGES[verb]).Config
     return config.model_validate({name: getattr(run, name) for name in config.model_fields})
+
+
+def stage_fingerprint(stage: Stage, run: RunConfig) -> dict[str, Any]:
+    """What a stage's result depends on besides config and parents: the user's own files, for ``prepare``."""
+    module = stage_module(stage)
+    return module.fingerprint(stage_config(stage.verb, run)) if hasattr(module, "fingerprint") else {}

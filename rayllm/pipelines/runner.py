@@ -9,7 +9,9 @@ from rayllm.core.config import to_yaml
 from rayllm.core.log import get_logger
 from rayllm.core.stage import Task, run_task
 from rayllm.pipelines import STAGES
-from rayllm.pipelines.run_config import RunConfig, stage_config, stage_module
+from rayllm.pipelines.ray_runtime import ensure_ray
+from rayllm.pipelines.run_config import RunConfig, stage_config, stage_fingerprint, stage_module
+from rayllm.pipelines.storage_probe import probe_storage
 
 logger = get_logger(__name__)
 
@@ -39,6 +41,9 @@ def run_stages(config: RunConfig, verbs: Sequence[str], *, force: Sequence[str] 
     Returns:
         The artifact of each stage.
     """
+    if config.ray.address != "local":
+        ensure_ray(config.ray)
+        probe_storage(storage.absolute(config.storage))
     artifacts: dict[str, Artifact] = {}
     for verb in verbs:
         stage = STAGES[verb]
@@ -48,6 +53,7 @@ def run_stages(config: RunConfig, verbs: Sequence[str], *, force: Sequence[str] 
             run=stage_module(stage).run,
             config=stage_config(verb, config),
             inputs={parent: artifacts[parent] for parent in stage.parents},
+            seen=stage_fingerprint(stage, config),
             version=stage_module(stage).VERSION,
             in_place=stage.in_place,
         )

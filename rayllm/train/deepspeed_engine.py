@@ -37,11 +37,12 @@ class DeepSpeedEngine:
         *,
         zero_stage: int,
         micro_batch_size: int,
+        document_mask: bool = True,
     ) -> None:
         deepspeed = import_deepspeed(device)
         self.device = device
         self.world_size, self.rank = dist.get_world_size(), dist.get_rank()
-        self.zero_stage = zero_stage
+        self.zero_stage, self._document_mask = zero_stage, document_mask
         module = module.to(device)
         self._optimizer: GuardedAdamW = build_adamw(module.named_parameters(), config)
         self._optimizer.max_norm = config.grad_clip if zero_stage == 0 else None
@@ -60,7 +61,7 @@ class DeepSpeedEngine:
 
     def token_losses(self, batch: Batch) -> Float[Tensor, "rows seq"]:
         """See ``Engine``."""
-        return self._engine(batch.input_ids, batch.labels, batch.doc_ids)
+        return self._engine(batch.input_ids, batch.labels, batch.doc_ids if self._document_mask else None)
 
     def backward(self, loss: Tensor) -> None:
         """See ``Engine``; DeepSpeed averages over ranks, so the loss is scaled up to make it a sum."""

@@ -109,12 +109,20 @@ def share(length: int, rank: int, world_size: int) -> tuple[int, int]:
 class TorchEngine:
     """Plain PyTorch: every rank holds all parameters; gradients are summed over ranks before the step."""
 
-    def __init__(self, module: nn.Module, config: OptimizerConfig, precision: str, device: torch.device) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        config: OptimizerConfig,
+        precision: str,
+        device: torch.device,
+        *,
+        document_mask: bool = True,
+    ) -> None:
         self.device = device
         self.world_size = dist.get_world_size() if dist.is_initialized() else 1
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self._module = module.to(device)
-        self._precision = precision
+        self._precision, self._document_mask = precision, document_mask
         self._optimizer: GuardedAdamW = build_adamw(module.named_parameters(), config)
         self._optimizer.max_norm = config.grad_clip
 
@@ -126,7 +134,7 @@ class TorchEngine:
     def token_losses(self, batch: Batch) -> Float[Tensor, "rows seq"]:
         """See ``Engine``."""
         with autocast(self.device, self._precision):
-            return self._module(batch.input_ids, batch.labels, batch.doc_ids)
+            return self._module(batch.input_ids, batch.labels, batch.doc_ids if self._document_mask else None)
 
     def backward(self, loss: Tensor) -> None:
         """See ``Engine``."""

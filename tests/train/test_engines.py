@@ -10,6 +10,7 @@ from ranks import MODEL, build_engine, run_ranks, small_config, small_plan, stre
 from rayllm.data.batches import BatchReader
 from rayllm.model.transformer import Transformer
 from rayllm.optim.schedules import lr_frac
+from rayllm.train.engine import TorchEngine
 
 DEEPSPEED = [("deepspeed", stage, world) for stage in (0, 1, 2, 3) for world in (1, 2)]
 TOLERANCE = {"fp32": 1e-5, "bf16": 1e-3}
@@ -131,3 +132,21 @@ def test_every_element_is_owned_once(tmp_path: Path) -> None:
 def _owned_ranges(stage: int) -> list[tuple[str, str, int, int]]:
     engine = build_engine("deepspeed", stage, small_config())
     return [(item.param, item.kind, item.offset, item.tensor.numel()) for item in engine.owned_slices()]
+
+
+def test_without_the_document_mask_a_token_sees_the_document_before_it() -> None:
+    batch = next(BatchReader(list(streams().values()), small_plan(small_config()), 0).micro_batches(0, 1, 0, 100))
+    masked, open_ = (
+        TorchEngine(_model(), small_config().optimizer, "fp32", torch.device("cpu"), document_mask=mask)
+        for mask in (True, False)
+    )
+    first = batch.doc_ids == batch.doc_ids[:, :1]
+    left, right = masked.token_losses(batch), open_.token_losses(batch)
+    torch.testing.assert_close(left[first], right[first])
+    assert not torch.allclose(left[~first], right[~first])
+
+
+def _model() -> Transformer:
+    model = Transformer(MODEL)
+    model.init_weights(1)
+    return model

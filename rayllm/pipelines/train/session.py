@@ -137,7 +137,7 @@ def build_engine(
     module.init_weights(config.seed)
     module.set_activation_checkpointing(config.train.activation_checkpointing)
     if engine.kind == "torch":
-        return TorchEngine(module, config.train.optimizer, precision, device)
+        return TorchEngine(module, config.train.optimizer, precision, device, document_mask=config.train.document_mask)
     from rayllm.train.deepspeed_engine import DeepSpeedEngine
 
     return DeepSpeedEngine(
@@ -147,6 +147,7 @@ def build_engine(
         device,
         zero_stage=engine.zero_stage,
         micro_batch_size=config.train.micro_batch_size,
+        document_mask=config.train.document_mask,
     )
 
 

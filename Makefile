@@ -5,7 +5,7 @@ RUN    ?= configs/run/quickstart.yaml
 PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
-PIP := DS_BUILD_OPS=0 $(BIN)/python -m pip --disable-pip-version-check
+PIP := $(BIN)/python -m pip --disable-pip-version-check
 CODE := rayllm jobs tests benchmarks .ci
 # No compiler is needed or wanted: DeepSpeed stays pure Python, nothing is built when it runs on CPUs.
 export DS_BUILD_OPS := 0
@@ -17,24 +17,26 @@ help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 quickstart: $(VENV)/.runtime ## install what is locked, then run a whole small training on this machine
-	$(BIN)/rayllm run $(RUN)
+	@$(BIN)/rayllm run $(RUN)
 
 install: $(VENV)/.runtime ## the environment to run in
 install-dev: $(VENV)/.dev ## the environment to develop in
 
 # Build tools first and no build isolation: the two packages built here use the locked setuptools.
 $(VENV)/.runtime: requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}: make quickstart PYTHON=python3.11")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	grep -E '^(setuptools|wheel)==' requirements.lock > $(VENV)/build.lock
-	$(PIP) install -q -r $(VENV)/build.lock
-	$(PIP) install -q --no-build-isolation -r requirements.lock
-	$(PIP) install -q --no-build-isolation --no-deps -e .
-	touch $@
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}: make quickstart PYTHON=python3.11")'
+	@echo "installing the locked packages into $(VENV): a minute or two"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@grep -E '^(setuptools|wheel)==' requirements.lock > $(VENV)/build.lock
+	@$(PIP) install -q -r $(VENV)/build.lock
+	@$(PIP) install -q --no-build-isolation -r requirements.lock
+	@$(PIP) install -q --no-build-isolation --no-deps -e .
+	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
-	$(PIP) install -q --no-build-isolation -r requirements-dev.lock
-	touch $@
+	@echo "installing the locked tools of development"
+	@$(PIP) install -q --no-build-isolation -r requirements-dev.lock
+	@touch $@
 
 check: $(VENV)/.dev ## style, types, import layers, unit tests: before every commit
 	$(BIN)/ruff format --check $(wildcard $(CODE))

@@ -91,8 +91,15 @@ def test_descriptions_begin_after_the_header() -> None:
     assert list(prose_of_metadata(data)) == ["This package reads all the rivers of the world and nothing else."]
 
 
-def test_installed_packages_are_listed_in_a_fixed_order() -> None:
+def test_installed_packages_are_listed_in_a_fixed_order_whatever_is_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     packages = python_files([])
+    information = tmp_path / "other-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n\n" + "word " * 1000)
+    (information / "RECORD").write_text("other-1.0.dist-info/METADATA,,\n")
+    monkeypatch.syspath_prepend(str(tmp_path))  # as importing Ray does
     assert packages == python_files([])
     labels = [file.label for package in packages for file in package]
     assert any(label.startswith("numpy/") for label in labels)

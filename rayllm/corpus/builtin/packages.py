@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import re
+import sysconfig
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -26,10 +27,12 @@ def python_files(exclude: list[str]) -> list[tuple[FileRef, ...]]:
         For each package, sorted by name: its Python files and the METADATA that holds its long description, sorted.
         Labels are relative to where packages are installed.
     """
+    # Not the whole of sys.path: importing Ray adds packages of its own to it, so the result would depend on who asks.
+    places = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
     found: dict[str, importlib.metadata.Distribution] = {}
-    for distribution in importlib.metadata.distributions():
-        name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"]).lower()
-        if not any(fnmatch(name, pattern) for pattern in exclude):
+    for distribution in importlib.metadata.distributions(path=list(dict.fromkeys(places))):
+        name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or "").lower()  # half-removed ones have no name
+        if name and not any(fnmatch(name, pattern) for pattern in exclude):
             found.setdefault(name, distribution)
     packages = (_package_files(found[name]) for name in sorted(found))
     return [files for files in packages if files]

@@ -39,7 +39,7 @@ def _program(directory: Path, name: str, body: str) -> None:
 
 
 def test_a_head_and_its_workers_are_started_and_the_run_joins_them(slurm: dict[str, str], tmp_path: Path) -> None:
-    _program(tmp_path, "rayllm", 'echo "rayllm $* token=${#RAY_AUTH_TOKEN}" >> "$LOG"')
+    _program(tmp_path, "rayllm", 'sleep 0.5; echo "rayllm $* token=${#RAY_AUTH_TOKEN}" >> "$LOG"')
     done = subprocess.run(["bash", SCRIPT, "f.yaml", "storage=/shared"], env=slurm, capture_output=True, timeout=30)
     log = (tmp_path / "log").read_text()
     assert done.returncode == 0
@@ -50,7 +50,7 @@ def test_a_head_and_its_workers_are_started_and_the_run_joins_them(slurm: dict[s
 
 
 def test_a_failed_run_is_not_queued_again(slurm: dict[str, str], tmp_path: Path) -> None:
-    _program(tmp_path, "rayllm", "exit 1")
+    _program(tmp_path, "rayllm", "sleep 0.5; exit 1")
     done = subprocess.run(["bash", SCRIPT, "f.yaml"], env=slurm, capture_output=True, timeout=30)
     assert done.returncode == 1
     assert "scontrol" not in (tmp_path / "log").read_text()

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from rayllm.core.errors import RayllmError
 from rayllm.core.stage import Work
 from rayllm.corpus.build import BuildSettings, build_corpus
+from rayllm.corpus.fingerprint import files_digest
 from rayllm.corpus.sources import SourceList, ValidationConfig, domain_name
 from rayllm.pipelines.frame import Frame
 from rayllm.pipelines.ray_errors import error_from_json, error_to_json
@@ -48,6 +49,20 @@ class Config(Frame):
                     "validation domains have the names of training domains"
                 )
         return self
+
+
+def fingerprint(config: Config) -> dict[str, str]:
+    """What the user's files look like now, by domain, so that changed files make another corpus.
+
+    Sizes, and for local files their first and last 64 KiB too. What is made from this machine's own packages, or
+    generated, is not looked at: a package installed later is no reason to train again.
+    """
+    parts = {"train": config.sources, "validation": config.validation.sources}
+    return {
+        f"{split}/{name}": files_digest(sources, f"{split} {name}", config.prepare.unit_bytes)
+        for split, domains in parts.items()
+        for name, sources in domains.items()
+    }
 
 
 def run(work: Work) -> dict[str, Any]:

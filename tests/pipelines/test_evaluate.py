@@ -128,7 +128,7 @@ def test_samples_continue_validation_documents_and_are_counted_by_domain(evaluat
     assert [sample["domain"] for sample in scores["samples"]] == ["math"] * 3 + ["code"] * 3
     for sample in scores["samples"]:
         assert sample["prompt"]
-        assert any(text.startswith(sample["prompt"]) for text in texts_of(sample["domain"])[::5])
+        assert any(sample["prompt"] in text for text in texts_of(sample["domain"])[::5])
     found = scores["identification"]
     assert found["total"] == 6
     assert found["correct"] == sum(sample["identified"] == sample["domain"] for sample in scores["samples"])
@@ -160,8 +160,8 @@ def test_prompts_are_places_of_different_documents(trained: dict[str, Artifact])
     for prompt in prompts:
         whole = prompt.ids + prompt.following
         assert packed.separator_id not in whole[1:], "a prompt crosses into another document"
+        assert len(prompt.ids) <= 9
         assert any(np.array_equal(ids[s : s + len(whole)], whole) for s in range(len(ids) - len(whole) + 1))
-        assert len(prompt.following) <= 4
     assert len({tuple(prompt.ids + prompt.following) for prompt in prompts}) > 10
 
 

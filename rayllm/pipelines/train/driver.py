@@ -32,6 +32,7 @@ logger = get_logger(__name__)
 POLL_S = 0.5
 #: Ray Train's own record of checkpoints; ours is the checkpoints themselves, and a torn one blocks every restart.
 SNAPSHOT = "checkpoint_manager_snapshot.json"
+FORWARDED = ("RAYLLM_", "WANDB_", "AWS_", "GOOGLE_", "HF_", "FSSPEC_")
 STORAGE_MARKER = ".validate_storage_marker"
 
 
@@ -135,11 +136,17 @@ def _fit(job: Job, crew: Crew, board: Any) -> None:
         ),
         run_config=ray.train.RunConfig(
             name=DIRECTORY,
+            worker_runtime_env={"env_vars": _forwarded_environment()},
             failure_config=ray.train.FailureConfig(max_failures=config.train.workers.max_failures),
             **_storage_options(job.directory),
         ),
     )
     trainer.fit()
+
+
+def _forwarded_environment() -> dict[str, str]:
+    """Variables that workers on other nodes must have too: our own, and the secrets of services a run logs to."""
+    return {name: value for name, value in os.environ.items() if name.startswith(FORWARDED)}
 
 
 def _storage_options(directory: str) -> dict[str, Any]:

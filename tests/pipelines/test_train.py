@@ -1,0 +1,174 @@
+"""Training on a real Ray: it does what forked ranks do, survives a killed worker, and says its causes first."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from packing_fixture import make_packed
+from ranks import run_ranks
+
+from rayllm.core import storage
+from rayllm.core.artifact import Artifact
+from rayllm.core.checkpoint import list_checkpoints, publish_directory
+from rayllm.core.errors import RunFailed, SavedForRerun, SetupError
+from rayllm.core.stage import Task, run_task
+from rayllm.pipelines import train
+from rayllm.pipelines.train.session import Job, NullSink, Outlets, run_session, train_alone
+from rayllm.train.config import EngineConfig, WorkersConfig
+
+
+def make_config(root: Path, **changes: Any) -> train.Config:
+    settings: dict[str, Any] = {
+        "seq_len": 64,
+        "global_batch_tokens": 1024,
+        "micro_batch_size": 8,
+        "max_steps": 12,
+        "precision": "fp32",
+        "optimizer": {"lr": 3e-3},
+        "checkpoint": {"every_steps": 4},
+        "validation": {"every_steps": 6, "max_tokens": 1024},
+        "logging": {"every_steps": 1, "tensorboard": False},
+        "samples": {"every_steps": 6, "max_new_tokens": 4},
+    }
+    return train.Config(
+        name="t",
+        storage=str(root),
+        model={"dim": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "ffn_dim": 64, "max_seq_len": 64},
+        mixture={"weights": "uniform"},
+        train=settings | changes,
+    )
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return make_packed(tmp_path_factory.mktemp("packed"), count=120)
+
+
+def run_train(config: train.Config, packed: Artifact, root: Path) -> Artifact:
+    return run_task(Task("train", train.run, config, {"pack": packed}, in_place=True), str(root))[0]
+
+
+def forked_run(config: train.Config, packed_uri: str, directory: str) -> dict[str, float]:
+    """The same session on a rank that was forked, without Ray."""
+    job = Job(config, packed_uri, directory)
+    outlets = Outlets(
+        publish=lambda staging, name: publish_directory(staging, storage.join(job.checkpoints, name)),
+        sink=NullSink(),
+        stop_requested=lambda: False,
+    )
+    return run_session(job, outlets, config.train.engine, torch.device("cpu"))[1].validation
+
+
+def records(directory: str, kind: str) -> dict[int, dict[str, Any]]:
+    lines = Path(directory, "metrics.jsonl").read_text().splitlines()
+    found = [record for record in map(json.loads, lines) if record["kind"] == kind]
+    return {record["step"]: record for record in sorted(found, key=lambda record: record["attempt"])}
+
+
+def weights(directory: str) -> bytes:
+    return Path(list_checkpoints(directory + "/checkpoints")[-1].uri, "model.safetensors").read_bytes()
+
+
+@pytest.mark.ray
+def test_a_killed_worker_costs_no_bit(
+    packed: Artifact, tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(tmp_path)
+    straight = str(tmp_path / "straight")
+    run_ranks(forked_run, 2, config, packed.uri, straight)
+    monkeypatch.setenv("RAYLLM_ALLOW_FAULTS", "1")
+    monkeypatch.setenv("RAYLLM_FAULT", "step:10@1=kill")
+    artifact = run_train(config, packed, tmp_path / "ray")
+    assert artifact.counts["attempts"] == 2
+    ours, theirs = records(artifact.uri, "train"), records(straight, "train")
+    assert list(ours) == list(range(1, 13))
+    assert {step: record["loss"] for step, record in ours.items()} == {s: r["loss"] for s, r in theirs.items()}
+    assert weights(artifact.uri) == weights(straight)
+    assert "resumed from" in records(artifact.uri, "event")[8]["message"]
+    artifact.verify(deep=True)
+
+
+@pytest.mark.ray
+def test_an_error_of_the_run_is_told_and_not_tried_again(
+    packed: Artifact, tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYLLM_ALLOW_FAULTS", "1")
+    monkeypatch.setenv("RAYLLM_FAULT", "step:2=nan,step:3=nan,step:4=nan")
+    with pytest.raises(RunFailed, match="not finite for 3 steps in a row"):
+        run_train(make_config(tmp_path, workers={"count": 1}), packed, tmp_path / "ray")
+    (directory,) = (tmp_path / "ray").glob("train-*")
+    assert json.loads((directory / "attempt.json").read_text()) == {"attempt": 1}
+
+
+def test_more_workers_than_cpus_are_refused_at_once(
+    packed: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rayllm.pipelines import ray_runtime
+
+    monkeypatch.setattr(ray_runtime, "ensure_ray", lambda config: None)
+    monkeypatch.setattr(ray_runtime, "cluster_resources", lambda: {"CPU": 2.0})
+    with pytest.raises(SetupError, match=r"needs 64 CPU \(there are 2\)"):
+        run_train(make_config(tmp_path, workers={"count": 64}), packed, tmp_path)
+
+
+def test_the_crew_fits_the_cluster() -> None:
+    from rayllm.pipelines.train.driver import Crew, size_crew
+
+    assert size_crew(WorkersConfig(), {"CPU": 2.0}) == Crew(2, 1, 0)
+    assert size_crew(WorkersConfig(), {"CPU": 1.0}) == Crew(1, 1, 0)
+    assert size_crew(WorkersConfig(), {"CPU": 32.0, "GPU": 4.0}) == Crew(4, 8, 1)
+    assert size_crew(WorkersConfig(count=1), {"CPU": 2.0}) == Crew(1, 2, 0)
+    assert size_crew(WorkersConfig(count=3, cpus=2), {"CPU": 16.0}).threads == 2
+
+
+def test_a_trial_trains_alone_and_returns_its_scores(packed: Artifact, tmp_path: Path) -> None:
+    scores = train_alone(make_config(tmp_path, max_steps=4), packed.uri, str(tmp_path / "trial"))
+    assert set(scores) >= {"mean_bits_per_byte", "bits_per_byte/code", "bits_per_byte/math"}
+    validations = records(str(tmp_path / "trial"), "validation")
+    assert validations[4]["mean_bits_per_byte"] == scores["mean_bits_per_byte"]
+    assert validations[4]["mean_bits_per_byte"] < validations[0]["mean_bits_per_byte"]
+
+
+def test_a_stop_saves_and_the_next_start_goes_on(packed: Artifact, tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    straight, halves = str(tmp_path / "straight"), str(tmp_path / "halves")
+    run_ranks(forked_run, 1, config, packed.uri, straight)
+    finished = run_ranks(_stopped_run, 1, config, packed.uri, halves)
+    assert finished == [False]
+    assert [ref.step for ref in list_checkpoints(halves + "/checkpoints")][-1] == 6
+    run_ranks(forked_run, 1, config, packed.uri, halves)
+    assert weights(halves) == weights(straight)
+    losses = {step: record["loss"] for step, record in records(halves, "train").items()}
+    assert losses == {step: record["loss"] for step, record in records(straight, "train").items()}
+
+
+def _stopped_run(config: train.Config, packed_uri: str, directory: str) -> bool:
+    job = Job(config, packed_uri, directory)
+    looks = iter(range(100))
+    outlets = Outlets(
+        publish=lambda staging, name: publish_directory(staging, storage.join(job.checkpoints, name)),
+        sink=NullSink(),
+        stop_requested=lambda: next(looks) >= 5,
+    )
+    return run_session(job, outlets, EngineConfig(), torch.device("cpu"))[0]
+
+
+def test_precision_is_chosen_once_and_frozen(packed: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rayllm.train import precision
+
+    config = make_config(tmp_path, precision="auto")
+    train_alone(config, packed.uri, str(tmp_path / "a"))
+    state = Path(list_checkpoints(str(tmp_path / "a") + "/checkpoints")[-1].uri, "state.json")
+    assert json.loads(state.read_text())["precision"] == "fp32"
+    monkeypatch.setattr(precision, "AMX_MIN_DIM", 1)
+    monkeypatch.setattr(precision, "has_amx", lambda: True)
+    train_alone(config, packed.uri, str(tmp_path / "a"))
+    assert json.loads(Path(tmp_path, "a", "environment.json").read_text())["precision"] == "fp32"
+    train_alone(config, packed.uri, str(tmp_path / "b"))
+    assert json.loads(Path(tmp_path, "b", "environment.json").read_text())["precision"] == "bf16"
+
+
+def test_stopped_is_an_ending_of_its_own() -> None:
+    assert SavedForRerun("x").exit_code == 75

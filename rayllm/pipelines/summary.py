@@ -35,7 +35,7 @@ def summarize(verb: str, file: str, artifacts: Mapping[str, Artifact]) -> str:
 
 def scores_table(scores: Mapping[str, Any]) -> str:
     """Validation by domain, before and after training, in columns."""
-    head = ("domain", "loss", "", "perplexity", "", "bits/byte", "", "change", "surprise", "bigram")
+    head: tuple[str, ...] = ("domain", "loss", "", "perplexity", "", "bits/byte", "", "change", "surprise", "bigram")
     rows = [head]
     for name, after in scores["domains"].items():
         before = scores["before"].get(name)
@@ -85,5 +85,5 @@ def next_commands(file: str, checkpoint: str) -> str:
         f'  rayllm sample {checkpoint} "def main("\n'
         f"  rayllm run {file} name=mine train.optimizer.lr=2e-3\n"
         f"  rayllm config show {file}\n"
-        f"  rayllm tune configs/sweep/quickstart-mixture.yaml\n"
+        "  rayllm tune configs/sweep/quickstart-mixture.yaml    # an example of a sweep\n"
     )

@@ -49,19 +49,19 @@ class Task:
         run: Fills ``work.directory`` and returns the counts for the manifest.
         config: All that the stage reads from the run file.
         inputs: Parent artifacts by verb.
-        seen: What the stage found outside, such as the sizes and times of source files.
         version: Raised when the meaning or format of the output changes.
         in_place: Write straight into the final directory; the manifest alone publishes. For stages whose half-done
             work must keep its name (training: its checkpoints), and for object stores, which cannot rename.
+        seen: What the stage found outside, such as a digest of its source files.
     """
 
     verb: str
     run: Callable[[Work], dict[str, Any]]
     config: ConfigModel
     inputs: Mapping[str, Artifact] = field(default_factory=dict)
-    seen: Mapping[str, Any] = field(default_factory=dict)
     version: int = 1
     in_place: bool = False
+    seen: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def hash(self) -> str:

@@ -35,8 +35,8 @@ def summarize(verb: str, file: str, artifacts: Mapping[str, Artifact]) -> str:
 
 def scores_table(scores: Mapping[str, Any]) -> str:
     """Validation by domain, before and after training, in columns."""
-    head: tuple[str, ...] = ("domain", "loss", "", "perplexity", "", "bits/byte", "", "change", "surprise", "bigram")
-    rows = [head]
+    head = ("domain", "loss", "", "perplexity", "", "bits/byte", "", "change", "surprise", "bigram")
+    rows: list[tuple[str, ...]] = [head]
     for name, after in scores["domains"].items():
         before = scores["before"].get(name)
         change = f"{after['bits_per_byte'] / before['bits_per_byte'] - 1:+.0%}" if before else ""

@@ -18,7 +18,7 @@ PRESETS = Path(__file__).resolve().parents[2] / "configs" / "model"
 @pytest.mark.parametrize(
     ("preset", "tokenizer", "low", "high"),
     [
-        ("tiny", 4096, 3e6, 4e6),
+        ("tiny", 2048, 1.8e6, 2e6),
         ("small", 16_384, 20e6, 40e6),
         ("gpt2-124m", 50_257, 120e6, 127e6),
         ("350m", 50_257, 340e6, 370e6),

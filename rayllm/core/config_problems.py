@@ -11,10 +11,12 @@ from rayllm.core.config_source import Path_, Source
 
 
 def describe(error: ValidationError, source: Source, schema: type[BaseModel]) -> list[str]:
-    """One line for each problem, in the order of the file."""
+    """One line for each problem, in the order of the file; nothing is called missing if a file could not be read."""
     known = field_paths(schema)
     lines = []
     for item in error.errors(include_url=False):
+        if item["type"] == "missing" and not source.whole:
+            continue
         path = _tree_path(item["loc"], source.tree)
         lines.append(f"{source.place(path)}: `{'.'.join(path) or 'file'}` {_text(item, path, known)}")
     return list(dict.fromkeys(lines))

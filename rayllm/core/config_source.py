@@ -38,11 +38,15 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+012345
 
 @dataclass
 class Source:
-    """A merged tree of settings, the place of each path, and the problems met while reading."""
+    """A merged tree of settings, the place of each path, and the problems met while reading.
+
+    ``whole`` is false where a file could not be read: what then seems to be missing may stand in it.
+    """
 
     tree: dict[str, Any] = field(default_factory=dict)
     places: dict[Path_, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    whole: bool = True
 
     def place(self, path: Path_) -> str:
         """File and line of a path, or of the nearest parent that has one."""
@@ -68,22 +72,11 @@ def _read_file(path: Path, source: Source, prefix: Path_, trail: tuple[Path, ...
         source.problems.append(f"{path}: `base:` goes in a circle: {' -> '.join(p.name for p in (*trail, resolved))}")
         return {}
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        named_by = f" (named as base by {trail[-1]})" if trail else ""
-        source.problems.append(f"{path}: cannot be read: {error.strerror}{named_by}")
-        return {}
-    except UnicodeDecodeError:
-        source.problems.append(f"{path}: is not UTF-8 text")
-        return {}
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        source.problems.append(f"{path}:{line}: not valid YAML: {error.problem or error.context}")
-        return {}
-    except yaml.YAMLError as error:
-        source.problems.append(f"{path}: not valid YAML: {str(error).splitlines()[0]}")
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        named_by = f" (named as base by {trail[-1]})" if trail and isinstance(error, OSError) else ""
+        source.problems.append(_unreadable(path, error) + named_by)
+        source.whole = False
         return {}
     source.places.setdefault(prefix, f"{path}:1")
     if node is None:
@@ -96,6 +89,17 @@ def _read_file(path: Path, source: Source, prefix: Path_, trail: tuple[Path, ...
     except RecursionError:
         source.problems.append(f"{path}: is nested too deeply, or an alias contains itself")
         return {}
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{path}: cannot be read: {error.strerror}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"{path}: is not UTF-8 text"
+    if isinstance(error, yaml.MarkedYAMLError):
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        return f"{path}:{line}: not valid YAML: {error.problem or error.context}"
+    return f"{path}: not valid YAML: {str(error).splitlines()[0]}"
 
 
 def _build(node: yaml.Node, path: Path, source: Source, prefix: Path_, trail: tuple[Path, ...]) -> Any:

@@ -9,7 +9,7 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
 
 Value = float | int | str | bool | None
 
@@ -19,11 +19,22 @@ def get_logger(name: str) -> logging.Logger:
     return logging.getLogger(name if name.startswith("rayllm") else f"rayllm.{name}")
 
 
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Writes to whatever ``sys.stderr`` is when a line is logged: it may be replaced, and the old one closed."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return sys.stderr
+
+
 def configure(level: int = logging.INFO) -> None:
     """Send our log lines to standard error, once."""
     root = logging.getLogger("rayllm")
     if not root.handlers:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = _StandardError()
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         root.addHandler(handler)
     root.setLevel(level)

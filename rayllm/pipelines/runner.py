@@ -58,9 +58,15 @@ def run_stages(config: RunConfig, verbs: Sequence[str], *, force: Sequence[str] 
             in_place=stage.in_place,
         )
         artifacts[verb] = _run(task, root, force=verb in force)
-    home = storage.join(storage.absolute(config.storage), config.name)
-    storage.write_text(storage.join(home, "run.yaml"), to_yaml(config))
+    _keep_config(config)
     return artifacts
+
+
+def _keep_config(config: RunConfig) -> None:
+    """Leave the resolved config beside the run's artifacts, untouched where it is the same."""
+    where, text = storage.join(storage.absolute(config.storage), config.name, "run.yaml"), to_yaml(config)
+    if not storage.exists(where) or storage.read_text(where) != text:
+        storage.write_text(where, text)
 
 
 def artifact_root(config: RunConfig, verb: str) -> str:

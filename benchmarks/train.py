@@ -104,6 +104,7 @@ def alternate(steps: dict[str, Callable[[], float]]) -> dict[str, float]:
 
 
 def main() -> None:
+    os.environ.setdefault("LOCAL_RANK", "0")
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
     with tempfile.TemporaryDirectory() as scratch:
         dist.init_process_group("gloo", init_method=f"file://{scratch}/store", rank=0, world_size=1)

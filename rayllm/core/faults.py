@@ -8,7 +8,9 @@ import functools
 import os
 import re
 import signal
+import time
 
+SLOW_S = 0.05
 _SPEC = re.compile(r"^(?P<point>[\w.]+)(?::(?P<number>\d+))?(?:@(?P<attempt>\d+))?=(?P<action>\w+)$")
 
 
@@ -36,7 +38,8 @@ def fault(point: str, number: int = 0, attempt: int = 0) -> str:
         attempt: Which start of the run.
 
     Returns:
-        The action asked for, or an empty string. ``kill`` does not return; ``full_disk`` raises ``OSError``.
+        The action asked for, or an empty string. ``kill`` does not return; ``full_disk`` raises ``OSError``;
+        ``slow`` waits.
     """
     for wanted_number, wanted_attempt, action in _specs().get(point, ()):
         if wanted_number in (None, number) and wanted_attempt in (None, attempt):
@@ -44,5 +47,7 @@ def fault(point: str, number: int = 0, attempt: int = 0) -> str:
                 os.kill(os.getpid(), signal.SIGKILL)
             if action == "full_disk":
                 raise OSError(28, "No space left on device")
+            if action == "slow":
+                time.sleep(SLOW_S)
             return action
     return ""

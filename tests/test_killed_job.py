@@ -1,0 +1,146 @@
+"""A training that is killed with all its processes, then interrupted, then terminated, loses no bit."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from own_ray import OwnRay, own_ray, wait_until
+from ranks import run_ranks
+from tiny_run import write_run
+
+from rayllm.core import storage
+from rayllm.core.artifact import read_artifact
+from rayllm.core.checkpoint import list_checkpoints, publish_directory, verify_checkpoint
+from rayllm.pipelines import train
+from rayllm.pipelines.run_config import load_run, stage_config
+from rayllm.pipelines.train.session import Job, NullSink, Outlets, run_session
+
+pytestmark = pytest.mark.ray
+
+STEPS, EVERY = 160, 20
+#: Each step takes at least so long that a signal meets the training in the middle on any machine.
+SLOW = {"RAYLLM_ALLOW_FAULTS": "1", "RAYLLM_FAULT": "step=slow"}
+
+
+def test_kill_interrupt_and_terminate_cost_no_bit(tmp_path: Path) -> None:
+    file = write_run(
+        tmp_path,
+        str(tmp_path / "runs"),
+        max_steps=STEPS,
+        checkpoint={"every_steps": EVERY},
+        validation={"every_steps": 4 * EVERY, "max_tokens": 1024},
+    )
+    with own_ray(**SLOW) as ray:
+        killed = ray.start("train", str(file))
+        wait_until(lambda: _last_step(tmp_path) >= EVERY + 10, killed)
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.communicate()
+        assert _gone(ray, seconds=20), [process.cmdline() for process in ray.processes()]
+        directory = str(_directory(tmp_path))
+        saved = list_checkpoints(directory + "/checkpoints")
+        for checkpoint in saved:
+            verify_checkpoint(checkpoint.uri, deep=True)
+
+        interrupted = ray.start("train", str(file))
+        wait_until(lambda: _last_step(tmp_path, attempt=2) >= EVERY + 30, interrupted)
+        os.killpg(interrupted.pid, signal.SIGINT)  # As a terminal sends Ctrl-C: to every process of the group.
+        _assert_saved(interrupted, directory)
+        assert f"resumed from {saved[-1].uri} at step {saved[-1].step}" in _events(directory)
+
+        terminated = ray.start("train", str(file))
+        wait_until(lambda: _last_step(tmp_path, attempt=3) > 0, terminated)
+        terminated.send_signal(signal.SIGTERM)
+        _assert_saved(terminated, directory)
+
+        last = ray.run("train", str(file))
+        assert last.returncode == 0, last.stderr
+        assert _gone(ray, seconds=20), [process.cmdline() for process in ray.processes()]
+
+    artifact = read_artifact(directory)
+    artifact.verify(deep=True)
+    assert artifact.counts["attempts"] == 4
+    straight = str(tmp_path / "straight")
+    run_ranks(_forked_run, 2, str(file), straight)
+    assert list(_losses(directory)) == list(range(1, STEPS + 1))
+    assert _losses(directory) == _losses(straight)
+    assert _weights(directory) == _weights(straight)
+
+
+def _forked_run(file: str, directory: str) -> None:
+    """The same training, never disturbed, on forked ranks."""
+    run = load_run(file, [])
+    config = stage_config("train", run)
+    assert isinstance(config, train.Config)
+    (packed,) = Path(run.storage).glob("data/pack-*")
+    job = Job(config, str(packed), directory)
+    outlets = Outlets(
+        publish=lambda staging, name: publish_directory(staging, storage.join(job.checkpoints, name)),
+        sink=NullSink(),
+        stop_requested=lambda: False,
+    )
+    run_session(job, outlets, config.train.engine, torch.device("cpu"))
+
+
+def _assert_saved(process: "subprocess.Popen[str]", directory: str) -> None:
+    """The command says clearly that it has saved, and the checkpoint is there and whole."""
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert "stopping after this step and saving" in errors
+    assert "training was stopped and has saved a checkpoint" in errors
+    assert "run the same command again" in errors
+    assert "Traceback" not in errors
+    last = list_checkpoints(directory + "/checkpoints")[-1]
+    verify_checkpoint(last.uri, deep=True)
+    assert last.step == max(_losses(directory))
+    assert not Path(directory, "manifest.json").exists()
+
+
+def _gone(ray: OwnRay, *, seconds: float) -> bool:
+    """Whether every process of a run ends by itself."""
+    return _within(seconds, lambda: not ray.processes())
+
+
+def _within(seconds: float, condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + seconds
+    while not (met := condition()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return met
+
+
+def _directory(root: Path) -> Path | None:
+    return next((root / "runs" / "tiny").glob("train-*"), None)
+
+
+def _last_step(root: Path, attempt: int = 1) -> int:
+    directory = _directory(root)
+    if directory is None or not (directory / "metrics.jsonl").exists():
+        return 0
+    steps = [record["step"] for record in _records(str(directory), "train") if record["attempt"] == attempt]
+    return max(steps, default=0)
+
+
+def _records(directory: str, kind: str) -> list[dict[str, Any]]:
+    """Whole lines of a kind; the last line of a file that is being written may be torn."""
+    lines = Path(directory, "metrics.jsonl").read_text().splitlines(keepends=True)
+    records = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [record for record in records if record["kind"] == kind]
+
+
+def _losses(directory: str) -> dict[int, float]:
+    found = sorted(_records(directory, "train"), key=lambda record: (record["step"], record["attempt"]))
+    return {record["step"]: record["loss"] for record in found}
+
+
+def _events(directory: str) -> list[str]:
+    return [record["message"] for record in _records(directory, "event")]
+
+
+def _weights(directory: str) -> bytes:
+    return Path(list_checkpoints(directory + "/checkpoints")[-1].uri, "model.safetensors").read_bytes()

@@ -103,12 +103,19 @@ def train_worker(payload: dict[str, Any]) -> None:
         stop_requested=StopFile(storage.join(job.directory, STOP_FILE)) if context.get_world_rank() == 0 else _never,
     )
     try:
-        finished, _ = run_session(job, outlets, job.config.train.engine, ray.train.torch.get_device())
+        finished, _ = run_session(job, outlets, job.config.train.engine, _device())
     except RayllmError as error:
         ray.get(board.fail.remote(error))
         raise
     if context.get_world_rank() == 0:
         ray.get(board.finish.remote("done" if finished else "stopped"))
+
+
+def _device() -> torch.device:
+    device = ray.train.torch.get_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
 
 
 def _never() -> bool:

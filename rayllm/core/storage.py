@@ -7,6 +7,7 @@ credentials from the environment.
 import contextlib
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, cast
@@ -66,35 +67,71 @@ def filesystem(uri: str) -> tuple[Any, str]:
         ) from error
 
 
+#: What clients of object stores raise without being an ``OSError``: module → class; looked up only where loaded.
+_CLIENT_ERRORS = {
+    "botocore.exceptions": "BotoCoreError",
+    "google.auth.exceptions": "GoogleAuthError",
+    "aiohttp": "ClientError",
+}
+
+
+@contextlib.contextmanager
+def reaching(uri: str) -> Iterator[None]:
+    """Say what is wrong when a remote storage cannot be reached; local errors pass through.
+
+    Raises:
+        SetupError: If there are no credentials or the wrong ones, or nothing answers.
+    """
+    if is_local(uri):
+        yield
+        return
+    clients = [getattr(sys.modules[module], name) for module, name in _CLIENT_ERRORS.items() if module in sys.modules]
+    try:
+        yield
+    except (PermissionError, ConnectionError, TimeoutError, *clients) as error:
+        raise SetupError(
+            "the storage cannot be reached",
+            where=uri,
+            why=str(error) or type(error).__name__,
+            fix="check the address, the network, and the credentials in the environment (for s3://, AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL)",
+        ) from error
+
+
 def open_file(uri: str, mode: str = "rb", **options: Any) -> IO[Any]:
     """Open a file at a URI; ``compression="infer"`` reads gz, zst, bz2 and xz by their ending."""
-    return cast(IO[Any], fsspec.open(uri, mode, **options).open())  # pyright: ignore[reportAttributeAccessIssue]
+    with reaching(uri):
+        return cast(IO[Any], fsspec.open(uri, mode, **options).open())  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def exists(uri: str) -> bool:
     """Whether a file or directory is there."""
     fs, path = filesystem(uri)
-    return bool(fs.exists(path))
+    with reaching(uri):
+        return bool(fs.exists(path))
 
 
 def size(uri: str) -> int:
     """Size of a file in bytes."""
     fs, path = filesystem(uri)
-    return int(fs.size(path))
+    with reaching(uri):
+        return int(fs.size(path))
 
 
 def list_files(uri: str) -> list[str]:
     """Paths of all files below a directory, relative to it, sorted; empty where the directory is missing."""
     fs, root = filesystem(uri)
     root = root.rstrip("/")
-    found = [str(path) for path in fs.find(root)]
+    with reaching(uri):
+        found = [str(path) for path in fs.find(root)]
     return sorted(path[len(root) :].lstrip("/") for path in found)
 
 
 def read_bytes(uri: str) -> bytes:
     """The bytes of a file."""
     fs, path = filesystem(uri)
-    return bytes(fs.cat_file(path))
+    with reaching(uri):
+        return bytes(fs.cat_file(path))
 
 
 def read_text(uri: str) -> str:
@@ -105,14 +142,16 @@ def read_text(uri: str) -> str:
 def make_dirs(uri: str) -> None:
     """Create a directory and its parents; nothing to do in object stores."""
     fs, path = filesystem(uri)
-    fs.makedirs(path, exist_ok=True)
+    with reaching(uri):
+        fs.makedirs(path, exist_ok=True)
 
 
 def write_bytes(uri: str, data: bytes) -> None:
     """Write a file so that a reader sees all of it or none: temporary name and rename, or one PUT."""
     if not is_local(uri):
         fs, path = filesystem(uri)
-        fs.pipe_file(path, data)
+        with reaching(uri):
+            fs.pipe_file(path, data)
         return
     with _replacing(local_path(uri)) as temporary, temporary.open("wb") as file:
         file.write(data)
@@ -155,15 +194,17 @@ def remove(uri: str) -> None:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
         return
     fs, path = filesystem(uri)
-    if fs.exists(path):
-        fs.rm(path, recursive=True)
+    with reaching(uri):
+        if fs.exists(path):
+            fs.rm(path, recursive=True)
 
 
 def upload(source: Path, uri: str) -> None:
     """Copy one local file to a URI, atomically."""
     if not is_local(uri):
         fs, path = filesystem(uri)
-        fs.put_file(str(source), path)
+        with reaching(uri):
+            fs.put_file(str(source), path)
         return
     with _replacing(local_path(uri)) as temporary:
         shutil.copyfile(source, temporary)

@@ -45,6 +45,8 @@ logger = get_logger(__name__)
 
 #: So many bad rows in a source never stop a preparation, whatever their share.
 TOLERATED_BAD_ROWS = 10
+#: Bad rows that an error names.
+MAX_NAMED_BAD_ROWS = 3
 
 #: Applies a task to texts and yields what it returns, in order; tasks may run anywhere and at any time.
 TaskMap = Callable[[Callable[[str], str], Sequence[str]], Iterable[str]]
@@ -118,7 +120,7 @@ def build_corpus(
     _check_bad_rows(job, counts)
     plan = _plan_parts(job, counts)
     tallies = _resolve(job, plan, cards)
-    _check_domains(job, plan, tallies, cards)
+    _check_domains(job, plan, tallies, cards, counts)
     _write_shards(job, plan, tallies, cards)
     _write_quarantine(job, counts)
     write_checked(storage.join(output, "card.json"), json.dumps(card_json(cards), indent=1).encode() + b"\n")
@@ -193,18 +195,24 @@ def _check_bad_rows(job: _Job, counts: Sequence[UnitCounts]) -> None:
         if bad <= max(TOLERATED_BAD_ROWS, job.settings.max_bad_frac * total):
             continue
         domain, split, _ = key
-        bases = _line_bases(job.units, counts)
-        places = [
-            f"{_place(label, row, bases[index])}: {reason}"
-            for index in indices
-            for label, row, reason in counts[index].places
-        ]
+        places = _first_places(job, counts, indices)
         raise DataError(
             f"{bad:,} of {total:,} rows of a source cannot be used",
             where=f"{'validation.' if split == 'validation' else ''}sources.{domain}",
-            why="; ".join(places[:3]),
+            why="; ".join(places),
             fix="repair the files, correct the source's settings (`text`, `template`), or raise prepare.max_bad_frac",
         )
+
+
+def _first_places(job: _Job, counts: Sequence[UnitCounts], indices: Sequence[int]) -> list[str]:
+    """Where the first bad rows of some units are, and what is wrong with them."""
+    bases = _line_bases(job.units, counts)
+    places = (
+        f"{_place(label, row, bases[index])}: {reason}"
+        for index in indices
+        for label, row, reason in counts[index].places
+    )
+    return list(itertools.islice(places, MAX_NAMED_BAD_ROWS))
 
 
 def _source_of(unit: Unit) -> tuple[str, str, int]:
@@ -284,18 +292,29 @@ def _resolve_task(item: str, recipe: Recipe) -> str:
     return Tallies(parts=resolve_partition(int(item), recipe)).model_dump_json()
 
 
-def _check_domains(job: _Job, plan: Plan, tallies: Sequence[PartTally], cards: Mapping[str, DomainCard]) -> None:
+def _check_domains(
+    job: _Job,
+    plan: Plan,
+    tallies: Sequence[PartTally],
+    cards: Mapping[str, DomainCard],
+    counts: Sequence[UnitCounts],
+) -> None:
     """Refuse a domain of which nothing is left."""
     documents: Counter[tuple[str, str]] = Counter()
     for part, tally in zip(plan.parts, tallies, strict=True):
         for split, number in tally.documents.items():
             documents[part.domain, split] += number
-    for name, card in cards.items():
+
+    def losses(name: str) -> str:
+        members = [index for index, unit in enumerate(job.units) if unit.domain == name]
+        return "; ".join([cards[name].drop_table(), *_first_places(job, counts, members)])
+
+    for name in cards:
         if not documents[name, "train"]:
             raise DataError(
                 "a domain has no training documents left",
                 where=f"sources.{name}",
-                why=card.drop_table(),
+                why=losses(name),
                 fix="relax prepare.rules, correct the source, or give it more (a single document is held out)",
             )
         wanted = name in job.validation.sources or job.validation.heldout_frac > 0
@@ -303,7 +322,7 @@ def _check_domains(job: _Job, plan: Plan, tallies: Sequence[PartTally], cards: M
             raise DataError(
                 "a domain has no validation documents left",
                 where=f"validation.sources.{name}" if name in job.validation.sources else f"sources.{name}",
-                why=card.drop_table(),
+                why=losses(name),
                 fix="correct the validation source, or raise validation.heldout_frac or max_bytes_per_domain",
             )
 

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 
 from rayllm.core import storage
+from rayllm.core.errors import DataError
 from rayllm.corpus.documents import FileRef
 from rayllm.corpus.sources import InstalledProseSource, PythonStdlibSource, Source, SyntheticMathSource
 
@@ -22,7 +23,7 @@ def files_digest(sources: Sequence[Source], setting: str, unit_bytes: int) -> st
         unit_bytes: As for ``Source.pieces``.
 
     Raises:
-        DataError: If files are missing.
+        DataError: If files are missing or cannot be read.
     """
     files: dict[str, FileRef] = {}
     for source in sources:
@@ -34,12 +35,20 @@ def files_digest(sources: Sequence[Source], setting: str, unit_bytes: int) -> st
     for file in sorted(files.values(), key=lambda one: one.label):
         digest.update(f"{file.label}\0{file.bytes}\0".encode())
         if storage.is_local(file.uri):
-            digest.update(_ends(file))
+            digest.update(_ends(file, setting))
     return digest.hexdigest()
 
 
-def _ends(file: FileRef) -> bytes:
-    with storage.local_path(file.uri).open("rb") as opened:
-        head = opened.read(LOOK_BYTES)
-        opened.seek(max(LOOK_BYTES, file.bytes - LOOK_BYTES))
-        return head + opened.read(LOOK_BYTES)
+def _ends(file: FileRef, setting: str) -> bytes:
+    try:
+        with storage.local_path(file.uri).open("rb") as opened:
+            head = opened.read(LOOK_BYTES)
+            opened.seek(max(LOOK_BYTES, file.bytes - LOOK_BYTES))
+            return head + opened.read(LOOK_BYTES)
+    except OSError as error:
+        raise DataError(
+            "a source cannot be read",
+            where=f"{setting}: {file.label}",
+            why=error.strerror or str(error),
+            fix="make it readable, or take it out of the source",
+        ) from error

@@ -96,6 +96,8 @@ def parse_json_object(line: bytes) -> dict[str, Any]:
     text = decode(line)
     try:
         value = json.loads(text)
+    except json.JSONDecodeError as error:  # its own "line 1" would contradict the line of the file
+        raise UnusableRow("malformed_json", f"{error.msg} at character {error.pos + 1}") from error
     except (ValueError, RecursionError) as error:
         raise UnusableRow("malformed_json", str(error)) from error
     if not isinstance(value, dict):

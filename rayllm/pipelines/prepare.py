@@ -57,10 +57,10 @@ def fingerprint(config: Config) -> dict[str, str]:
     Sizes, and for local files their first and last 64 KiB too. What is made from this machine's own packages, or
     generated, is not looked at: a package installed later is no reason to train again.
     """
-    parts = {"train": config.sources, "validation": config.validation.sources}
+    parts = {"train": ("sources", config.sources), "validation": ("validation.sources", config.validation.sources)}
     return {
-        f"{split}/{name}": files_digest(sources, f"{split} {name}", config.prepare.unit_bytes)
-        for split, domains in parts.items()
+        f"{split}/{name}": files_digest(sources, f"{section}.{name}", config.prepare.unit_bytes)
+        for split, (section, domains) in parts.items()
         for name, sources in domains.items()
     }
 

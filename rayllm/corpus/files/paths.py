@@ -1,7 +1,9 @@
 """Paths of a config to files: environment variables, globs, directories, at any URI that fsspec opens."""
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from typing import Any
 from urllib.parse import urlsplit
@@ -45,13 +47,19 @@ def find_files(pattern: str, setting: str) -> list[FileRef]:
     """
     path = expand_variables(pattern, setting)
     fs, root = storage.filesystem(storage.absolute(path))
-    if any(character in root for character in "*?["):
-        found = fs.glob(root, detail=True)
-        entries = [entry for entry in found.values() if entry["type"] == "file"]
-    else:
-        entries = [_single(fs, root, path, setting)]
+    with storage.reaching(path), _named_errors(path, setting):
+        if any(character in root for character in "*?["):
+            found = fs.glob(root, detail=True)
+            entries = [entry for entry in found.values() if entry["type"] == "file"]
+        else:
+            entries = [_single(fs, root, path, setting)]
     if not entries:
-        raise DataError("no file matches", where=f"{setting}: {path}", fix="correct the path, or create the files")
+        raise DataError(
+            "no file matches",
+            where=f"{setting}: {path}",
+            why=_looked_in(path),
+            fix="correct the path, or create the files",
+        )
     return sorted((_reference(fs, entry, path) for entry in entries), key=lambda file: file.uri)
 
 
@@ -64,9 +72,15 @@ def find_tree(root: str, setting: str) -> list[tuple[FileRef, str]]:
     path = expand_variables(root, setting)
     fs, base = storage.filesystem(storage.absolute(path))
     base = base.rstrip("/")
-    found = fs.find(base, detail=True)
+    with storage.reaching(path), _named_errors(path, setting):
+        found = fs.find(base, detail=True)
     if not found:
-        raise DataError("no such directory, or it is empty", where=f"{setting}: {path}", fix="correct the path")
+        raise DataError(
+            "no such directory, or it is empty",
+            where=f"{setting}: {path}",
+            why=_looked_in(path),
+            fix="correct the path",
+        )
     return [(_reference(fs, found[name], path), name[len(base) :].lstrip("/")) for name in sorted(found)]
 
 
@@ -79,11 +93,26 @@ def excluded(relative: str, patterns: list[str]) -> bool:
     )
 
 
-def _single(fs: Any, root: str, path: str, setting: str) -> dict[str, Any]:
+@contextlib.contextmanager
+def _named_errors(path: str, setting: str) -> Iterator[None]:
+    """Name the setting behind what the file system says."""
+    where = f"{setting}: {path}"
     try:
-        entry = fs.info(root)
-    except FileNotFoundError as error:
-        raise DataError("no such file", where=f"{setting}: {path}", fix="correct the path") from error
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DataError("no such file", where=where, why=_looked_in(path), fix="correct the path") from error
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise DataError("a source cannot be read", where=where, why=why, fix="make it readable") from error
+
+
+def _looked_in(path: str) -> str:
+    relative = storage.is_local(path) and not os.path.isabs(os.path.expanduser(path))
+    return f"relative paths begin at the working directory, {os.getcwd()}" if relative else ""
+
+
+def _single(fs: Any, root: str, path: str, setting: str) -> dict[str, Any]:
+    entry = fs.info(root)
     if entry["type"] != "file":
         raise DataError(
             "this is a directory", where=f"{setting}: {path}", fix=f"name its files, as in {path.rstrip('/')}/*"

@@ -101,14 +101,14 @@ def run_task(task: Task, root: str, *, force: bool = False) -> tuple[Artifact, b
         artifact = read_artifact(uri)
         artifact.verify(deep=False)
         return artifact, True
-    _check_writable(root)
+    check_writable(root)
     in_place = task.in_place or not storage.is_local(root)
     partial = uri if in_place else storage.join(root, f".{task.verb}-{task.hash[:12]}.partial")
     with _lock(root, f"{task.verb}-{task.hash[:12]}"):
         if force or not task.in_place:
             storage.remove(partial)  # what a killed attempt left must not be published with the files of this one
         storage.make_dirs(partial)
-        with _full_disk_named(root):
+        with full_disk_named(root):
             manifest = _fill(task, partial)
         if not in_place:
             storage.remove(uri)
@@ -127,7 +127,12 @@ def _fill(task: Task, directory: str) -> Manifest:
 
 
 @contextlib.contextmanager
-def _full_disk_named(root: str) -> Iterator[None]:
+def full_disk_named(root: str) -> Iterator[None]:
+    """Say so when there is no room left below ``root``; other errors pass through.
+
+    Raises:
+        SetupError: In place of the ``OSError``.
+    """
     try:
         yield
     except OSError as error:
@@ -156,7 +161,12 @@ def _manifest(task: Task, directory: str, counts: dict[str, Any], wall_s: float)
     )
 
 
-def _check_writable(root: str) -> None:
+def check_writable(root: str) -> None:
+    """Try to write below a URI.
+
+    Raises:
+        SetupError: If that fails.
+    """
     probe = storage.join(root, ".write-probe")
     try:
         storage.write_bytes(probe, b"ok")

@@ -99,7 +99,7 @@ def build_plan(
     steps = _stage_steps(fracs, [length * rows for length, rows in shapes], max_steps, total_tokens)
     weights = [
         quantize(list(domain_shares(choice, domain_tokens, where).values()))
-        for choice, where in _stage_weights(mixture, curriculum)
+        for where, choice in stage_weights(mixture, curriculum)
     ]
     stages = tuple(
         StageRow(count, length, rows, row) for count, (length, rows), row in zip(steps, shapes, weights, strict=True)
@@ -109,12 +109,13 @@ def build_plan(
     return plan
 
 
-def _stage_weights(mixture: MixtureConfig, curriculum: Sequence[CurriculumStage]) -> list[tuple[Weights, str]]:
-    chosen: list[tuple[Weights, str]] = []
+def stage_weights(mixture: MixtureConfig, curriculum: Sequence[CurriculumStage]) -> list[tuple[str, Weights]]:
+    """The weights of each stage, with the setting that they stand in; one where there is no curriculum."""
+    chosen: list[tuple[str, Weights]] = []
     for index, stage in enumerate(curriculum):
         own = stage.weights
-        chosen.append((mixture.weights, "mixture.weights") if own is None else (own, f"curriculum.{index}.weights"))
-    return chosen or [(mixture.weights, "mixture.weights")]
+        chosen.append(("mixture.weights", mixture.weights) if own is None else (f"curriculum.{index}.weights", own))
+    return chosen or [("mixture.weights", mixture.weights)]
 
 
 def _stage_steps(

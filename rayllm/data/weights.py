@@ -54,26 +54,42 @@ def domain_shares(weights: Weights, sizes: Mapping[str, int], where: str = "mixt
         raise DataError("there are no tokens to train on", why=f"the domains {', '.join(sizes) or '(none)'} are empty")
     if weights == "uniform":
         return {name: 1 / len(sizes) for name in sizes}
+    check_names(weights, list(sizes), where)
     amounts = sizes if weights == "natural" else weights
-    _check_names(list(amounts), list(sizes), where)
     total = sum(amounts.values())
     return {name: amounts[name] / total for name in sizes}
 
 
-def _check_names(named: Sequence[str], known: Sequence[str], where: str) -> None:
-    for name in named:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else "use the names of `sources:`"
-            raise ConfigError(
-                f"there is no domain {name!r}", where=where, why=f"the domains are {', '.join(known)}", fix=hint
-            )
-    missing = [name for name in known if name not in named]
+def check_names(weights: Weights, known: Sequence[str], where: str) -> None:
+    """Refuse weights that name a domain that is not there, or leave one out.
+
+    Raises:
+        ConfigError: Naming the first such domain.
+    """
+    if isinstance(weights, str):
+        return
+    for name in weights:
+        check_known(name, known, where)
+    missing = [name for name in known if name not in weights]
     if missing:
         raise ConfigError(
             f"no weight is given for {', '.join(missing)}",
             where=where,
             fix=f"add `{missing[0]}: 0` to leave that domain out, or give it a weight",
+        )
+
+
+def check_known(name: str, known: Sequence[str], where: str) -> None:
+    """Refuse the name of a domain that is not there.
+
+    Raises:
+        ConfigError: With the nearest name that is.
+    """
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else "use the names of `sources:`"
+        raise ConfigError(
+            f"there is no domain {name!r}", where=where, why=f"the domains are {', '.join(known)}", fix=hint
         )
 
 

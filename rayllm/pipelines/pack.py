@@ -19,7 +19,7 @@ from rayllm.core.artifact import Artifact, FileRecord, check_files
 from rayllm.core.config import RUNTIME, ConfigModel, Count
 from rayllm.core.errors import ArtifactDamaged, DataError, RayllmError
 from rayllm.core.log import get_logger
-from rayllm.core.stage import Work
+from rayllm.core.stage import Work, full_disk_named
 from rayllm.data.packing import pack_texts
 from rayllm.data.shards import (
     BOUNDS,
@@ -195,7 +195,8 @@ class Encoder:
         """Make the shard of ``row["task"]``; returns its record, or an error of ours, as JSON."""
         task = ShardTask.model_validate_json(row["task"])
         try:
-            return {"record": pack_shard(task, self._codec).model_dump_json(), "error": ""}
+            with full_disk_named(task.directory):
+                return {"record": pack_shard(task, self._codec).model_dump_json(), "error": ""}
         except RayllmError as error:
             return {"record": "", "error": error_to_json(error)}
 

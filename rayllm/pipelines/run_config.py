@@ -3,9 +3,12 @@
 import importlib
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rayllm.core.config import ConfigModel, load_config
+from rayllm.core.errors import ConfigError
+from rayllm.data.curriculum import stage_weights
+from rayllm.data.weights import check_known, check_names
 from rayllm.pipelines import STAGES, Stage, evaluate, fit_tokenizer, pack, prepare, report, train
 from rayllm.tune.config import TuneConfig
 
@@ -14,6 +17,19 @@ class RunConfig(prepare.Config, fit_tokenizer.Config, pack.Config, train.Config,
     """Every top-level key of a run file. ``tune`` is needed only by the verb of that name."""
 
     tune: TuneConfig | None = Field(None, description="What `rayllm tune` searches, and how.")
+
+    @model_validator(mode="after")
+    def _weights_of_known_domains(self) -> "RunConfig":
+        """Found here, before the corpus is made, not hours later by the stage that reads the weights."""
+        try:
+            for where, weights in stage_weights(self.mixture, self.curriculum):
+                check_names(weights, list(self.sources), where)
+            for name in self.fit_tokenizer.weights or ():
+                check_known(name, list(self.sources), "fit_tokenizer.weights")
+        except ConfigError as error:
+            parts = [f"{error.where}: {error.what}", error.why, error.fix]
+            raise ValueError("; ".join(filter(None, parts))) from error
+        return self
 
 
 def load_run(path: str, overrides: list[str]) -> RunConfig:
@@ -30,6 +46,17 @@ def stage_config(verb: str, run: RunConfig) -> ConfigModel:
     """Cut from a run's config exactly the keys that a stage reads."""
     config = stage_module(STAGES[verb]).Config
     return config.model_validate({name: getattr(run, name) for name in config.model_fields})
+
+
+def check_stage(stage: Stage, run: RunConfig) -> None:
+    """What a stage asks of its config beyond the schema, before anything starts.
+
+    Raises:
+        ConfigError: If it lacks something.
+    """
+    module = stage_module(stage)
+    if hasattr(module, "check"):
+        module.check(stage_config(stage.verb, run))
 
 
 def stage_fingerprint(stage: Stage, run: RunConfig) -> dict[str, Any]:

@@ -7,11 +7,14 @@ from rayllm.core import storage
 from rayllm.core.artifact import Artifact
 from rayllm.core.config import to_yaml
 from rayllm.core.log import get_logger
-from rayllm.core.stage import Task, run_task
+from rayllm.core.stage import Task, check_writable, full_disk_named, run_task
 from rayllm.pipelines import STAGES
 from rayllm.pipelines.ray_runtime import ensure_ray
-from rayllm.pipelines.run_config import RunConfig, stage_config, stage_fingerprint, stage_module
+from rayllm.pipelines.run_config import RunConfig, check_stage, stage_config, stage_fingerprint, stage_module
 from rayllm.pipelines.storage_probe import probe_storage
+
+#: The page of a run, in the report's artifact and beside the run's own.
+REPORT = "report.html"
 
 logger = get_logger(__name__)
 
@@ -40,7 +43,13 @@ def run_stages(config: RunConfig, verbs: Sequence[str], *, force: Sequence[str] 
 
     Returns:
         The artifact of each stage.
+
+    Raises:
+        ConfigError: If a stage's own check refuses the config; nothing has started then.
+        SetupError: If the storage cannot be written.
     """
+    for verb in verbs:
+        check_stage(STAGES[verb], config)
     if config.ray.address != "local":
         ensure_ray(config.ray)
         probe_storage(storage.absolute(config.storage))
@@ -64,9 +73,12 @@ def run_stages(config: RunConfig, verbs: Sequence[str], *, force: Sequence[str] 
 
 def _keep_config(config: RunConfig) -> None:
     """Leave the resolved config beside the run's artifacts, untouched where it is the same."""
-    where, text = storage.join(storage.absolute(config.storage), config.name, "run.yaml"), to_yaml(config)
+    home = storage.join(storage.absolute(config.storage), config.name)
+    where, text = storage.join(home, "run.yaml"), to_yaml(config)
     if not storage.exists(where) or storage.read_text(where) != text:
-        storage.write_text(where, text)
+        check_writable(home)
+        with full_disk_named(home):
+            storage.write_text(where, text)
 
 
 def artifact_root(config: RunConfig, verb: str) -> str:

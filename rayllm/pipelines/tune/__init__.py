@@ -89,6 +89,11 @@ def run(work: Work) -> dict[str, Any]:
     }
 
 
+def check(config: Config) -> None:
+    """Refuse a run file without a sweep before its data are made; see ``run_config.check_stage``."""
+    _settings(config)
+
+
 def _settings(config: Config) -> TuneConfig:
     if config.tune is None:
         raise ConfigError(

@@ -83,7 +83,8 @@ class Artifact:
             ArtifactDamaged: Naming the first bad file.
         """
         records = [record for record in self.manifest.files if record.path.startswith(only)]
-        check_files(self.uri, records, deep=deep)
+        again = f"restore the file, or make it again: rayllm {self.manifest.stage} FILE --force"
+        check_files(self.uri, records, deep=deep, fix=again)
 
 
 def sha256_file(uri: str) -> str:
@@ -106,8 +107,20 @@ def record_files(uri: str, paths: Iterable[str]) -> list[FileRecord]:
         return list(pool.map(record, sorted(paths)))
 
 
-def check_files(uri: str, records: Iterable[FileRecord], *, deep: bool) -> None:
+def check_files(
+    uri: str,
+    records: Iterable[FileRecord],
+    *,
+    deep: bool,
+    fix: str = "restore the file, or build the artifact again with --force",
+) -> None:
     """Compare files with their records.
+
+    Args:
+        uri: The directory that holds them.
+        records: What they must be.
+        deep: Compare SHA-256 too, not just sizes.
+        fix: What the reader of an error can do.
 
     Raises:
         ArtifactDamaged: Naming the first file that is missing, short or changed.
@@ -131,7 +144,7 @@ def check_files(uri: str, records: Iterable[FileRecord], *, deep: bool) -> None:
             "an artifact is damaged",
             where=uri,
             why=found[0] + more,
-            fix="restore the file, or build the artifact again with --force",
+            fix=fix,
         )
 
 

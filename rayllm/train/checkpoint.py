@@ -61,7 +61,11 @@ def stage_checkpoint(engine: Engine, state: RunState, attachments: Attachments, 
             _write_shared(weights, state, attachments, staging)
         except OSError as error:
             problem = f"{error.strerror or error} ({staging})"
-    collective.agree(problem, what="saving a checkpoint")
+    collective.agree(
+        problem,
+        what="saving a checkpoint",
+        fix="free space or repair the storage, then run the same command again; it goes on from the last checkpoint",
+    )
     _write_commit(engine, state, staging)
 
 

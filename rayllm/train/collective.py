@@ -45,19 +45,20 @@ def gather(value: Any) -> list[Any]:
     return boxes
 
 
-def agree(problem: str, *, what: str) -> None:
+def agree(problem: str, *, what: str, fix: str = "") -> None:
     """Let every rank go on only if none has a problem.
 
     Args:
         problem: This rank's problem, or an empty string.
         what: What was tried, for the message.
+        fix: What the reader can do about it.
 
     Raises:
         RunFailed: On every rank, naming the first rank that has one.
     """
     for number, found in enumerate(gather(problem)):
         if found:
-            raise RunFailed(f"{what} failed", where=f"rank {number}", why=found)
+            raise RunFailed(f"{what} failed", where=f"rank {number}", why=found, fix=fix)
 
 
 def barrier() -> None:

@@ -118,7 +118,7 @@ def _build(node: yaml.Node, path: Path, source: Source, prefix: Path_, trail: tu
     own: dict[str, Any] = {}
     seen: dict[str, int] = {}
     for key_node, value_node in node.value:
-        key, line = str(_scalar(key_node)), key_node.start_mark.line + 1
+        key, line = _key(key_node), key_node.start_mark.line + 1
         if key in seen:
             dotted = ".".join((*prefix, key))
             source.problems.append(f"{path}:{line}: `{dotted}` is set twice (first on line {seen[key]})")
@@ -128,11 +128,18 @@ def _build(node: yaml.Node, path: Path, source: Source, prefix: Path_, trail: tu
             base = _read_file(path.parent / str(_scalar(value_node)), source, prefix, trail)
     source.places[prefix] = place
     for key_node, value_node in node.value:
-        key = str(_scalar(key_node))
+        key = _key(key_node)
         if key != "base" and key not in own:
             own[key] = _build(value_node, path, source, (*prefix, key), trail)
             source.places[(*prefix, key)] = f"{path}:{key_node.start_mark.line + 1}"
     return merge(base, own)
+
+
+def _key(node: yaml.Node) -> str:
+    try:
+        return str(_scalar(node))
+    except _BAD_SCALAR:
+        return str(node.value)
 
 
 def _scalar(node: yaml.Node) -> Any:

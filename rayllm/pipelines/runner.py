@@ -16,6 +16,9 @@ from rayllm.pipelines.storage_probe import probe_storage
 #: The page of a run, in the report's artifact and beside the run's own.
 REPORT = "report.html"
 
+#: The page of a run: in the report's artifact, and once more where a person looks for it, beside the artifacts.
+REPORT = "report.html"
+
 logger = get_logger(__name__)
 
 
@@ -67,18 +70,20 @@ def run_stages(config: RunConfig, verbs: Sequence[str], *, force: Sequence[str] 
             in_place=stage.in_place,
         )
         artifacts[verb] = _run(task, root, force=verb in force)
-    _keep_config(config)
+    _keep(config, "run.yaml", to_yaml(config).encode())
+    if "report" in artifacts:
+        _keep(config, REPORT, storage.read_bytes(artifacts["report"].file(REPORT)))
     return artifacts
 
 
-def _keep_config(config: RunConfig) -> None:
-    """Leave the resolved config beside the run's artifacts, untouched where it is the same."""
+def _keep(config: RunConfig, name: str, data: bytes) -> None:
+    """Write a file beside the run's artifacts; it stays untouched where it is the same."""
     home = storage.join(storage.absolute(config.storage), config.name)
-    where, text = storage.join(home, "run.yaml"), to_yaml(config)
-    if not storage.exists(where) or storage.read_text(where) != text:
+    where = storage.join(home, name)
+    if not storage.exists(where) or storage.read_bytes(where) != data:
         check_writable(home)
         with full_disk_named(home):
-            storage.write_text(where, text)
+            storage.write_bytes(where, data)
 
 
 def artifact_root(config: RunConfig, verb: str) -> str:

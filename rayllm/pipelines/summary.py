@@ -26,7 +26,8 @@ def summarize(verb: str, file: str, artifacts: Mapping[str, Artifact]) -> str:
     elif verb in artifacts:
         parts.append(f"{verb}: {artifacts[verb].uri}\n")
     if "report" in artifacts:
-        parts.append(f"report: {artifacts['report'].file('report.html')}\n")
+        home = artifacts["report"].uri.rpartition("/")[0]
+        parts.append(f"report: {storage.join(home, 'report.html')}\n")
     if "train" in artifacts:
         checkpoint = find_checkpoint(artifacts["train"].uri)
         parts.append(next_commands(file, checkpoint))

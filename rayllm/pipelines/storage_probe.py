@@ -1,12 +1,18 @@
 """Before any work on several nodes: can every node read what another one writes?"""
 
+import time
 import uuid
+from collections.abc import Callable
+from typing import Any
 
 from rayllm.core import storage
-from rayllm.core.errors import SetupError
+from rayllm.core.errors import RayllmError, SetupError
 from rayllm.core.log import get_logger
 
 logger = get_logger(__name__)
+
+#: A node whose disk hangs is told after so long; starting its first worker process is in it.
+TIMEOUT_S = 120.0
 
 
 def probe_storage(root: str) -> None:
@@ -16,10 +22,9 @@ def probe_storage(root: str) -> None:
         root: URI of the run's storage.
 
     Raises:
-        SetupError: Naming the node that cannot see the others' files, and the setting to change.
+        SetupError: Naming the node that cannot use the storage or see the others' files, and the setting to change.
     """
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
     if len(nodes) < 2:
@@ -28,23 +33,56 @@ def probe_storage(root: str) -> None:
     storage.write_text(storage.join(folder, "driver"), "driver")
     try:
         for step in (_write, _read):
-            task = ray.remote(num_cpus=0)(step)
-            pinned = {
-                node: task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
-                for node in nodes
-            }
-            answers = {node: one.remote(folder, node, list(nodes)) for node, one in pinned.items()}
-            for node, answer in answers.items():
-                if problem := ray.get(answer):
+            for node, problem in _on_every_node(step, folder, list(nodes)).items():
+                if problem:
                     raise SetupError(
                         "the storage is not shared by all nodes",
                         where=f"storage={root}, on node {nodes[node]}",
                         why=problem,
-                        fix="set `storage=` to a directory that every node mounts, or to an object store such as s3://…",
+                        fix="set `storage=` to a directory that every node mounts, or to an object store such as "
+                        "s3://… whose package and credentials every node has",
                     )
     finally:
         storage.remove(folder)
     logger.info("storage is readable and writable on all %d nodes: %s", len(nodes), root)
+
+
+def _on_every_node(step: Callable[[str, str, list[str]], str], folder: str, nodes: list[str]) -> dict[str, str]:
+    """Run a step on all nodes at once; what is wrong on each, an empty string where all is well."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    task = ray.remote(num_cpus=0, max_retries=0)(step)
+    answers = {
+        node: task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+            folder, node, nodes
+        )
+        for node in nodes
+    }
+    deadline = time.monotonic() + TIMEOUT_S
+    return {node: _answer(answer, deadline - time.monotonic()) for node, answer in answers.items()}
+
+
+def _answer(answer: Any, timeout_s: float) -> str:
+    """What a node has to say; an error there, whatever it is, is that node's problem with the storage."""
+    import ray
+    from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+
+    try:
+        return ray.get(answer, timeout=max(0.0, timeout_s))
+    except GetTimeoutError:
+        return f"no answer after {TIMEOUT_S:g} s"
+    except RayTaskError as error:
+        return _in_words(error.cause)
+    except RayError as error:
+        return _in_words(error)
+
+
+def _in_words(error: BaseException) -> str:
+    """An error on one line: what and why of ours, class and message of others."""
+    if isinstance(error, RayllmError):
+        return ": ".join(filter(None, (error.what, error.why)))
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
 def _write(folder: str, node: str, _: list[str]) -> str:

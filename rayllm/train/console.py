@@ -3,12 +3,13 @@
 In: the same records that go to ``metrics.jsonl``. Out: text on standard error.
 """
 
+import math
 import sys
 import time
 from collections.abc import Mapping
 from typing import Any, Protocol, TextIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -42,7 +43,7 @@ def open_display(stream: TextIO | None = None) -> Display:
 def format_count(value: float) -> str:
     """A count with a unit: 1.23M, 45.6K, 789."""
     for factor, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if abs(value) >= factor:
+        if abs(value) >= 0.9995 * factor:  # what rounds to 1000 of a unit is 1 of the next
             return f"{value / factor:.3g}{unit}"
     return f"{value:.0f}"
 
@@ -85,7 +86,7 @@ class PlainDisplay:
     """Lines for logs and pipes."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream, self._last = stream, 0.0
+        self._stream, self._last = stream, -math.inf
 
     def show(self, record: Record) -> None:
         """Print a record, training records at most every few seconds."""
@@ -157,7 +158,10 @@ class LiveDisplay:
                 Text(""),
                 Text(f"{self._sample['domain']}: {text}", style="italic dim", no_wrap=True, overflow="ellipsis"),
             ]
-        return Panel(Group(*parts), title="train", title_align="left", width=88)
+        body = Table.grid(expand=True)  # rows, since a progress bar alone does not end its line
+        for part in parts:
+            body.add_row(part)
+        return Panel(body, title="train", title_align="left", width=88)
 
     def _scores(self, first: Record, latest: Record) -> Table:
         table = Table(box=None, padding=(0, 2), header_style="dim")

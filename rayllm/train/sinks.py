@@ -1,6 +1,7 @@
 """Metric sinks of a run besides its JSONL file: TensorBoard and Weights & Biases."""
 
 import os
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +26,8 @@ class TensorBoardSink:
     def __init__(self, directory: str) -> None:
         from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(directory)
+        # File names hold the second: without a mark of its own, a quick restart would overwrite its predecessor's.
+        self._writer = SummaryWriter(directory, filename_suffix=f".{uuid.uuid4().hex[:8]}")
 
     def write(self, record: Mapping[str, Value]) -> None:
         """Add the record's numbers, or a sample's text."""

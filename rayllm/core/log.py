@@ -59,6 +59,8 @@ class JsonlSink:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a", encoding="utf-8")
+        if _ends_within_a_line(path):  # A killed process left half a line; the next one must not be lost with it.
+            self._file.write("\n")
 
     def write(self, record: Mapping[str, Value]) -> None:
         """Append one line."""
@@ -68,6 +70,13 @@ class JsonlSink:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _ends_within_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 1))
+        return size > 0 and file.read(1) != b"\n"
 
 
 class SinkGroup:

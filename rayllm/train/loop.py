@@ -168,7 +168,7 @@ def _guard(run: Run, loss: float, outcome: StepOutcome) -> None:
         raise RunFailed(
             f"the loss or gradient was not finite for {state.skipped_in_a_row} steps in a row",
             where=f"steps {state.step - state.skipped_in_a_row} to {state.step - 1} of the data order",
-            why=f"the last finite loss was {next((x for x in reversed(state.losses) if math.isfinite(x)), 'never')}",
+            why=f"the last finite loss was {state.losses[-1]:.4f}" if state.losses else "no loss was ever finite",
             fix="lower train.optimizer.lr, lengthen the warm-up or compute in fp32; the last checkpoint is kept",
         )
 

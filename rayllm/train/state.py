@@ -1,6 +1,7 @@
 """All that a run remembers between steps besides weights and optimiser: position, counts, history, randomness."""
 
 import json
+import math
 import random
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -24,7 +25,7 @@ class RunState:
         skipped_in_a_row: Steps skipped since the last applied one.
         tokens: Supervised tokens so far.
         domain_tokens: The same by domain.
-        losses: The last ``HISTORY`` training losses.
+        losses: The last ``HISTORY`` finite training losses.
         validation: The last validation's metrics.
         precision: What the run computes in; a resumed run computes in the same.
     """
@@ -58,7 +59,8 @@ class RunState:
         self.tokens += sum(domain_tokens.values())
         for name, count in domain_tokens.items():
             self.domain_tokens[name] = self.domain_tokens.get(name, 0) + count
-        self.losses = [*self.losses, loss][-HISTORY:]
+        if math.isfinite(loss):
+            self.losses = [*self.losses, loss][-HISTORY:]
 
 
 def rng_state() -> dict[str, Tensor]:

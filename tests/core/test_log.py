@@ -45,3 +45,12 @@ def test_loggers_are_below_ours_and_configured_once(monkeypatch: pytest.MonkeyPa
     assert len(root.handlers) == 1
     assert get_logger("pipelines.x").name == "rayllm.pipelines.x"
     assert get_logger("rayllm.core").name == "rayllm.core"
+
+
+def test_half_a_line_of_a_killed_process_costs_only_itself(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2, "lo')
+    sink = JsonlSink(path)
+    sink.write({"step": 2})
+    sink.close()
+    assert path.read_text().splitlines() == ['{"step": 1}', '{"step": 2, "lo', '{"step": 2}']

@@ -69,15 +69,16 @@ def test_raw_files_become_six_whole_artifacts(finished: Finished) -> None:
 
 def test_scores_stand_in_the_report_and_on_the_console(finished: Finished) -> None:
     scores = json.loads(Path(finished.artifact("evaluate").file("scores.json")).read_text())
-    report = Path(finished.artifact("report").file("report.html"))
-    page = report.read_text()
+    page = Path(finished.artifact("report").file("report.html")).read_text()
     for domain in ("code", "math"):
         row = next(line for line in finished.printed.splitlines() if line.startswith(domain))
         after, before = (f"{part[domain]['bits_per_byte']:.3f}" for part in (scores["domains"], scores["before"]))
         assert f"{before} →  {after}" in row
         assert after in page
     assert scores["domains"]["math"]["bits_per_byte"] < scores["before"]["math"]["bits_per_byte"]
-    assert f"report: {report}\n" in finished.printed
+    printed = re.search(r"^report: (\S+)$", finished.printed, re.MULTILINE)
+    assert printed is not None
+    assert Path(printed[1]).read_text() == page
     assert re.search(r"rayllm sample \S+/checkpoints/step-\d{8}-a1 ", finished.printed)
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from rayllm.core import storage
 from rayllm.core.artifact import content_hash, versions
 from rayllm.core.checkpoint import DIRECTORY, clear_staging, publish_directory
 from rayllm.core.config import to_yaml
-from rayllm.core.log import JsonlSink, MetricSink, SinkGroup, Value
+from rayllm.core.log import MetricSink, SinkGroup
 from rayllm.core.rng import derive_seed
 from rayllm.data.batches import BatchReader, validation_batches
 from rayllm.data.curriculum import Plan, build_plan
@@ -31,6 +31,7 @@ from rayllm.model.config import ModelConfig
 from rayllm.model.flops import count_parameters, training_flops_per_token
 from rayllm.model.transformer import Transformer
 from rayllm.pipelines.train import Config
+from rayllm.pipelines.train.metric_files import MetricFiles, open_metric_files
 from rayllm.train import checkpoint, collective
 from rayllm.train.checkpoint import Attachments
 from rayllm.train.config import EngineConfig
@@ -39,10 +40,9 @@ from rayllm.train.loop import Run, Services, train
 from rayllm.train.metrics import Speedometer, peak_flops
 from rayllm.train.objectives import LanguageModeling
 from rayllm.train.precision import resolve_precision
-from rayllm.train.sinks import TensorBoardSink, WandbSink
+from rayllm.train.sinks import WandbSink
 from rayllm.train.state import RunState, seed_everything
 
-METRICS = "metrics.jsonl"
 STOP_FILE = "stop-requested"
 
 
@@ -101,16 +101,19 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
     if built.rank == 0:
         clear_staging(job.checkpoints)
         _write_environment(job, plan, model, built, state)
-    sink = _sinks(job, outlets.sink) if built.rank == 0 else outlets.sink
+    if built.rank == 0:
+        files = open_metric_files(job.directory, tensorboard=job.config.train.logging.tensorboard)
+        sink = SinkGroup([files, outlets.sink, *_loggers(job)])
+        outlets = dataclasses.replace(outlets, sink=sink, publish=_publish_after(files, outlets.publish))
     try:
         for line in rejected + plan.warnings():
-            _event(sink, built, state, "warning", line)
+            _event(outlets.sink, built, state, "warning", line)
         if chosen:
-            _event(sink, built, state, "info", f"resumed from {chosen} at step {state.step}")
-        run = _assemble(job, packed, plan, model, built, state, dataclasses.replace(outlets, sink=sink))
+            _event(outlets.sink, built, state, "info", f"resumed from {chosen} at step {state.step}")
+        run = _assemble(job, packed, plan, model, built, state, outlets)
         finished = train(run)
     finally:
-        sink.close()
+        outlets.sink.close()
     return finished, state
 
 
@@ -248,44 +251,25 @@ def _next_attempt(directory: str) -> int:
     return int(collective.broadcast(attempt))
 
 
-def _sinks(job: Job, extra: MetricSink) -> MetricSink:
-    """The run's own files, then whatever the caller adds."""
+def _loggers(job: Job) -> list[MetricSink]:
+    """Services outside that the run logs to."""
     config = job.config
-    sinks: list[MetricSink] = [extra]
-    if storage.is_local(job.directory):
-        directory = storage.local_path(job.directory)
-        sinks.insert(0, JsonlSink(directory / METRICS))
-        if config.train.logging.tensorboard:
-            sinks.append(TensorBoardSink(str(directory / "tensorboard")))
-    else:
-        sinks.insert(0, UploadedJsonl(storage.join(job.directory, METRICS)))
-    if config.train.logging.wandb:
-        scratch = job.directory if storage.is_local(job.directory) else os.getcwd()
-        run_id = content_hash({"directory": job.directory})[:12]
-        settings = config.model_dump(mode="json")
-        sinks.append(WandbSink(config.train.logging.wandb_project, config.name, scratch, settings, run_id))
-    return SinkGroup(sinks)
+    if not config.train.logging.wandb:
+        return []
+    scratch = job.directory if storage.is_local(job.directory) else os.getcwd()
+    run_id = content_hash({"directory": job.directory})[:12]
+    settings = config.model_dump(mode="json")
+    return [WandbSink(config.train.logging.wandb_project, config.name, scratch, settings, run_id)]
 
 
-class UploadedJsonl:
-    """The metrics file at a remote URI: object stores cannot append, so it is written whole again at validations."""
+def _publish_after(files: MetricFiles, publish: Callable[[Path, str], None]) -> Callable[[Path, str], None]:
+    """Publish a checkpoint when the metrics up to it are durable: a run that goes on from it never writes them."""
 
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
-        self._lines = storage.read_text(uri).splitlines() if storage.exists(uri) else []
+    def publish_both(staging: Path, name: str) -> None:
+        files.flush()
+        publish(staging, name)
 
-    def write(self, record: Mapping[str, Value]) -> None:
-        """Keep a line; upload with those that matter most."""
-        self._lines.append(json.dumps(dict(record)))
-        if record["kind"] != "train":
-            self._upload()
-
-    def close(self) -> None:
-        """Upload the rest."""
-        self._upload()
-
-    def _upload(self) -> None:
-        storage.write_text(self._uri, "\n".join(self._lines) + "\n")
+    return publish_both
 
 
 def _write_environment(job: Job, plan: Plan, model: ModelConfig, engine: Engine, state: RunState) -> None:

@@ -15,8 +15,10 @@ import torch
 from rayllm.core import storage
 from rayllm.core.checkpoint import publish_directory
 from rayllm.core.errors import RayllmError
-from rayllm.core.log import Value
+from rayllm.core.log import Value, get_logger
 from rayllm.pipelines.train.session import STOP_FILE, Job, Outlets, run_session
+
+logger = get_logger(__name__)
 
 #: Seconds between looks at the stop file.
 STOP_POLL_S = 1.0
@@ -72,7 +74,8 @@ class StopFile:
 
     def __init__(self, uri: str) -> None:
         self._uri, self._found = uri, False
-        threading.Thread(target=self._watch, daemon=True).start()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.thread.start()
 
     def __call__(self) -> bool:
         """The answer of the last look."""
@@ -80,7 +83,10 @@ class StopFile:
 
     def _watch(self) -> None:
         while not self._found:
-            self._found = storage.exists(self._uri)
+            try:
+                self._found = storage.exists(self._uri)
+            except (OSError, RayllmError) as error:  # a store that fails for a moment must not end the watch
+                logger.warning("could not look for %s, will look again: %s", self._uri, error)
             time.sleep(STOP_POLL_S)
 
 

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -41,6 +41,16 @@ class Commit(BaseModel):
     attempt: int
     world_size: int
     manifests: list[FileRecord]
+
+
+class Best(BaseModel):
+    """Which checkpoint of a run is the best so far, by which metric."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    metric: str
+    value: float
 
 
 @dataclass(frozen=True, order=True)
@@ -157,14 +167,14 @@ def find_checkpoint(uri: str, prefer: Literal["best", "last"] = "best") -> str:
         return uri
     directory = storage.join(uri, DIRECTORY)
     directory = directory if storage.exists(directory) else uri
-    if prefer == "best" and (best := read_best(directory)):
-        name = str(best["name"])
+    if prefer == "best":
         try:
-            verify_checkpoint(storage.join(directory, name), deep=False)
+            if best := read_best(directory):
+                found = storage.join(directory, best.name)
+                verify_checkpoint(found, deep=False)
+                return found
         except ArtifactDamaged as error:
             logger.warning("the best checkpoint is not used: %s: %s", error.where, error.why)
-        else:
-            return storage.join(directory, name)
     ref, rejected = newest_valid(directory, deep=False)
     if ref is None:
         raise ConfigError(
@@ -176,15 +186,29 @@ def find_checkpoint(uri: str, prefer: Literal["best", "last"] = "best") -> str:
     return ref.uri
 
 
-def read_best(directory: str) -> dict[str, Any] | None:
-    """Name, step and value of the best checkpoint so far, if one was judged."""
+def read_best(directory: str) -> Best | None:
+    """Name, metric and value of the best checkpoint so far, if one was judged.
+
+    Raises:
+        ArtifactDamaged: If the file that says so cannot be read.
+    """
     where = storage.join(directory, BEST)
-    return json.loads(storage.read_bytes(where)) if storage.exists(where) else None
+    if not storage.exists(where):
+        return None
+    try:
+        return Best.model_validate_json(storage.read_bytes(where))
+    except ValidationError as error:
+        raise ArtifactDamaged(
+            "the note of the best checkpoint is damaged",
+            where=where,
+            why=f"{BEST} cannot be read",
+            fix="delete the file; the next checkpoint that is judged writes it again",
+        ) from error
 
 
 def write_best(directory: str, name: str, metric: str, value: float) -> None:
     """Remember the best checkpoint."""
-    text = json.dumps({"name": name, "metric": metric, "value": value})
+    text = Best(name=name, metric=metric, value=value).model_dump_json()
     storage.write_text(storage.join(directory, BEST), text)
 
 

@@ -9,7 +9,7 @@ METRIC = "mean_bits_per_byte"
 def note_best(checkpoints: str, name: str, value: float) -> bool:
     """Remember a checkpoint if it is the best so far; lower is better."""
     best = read_best(checkpoints)
-    if best is not None and best["value"] <= value:
+    if best is not None and best.value <= value:
         return False
     write_best(checkpoints, name, METRIC, value)
     return True
@@ -23,7 +23,7 @@ def prune(checkpoints: str, config: CheckpointConfig) -> list[str]:
     """
     best = read_best(checkpoints) if config.keep_best else None
     refs = list_checkpoints(checkpoints)
-    doomed = [ref.uri for ref in refs[: -config.keep_last] if not (best and ref.uri.endswith("/" + str(best["name"])))]
+    doomed = [ref.uri for ref in refs[: -config.keep_last] if not (best and ref.uri.endswith("/" + best.name))]
     for uri in doomed:
         remove_checkpoint(uri)
     return doomed

@@ -143,7 +143,9 @@ def test_the_last_ones_and_the_best_are_kept(tmp_path: Path) -> None:
     write_best(directory, "step-00000005-a1", "mean_bits_per_byte", 0.5)
     assert not retention.note_best(directory, "step-00000006-a1", 0.7)
     assert retention.note_best(directory, "step-00000006-a1", 0.4)
-    assert read_best(directory)["name"] == "step-00000006-a1"
+    best = read_best(directory)
+    assert best is not None
+    assert best.name == "step-00000006-a1"
 
 
 def test_the_best_is_not_pruned(tmp_path: Path) -> None:

@@ -1,0 +1,154 @@
+"""Checkpoints at local and remote URIs; what is in them is tested with training."""
+
+import uuid
+from pathlib import Path
+
+import pytest
+
+from rayllm.core import storage
+from rayllm.core.checkpoint import (
+    COMMIT,
+    DIRECTORY,
+    Commit,
+    checkpoint_name,
+    clear_staging,
+    find_checkpoint,
+    list_checkpoints,
+    newest_valid,
+    publish_directory,
+    read_best,
+    remove_checkpoint,
+    staging_directory,
+    verify_checkpoint,
+    write_best,
+    write_rank_manifest,
+)
+from rayllm.core.errors import ArtifactDamaged, ConfigError
+
+
+@pytest.fixture(params=["local", "memory"])
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URI of the directory of a train artifact."""
+    return str(tmp_path / "train") if request.param == "local" else f"memory://{uuid.uuid4().hex}/train"
+
+
+def save(run: str, step: int, attempt: int = 1, ranks: int = 2) -> str:
+    """Publish a checkpoint of small files, as the ranks of a run do, rank 0 last; returns its URI."""
+    checkpoints, name = storage.join(run, DIRECTORY), checkpoint_name(step, attempt)
+    staged = [staging_directory(checkpoints, name, rank) for rank in range(ranks)]
+    manifests = []
+    for rank, directory in enumerate(staged):
+        path = f"state/rank-{rank:05d}.bin"
+        (directory / "state").mkdir()
+        (directory / path).write_bytes(f"{step} {rank}".encode())
+        manifests.append(write_rank_manifest(str(directory), rank, [path]))
+    commit = Commit(step=step, attempt=attempt, world_size=ranks, manifests=manifests)
+    (staged[0] / COMMIT).write_text(commit.model_dump_json())
+    for directory in reversed(staged):
+        publish_directory(directory, storage.join(checkpoints, name))
+        assert not directory.exists()
+    return storage.join(checkpoints, name)
+
+
+def test_what_is_published_is_whole_and_listed_in_order(run: str) -> None:
+    for step, attempt in ((20, 1), (3, 1), (20, 2), (100, 1)):
+        save(run, step, attempt)
+    found = list_checkpoints(storage.join(run, DIRECTORY))
+    assert [(ref.step, ref.attempt) for ref in found] == [(3, 1), (20, 1), (20, 2), (100, 1)]
+    for ref in found:
+        assert verify_checkpoint(ref.uri, deep=True).step == ref.step
+        assert verify_checkpoint(ref.uri, deep=False).world_size == 2
+
+
+def test_a_directory_that_is_not_there_has_no_checkpoints(run: str) -> None:
+    assert list_checkpoints(storage.join(run, DIRECTORY)) == []
+    assert newest_valid(storage.join(run, DIRECTORY)) == (None, [])
+
+
+def test_without_its_commit_a_directory_is_not_a_checkpoint(run: str) -> None:
+    uri = save(run, 5)
+    storage.remove(storage.join(uri, COMMIT))
+    assert list_checkpoints(storage.join(run, DIRECTORY)) == []
+    with pytest.raises(ArtifactDamaged, match="never finished"):
+        verify_checkpoint(uri, deep=False)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"step": 1}'])
+def test_a_torn_commit_is_damage(run: str, text: str) -> None:
+    uri = save(run, 5)
+    storage.write_text(storage.join(uri, COMMIT), text)
+    with pytest.raises(ArtifactDamaged, match=r"COMMIT\.json cannot be read"):
+        verify_checkpoint(uri, deep=False)
+
+
+def test_a_damaged_one_is_named_and_the_one_before_is_taken(run: str) -> None:
+    older, newer = save(run, 5), save(run, 9)
+    storage.write_text(storage.join(newer, "state/rank-00001.bin"), "9 x")
+    verify_checkpoint(newer, deep=False)
+    with pytest.raises(ArtifactDamaged, match=r"rank-00001\.bin has other content"):
+        verify_checkpoint(newer, deep=True)
+    ref, rejected = newest_valid(storage.join(run, DIRECTORY))
+    assert ref is not None
+    assert ref.uri == older
+    (line,) = rejected
+    assert newer in line
+    assert "rank-00001.bin" in line
+
+
+def test_a_rank_that_is_not_in_the_commit_is_damage(run: str) -> None:
+    uri = save(run, 5)
+    commit = Commit.model_validate_json(storage.read_bytes(storage.join(uri, COMMIT)))
+    torn = commit.model_copy(update={"manifests": commit.manifests[:1]})
+    storage.write_text(storage.join(uri, COMMIT), torn.model_dump_json())
+    with pytest.raises(ArtifactDamaged, match="a rank's manifest is missing"):
+        verify_checkpoint(uri, deep=False)
+
+
+def test_a_user_may_name_the_artifact_the_directory_or_the_checkpoint(run: str) -> None:
+    save(run, 5)
+    last = save(run, 9)
+    for uri in (run, storage.join(run, DIRECTORY), last):
+        assert find_checkpoint(uri) == last
+    with pytest.raises(ConfigError, match="no checkpoint here"):
+        find_checkpoint(storage.join(run, "elsewhere"))
+
+
+def test_the_best_is_preferred_while_it_is_whole(run: str) -> None:
+    best, last = save(run, 5), save(run, 9)
+    directory = storage.join(run, DIRECTORY)
+    assert read_best(directory) is None
+    write_best(directory, "step-00000005-a1", "mean_bits_per_byte", 1.5)
+    found = read_best(directory)
+    assert found is not None
+    assert (found.name, found.metric, found.value) == ("step-00000005-a1", "mean_bits_per_byte", 1.5)
+    assert find_checkpoint(run) == best
+    assert find_checkpoint(run, prefer="last") == last
+    remove_checkpoint(best)
+    assert find_checkpoint(run) == last
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"name": 5}'])
+def test_a_torn_note_of_the_best_is_damage_but_the_last_is_found(run: str, text: str) -> None:
+    last = save(run, 9)
+    directory = storage.join(run, DIRECTORY)
+    storage.write_text(storage.join(directory, "best.json"), text)
+    with pytest.raises(ArtifactDamaged, match=r"best\.json[\s\S]*delete the file"):
+        read_best(directory)
+    assert find_checkpoint(run) == last
+
+
+def test_a_removed_checkpoint_leaves_nothing(run: str) -> None:
+    uri = save(run, 5)
+    remove_checkpoint(uri)
+    assert storage.list_files(storage.join(run, DIRECTORY)) == []
+
+
+def test_staging_begins_empty_and_what_a_killed_save_left_is_cleared(tmp_path: Path) -> None:
+    directory = str(tmp_path / DIRECTORY)
+    first = staging_directory(directory, "step-00000001-a1", 0)
+    (first / "torn").write_text("x")
+    again = staging_directory(directory, "step-00000001-a1", 0)
+    assert again == first
+    assert list(again.iterdir()) == []
+    clear_staging(directory)
+    assert list((tmp_path / DIRECTORY).iterdir()) == []

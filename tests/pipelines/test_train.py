@@ -8,6 +8,7 @@ import pytest
 import torch
 from packing_fixture import make_packed
 from ranks import run_ranks
+from tiny_run import TRAIN
 
 from rayllm.core import storage
 from rayllm.core.artifact import Artifact
@@ -20,24 +21,12 @@ from rayllm.train.config import EngineConfig, WorkersConfig
 
 
 def make_config(root: Path, **changes: Any) -> train.Config:
-    settings: dict[str, Any] = {
-        "seq_len": 64,
-        "global_batch_tokens": 1024,
-        "micro_batch_size": 8,
-        "max_steps": 12,
-        "precision": "fp32",
-        "optimizer": {"lr": 3e-3},
-        "checkpoint": {"every_steps": 4},
-        "validation": {"every_steps": 6, "max_tokens": 1024},
-        "logging": {"every_steps": 1, "tensorboard": False},
-        "samples": {"every_steps": 6, "max_new_tokens": 4},
-    }
     return train.Config(
         name="t",
         storage=str(root),
         model={"dim": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "ffn_dim": 64, "max_seq_len": 64},
         mixture={"weights": "uniform"},
-        train=settings | changes,
+        train=TRAIN | changes,
     )
 
 

@@ -112,6 +112,19 @@ def test_the_crew_fits_the_cluster() -> None:
     assert size_crew(WorkersConfig(count=3, cpus=2), {"CPU": 16.0}).threads == 2
 
 
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_validation_and_samples_do_not_depend_on_the_engine(packed: Artifact, tmp_path: Path, stage: int) -> None:
+    engines = {"torch": {"kind": "torch"}, "zero": {"kind": "deepspeed", "zero_stage": stage}}
+    for name, engine in engines.items():
+        run_ranks(forked_run, 2, make_config(tmp_path, engine=engine), packed.uri, str(tmp_path / name))
+    plain, zero = (records(str(tmp_path / name), "validation") for name in engines)
+    assert {step: record["mean_bits_per_byte"] for step, record in zero.items()} == pytest.approx(
+        {step: record["mean_bits_per_byte"] for step, record in plain.items()}, rel=1e-5
+    )
+    plain, zero = (records(str(tmp_path / name), "sample") for name in engines)
+    assert {step: record["text"] for step, record in zero.items()} == {s: r["text"] for s, r in plain.items()} != {}
+
+
 def test_a_trial_trains_alone_and_returns_its_scores(packed: Artifact, tmp_path: Path) -> None:
     scores = train_alone(make_config(tmp_path, max_steps=4), packed.uri, str(tmp_path / "trial"))
     assert set(scores) >= {"mean_bits_per_byte", "bits_per_byte/code", "bits_per_byte/math"}

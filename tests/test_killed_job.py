@@ -1,9 +1,9 @@
-"""A training that is killed with all its processes, then interrupted, then terminated, loses no bit."""
+"""A training that is killed with all its processes, or asked to stop by a person or a scheduler, loses no bit."""
 
 import json
 import os
 import signal
-import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,28 +15,33 @@ from own_ray import OwnRay, own_ray, wait_until
 from ranks import run_ranks
 from tiny_run import write_run
 
+from rayllm.cli import main
 from rayllm.core import storage
 from rayllm.core.artifact import read_artifact
 from rayllm.core.checkpoint import list_checkpoints, publish_directory, verify_checkpoint
-from rayllm.pipelines import train
+from rayllm.pipelines import ray_runtime, train
 from rayllm.pipelines.run_config import load_run, stage_config
 from rayllm.pipelines.train.session import Job, NullSink, Outlets, run_session
 
 pytestmark = pytest.mark.ray
 
-STEPS, EVERY = 160, 20
+STEPS, EVERY = 120, 20
 #: Each step takes at least so long that a signal meets the training in the middle on any machine.
 SLOW = {"RAYLLM_ALLOW_FAULTS": "1", "RAYLLM_FAULT": "step=slow"}
 
 
-def test_kill_interrupt_and_terminate_cost_no_bit(tmp_path: Path) -> None:
-    file = write_run(
-        tmp_path,
-        str(tmp_path / "runs"),
+def _write_run(root: Path) -> Path:
+    return write_run(
+        root,
+        str(root / "runs"),
         max_steps=STEPS,
         checkpoint={"every_steps": EVERY},
         validation={"every_steps": 4 * EVERY, "max_tokens": 1024},
     )
+
+
+def test_a_kill_and_an_interrupt_cost_no_bit(tmp_path: Path) -> None:
+    file = _write_run(tmp_path)
     with own_ray(**SLOW) as ray:
         killed = ray.start("train", str(file))
         wait_until(lambda: _last_step(tmp_path) >= EVERY + 10, killed)
@@ -51,13 +56,9 @@ def test_kill_interrupt_and_terminate_cost_no_bit(tmp_path: Path) -> None:
         interrupted = ray.start("train", str(file))
         wait_until(lambda: _last_step(tmp_path, attempt=2) >= EVERY + 30, interrupted)
         os.killpg(interrupted.pid, signal.SIGINT)  # As a terminal sends Ctrl-C: to every process of the group.
-        _assert_saved(interrupted, directory)
+        _, errors = interrupted.communicate(timeout=60)
+        _assert_saved(interrupted.returncode, errors, directory)
         assert f"resumed from {saved[-1].uri} at step {saved[-1].step}" in _events(directory)
-
-        terminated = ray.start("train", str(file))
-        wait_until(lambda: _last_step(tmp_path, attempt=3) > 0, terminated)
-        terminated.send_signal(signal.SIGTERM)
-        _assert_saved(terminated, directory)
 
         last = ray.run("train", str(file))
         assert last.returncode == 0, last.stderr
@@ -65,12 +66,35 @@ def test_kill_interrupt_and_terminate_cost_no_bit(tmp_path: Path) -> None:
 
     artifact = read_artifact(directory)
     artifact.verify(deep=True)
-    assert artifact.counts["attempts"] == 4
+    assert artifact.counts["attempts"] == 3
     straight = str(tmp_path / "straight")
     run_ranks(_forked_run, 2, str(file), straight)
     assert list(_losses(directory)) == list(range(1, STEPS + 1))
     assert _losses(directory) == _losses(straight)
     assert _weights(directory) == _weights(straight)
+
+
+def test_a_scheduler_that_terminates_gets_a_checkpoint_and_code_75(
+    tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = _write_run(tmp_path)
+    monkeypatch.setattr(ray_runtime, "shutdown", lambda: None)
+    for name, value in SLOW.items():
+        monkeypatch.setenv(name, value)
+
+    def terminate() -> None:
+        if _within(120, lambda: _last_step(tmp_path) > 0):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    scheduler = threading.Thread(target=terminate)
+    before = signal.getsignal(signal.SIGTERM)
+    scheduler.start()
+    exit_code = main(["train", str(file)])
+    scheduler.join()
+    directory = str(_directory(tmp_path))
+    _assert_saved(exit_code, capsys.readouterr().err, directory)
+    assert max(_losses(directory)) < STEPS
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def _forked_run(file: str, directory: str) -> None:
@@ -88,17 +112,16 @@ def _forked_run(file: str, directory: str) -> None:
     run_session(job, outlets, config.train.engine, torch.device("cpu"))
 
 
-def _assert_saved(process: "subprocess.Popen[str]", directory: str) -> None:
-    """The command says clearly that it has saved, and the checkpoint is there and whole."""
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 75, errors
+def _assert_saved(exit_code: int, errors: str, directory: str) -> None:
+    """The command has said clearly that it has saved, and the checkpoint is there and whole."""
+    assert exit_code == 75, errors
     assert "stopping after this step and saving" in errors
     assert "training was stopped and has saved a checkpoint" in errors
     assert "run the same command again" in errors
     assert "Traceback" not in errors
     last = list_checkpoints(directory + "/checkpoints")[-1]
     verify_checkpoint(last.uri, deep=True)
-    assert last.step == max(_losses(directory))
+    assert last.step == _records(directory, "train")[-1]["step"]
     assert not Path(directory, "manifest.json").exists()
 
 

@@ -157,6 +157,21 @@ def _stopped_run(config: train.Config, packed_uri: str, directory: str) -> bool:
     return run_session(job, outlets, EngineConfig(), torch.device("cpu"))[0]
 
 
+def test_a_survivor_of_an_older_start_publishes_nothing(packed: Artifact, tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+
+    def taken_over() -> bool:
+        (directory / "attempt.json").write_text('{"attempt": 2}')
+        return False
+
+    job = Job(make_config(tmp_path), packed.uri, str(directory))
+    published: list[str] = []
+    outlets = Outlets(publish=lambda _, name: published.append(name), sink=NullSink(), stop_requested=taken_over)
+    with pytest.raises(RunFailed, match="a newer start of this run has taken over"):
+        run_session(job, outlets, EngineConfig(kind="torch"), torch.device("cpu"))
+    assert published == []
+
+
 def test_precision_is_chosen_once_and_frozen(packed: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rayllm.train import precision
 

@@ -20,6 +20,7 @@ from rayllm.core import storage
 from rayllm.core.artifact import content_hash, versions
 from rayllm.core.checkpoint import DIRECTORY, clear_staging, publish_directory
 from rayllm.core.config import to_yaml
+from rayllm.core.errors import RunFailed
 from rayllm.core.log import MetricSink, SinkGroup
 from rayllm.core.rng import derive_seed
 from rayllm.data.batches import BatchReader, validation_batches
@@ -44,6 +45,7 @@ from rayllm.train.sinks import WandbSink
 from rayllm.train.state import RunState, seed_everything
 
 STOP_FILE = "stop-requested"
+ATTEMPT = "attempt.json"
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
     if built.rank == 0:
         files = open_metric_files(job.directory, tensorboard=job.config.train.logging.tensorboard)
         sink = SinkGroup([files, outlets.sink, *_loggers(job)])
-        outlets = dataclasses.replace(outlets, sink=sink, publish=_publish_after(files, outlets.publish))
+        outlets = dataclasses.replace(outlets, sink=sink, publish=_guarded_publish(job, state, files, outlets.publish))
     try:
         for line in rejected + plan.warnings():
             _event(outlets.sink, built, state, "warning", line)
@@ -245,10 +247,14 @@ def _next_attempt(directory: str) -> int:
     """Count the starts of a run; rank 0 counts for all."""
     if collective.rank() != 0:
         return int(collective.broadcast(None))
-    where = storage.join(directory, "attempt.json")
-    attempt = 1 + (json.loads(storage.read_bytes(where))["attempt"] if storage.exists(where) else 0)
-    storage.write_text(where, json.dumps({"attempt": attempt}))
+    attempt = _read_attempt(directory) + 1
+    storage.write_text(storage.join(directory, ATTEMPT), json.dumps({"attempt": attempt}))
     return int(collective.broadcast(attempt))
+
+
+def _read_attempt(directory: str) -> int:
+    where = storage.join(directory, ATTEMPT)
+    return int(json.loads(storage.read_bytes(where))["attempt"]) if storage.exists(where) else 0
 
 
 def _loggers(job: Job) -> list[MetricSink]:
@@ -262,14 +268,24 @@ def _loggers(job: Job) -> list[MetricSink]:
     return [WandbSink(config.train.logging.wandb_project, config.name, scratch, settings, run_id)]
 
 
-def _publish_after(files: MetricFiles, publish: Callable[[Path, str], None]) -> Callable[[Path, str], None]:
-    """Publish a checkpoint when the metrics up to it are durable: a run that goes on from it never writes them."""
+def _guarded_publish(
+    job: Job, state: RunState, files: MetricFiles, publish: Callable[[Path, str], None]
+) -> Callable[[Path, str], None]:
+    """Publish on rank 0: only while this start of the run is the latest, and the records before the checkpoint."""
 
-    def publish_both(staging: Path, name: str) -> None:
+    def publish_guarded(staging: Path, name: str) -> None:
+        latest = _read_attempt(job.directory)
+        if latest != state.attempt:
+            raise RunFailed(
+                "a newer start of this run has taken over",
+                where=job.directory,
+                why=f"this is attempt {state.attempt}, the latest is {latest}",
+                fix="leave it to the newer one",
+            )
         files.flush()
         publish(staging, name)
 
-    return publish_both
+    return publish_guarded
 
 
 def _write_environment(job: Job, plan: Plan, model: ModelConfig, engine: Engine, state: RunState) -> None:

@@ -210,7 +210,10 @@ def test_an_object_store_that_does_not_answer_is_a_message(
     ("setting", "told"),
     [("storage=web.jsonl", "the storage cannot be written"), ("ray.address=127.0.0.1:9", "nothing answers at")],
 )
-def test_a_machine_that_lacks_something_has_its_own_exit_code(fail: Fail, setting: str, told: str) -> None:
+def test_a_machine_that_lacks_something_has_its_own_exit_code(
+    fail: Fail, setting: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # whatever tests before this one have started
     message = fail(3, "run", "run.yaml", setting)
     assert told in message
     assert "fix:" in message

@@ -17,7 +17,7 @@ from rayllm.core import storage
 from rayllm.core.artifact import Artifact, read_artifact
 from rayllm.core.checkpoint import list_checkpoints, verify_checkpoint
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 BUCKET = "runs-of-a-test"
 #: Below which folder of the storage the artifacts of each stage are.

@@ -13,9 +13,14 @@ class SampleConfig(ConfigModel):
 
     per_domain: int = Field(default=10, ge=0, description="Samples of each domain; 0 for none.")
     prompt_tokens: int = Field(
-        default=32, ge=1, description="Tokens of a validation document that begin a sample; half of a shorter document."
+        default=32,
+        ge=1,
+        description="Tokens of a validation document that begin a sample; at most half of the document and of the "
+        "model's context.",
     )
-    max_new_tokens: int = Field(default=128, ge=1, description="Length of a continuation, in tokens.")
+    max_new_tokens: int = Field(
+        default=128, ge=1, description="Length of a continuation, in tokens, as far as the model's context goes."
+    )
     sampling: SamplingConfig = Field(default=SamplingConfig(), description="How each token is chosen.")
 
 

@@ -61,13 +61,17 @@ def write_samples(loaded: Loaded, packed: PackedData, config: SampleConfig, seed
     if config.per_domain == 0:
         return []
     identifier = learn_identifier(packed)
+    context = loaded.model.config.max_seq_len
+    config = config.model_copy(update={"prompt_tokens": min(config.prompt_tokens, context // 2)})
     samples = []
     for domain in packed.domains("validation"):
         prompts = choose_prompts(packed, domain, config, seed)
+        if not prompts:
+            continue
         written = generate(
             loaded.model,
             [prompt.ids for prompt in prompts],
-            max_new_tokens=config.max_new_tokens,
+            max_new_tokens=min(config.max_new_tokens, context - max(len(prompt.ids) for prompt in prompts)),
             sampling=config.sampling,
             stop_ids=(loaded.codec.separator_id,),
             seed=derive_seed(seed, "samples", domain),

@@ -63,8 +63,14 @@ class SamplesConfig(ConfigModel):
     """Text written by the model while it trains."""
 
     every_steps: int = Field(default=0, ge=0, description="Steps between samples; 0 for none but at the end.")
-    max_new_tokens: int = Field(default=48, ge=1, description="Length of a sample, in tokens.")
-    prompt_tokens: int = Field(default=12, ge=1, description="Tokens of a validation document that begin each sample.")
+    max_new_tokens: int = Field(
+        default=48, ge=1, description="Length of a sample, in tokens, as far as the context goes."
+    )
+    prompt_tokens: int = Field(
+        default=12,
+        ge=1,
+        description="Tokens of a validation document that begin each sample; at most half of the context.",
+    )
     sampling: SamplingConfig = Field(default=SamplingConfig(), description="How tokens are chosen.")
 
 

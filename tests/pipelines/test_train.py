@@ -172,6 +172,12 @@ def test_a_survivor_of_an_older_start_publishes_nothing(packed: Artifact, tmp_pa
     assert published == []
 
 
+def test_samples_shrink_to_the_context(packed: Artifact, tmp_path: Path) -> None:
+    samples = {"prompt_tokens": 100, "max_new_tokens": 500}
+    train_alone(make_config(tmp_path, max_steps=1, samples=samples), packed.uri, str(tmp_path / "trial"))
+    assert records(str(tmp_path / "trial"), "sample")[1]["text"]
+
+
 def test_precision_is_chosen_once_and_frozen(packed: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rayllm.train import precision
 

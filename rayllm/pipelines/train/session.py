@@ -226,13 +226,16 @@ def sample(config: Config, packed: PackedData, engine: Engine, step: int) -> lis
     """Continue the beginning of a validation document of each domain; all ranks do the same, rank 0 reports."""
     settings, codec = config.train.samples, packed.codec()
     domains = packed.domains("validation")
-    prompts = [packed.stream("validation", name).read(0, settings.prompt_tokens + 1).tolist() for name in domains]
+    context = config.model.max_seq_len
+    streams = [packed.stream("validation", name) for name in domains]
+    length = 1 + min(settings.prompt_tokens, context // 2 - 1)
+    prompts = [stream.read(0, min(length, stream.num_tokens)).tolist() for stream in streams]
     engine.module.eval()
     outputs = generate(
         engine.module,  # pyright: ignore[reportArgumentType] - the engine's module is the Transformer
         prompts,
         sampling=settings.sampling,
-        max_new_tokens=settings.max_new_tokens,
+        max_new_tokens=min(settings.max_new_tokens, context - length),
         stop_ids=(packed.separator_id,),
         seed=derive_seed(config.seed, "samples", step),
     )

@@ -24,6 +24,11 @@ RAY_ENVIRONMENT = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests on Ray come last: others fork, which is safe only while this process has no Ray."""
+    items.sort(key=lambda item: item.get_closest_marker("ray") is not None)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real public data; the tests that need it are skipped where it is absent."""

@@ -13,9 +13,6 @@ from rayllm.pipelines.ray_runtime import ensure_ray
 from rayllm.pipelines.run_config import RunConfig, check_stage, stage_config, stage_fingerprint, stage_module
 from rayllm.pipelines.storage_probe import probe_storage
 
-#: The page of a run, in the report's artifact and beside the run's own.
-REPORT = "report.html"
-
 #: The page of a run: in the report's artifact, and once more where a person looks for it, beside the artifacts.
 REPORT = "report.html"
 

@@ -151,7 +151,6 @@ def test_a_trial_killed_after_its_last_checkpoint_still_gives_its_final_metrics(
 
 
 @pytest.mark.ray
-@pytest.mark.slow
 def test_a_sweep_trains_ranks_and_writes_a_run_file_of_the_best(tmp_path, packed, ray_session):
     artifact = run_sweep(make_config(tmp_path, max_steps=4), packed, tmp_path / "sweeps")
     table = json.loads(Path(artifact.file("table.json")).read_text())
@@ -171,7 +170,6 @@ def test_a_sweep_trains_ranks_and_writes_a_run_file_of_the_best(tmp_path, packed
 
 
 @pytest.mark.ray
-@pytest.mark.slow
 def test_a_failed_trial_is_reported_and_only_it_runs_again(tmp_path, packed, ray_session, monkeypatch):
     log = tmp_path / "log"
     space = {"train.optimizer.lr": {"kind": "grid", "values": [0.001, 0.002, 0.003]}}
@@ -201,7 +199,6 @@ def test_a_failed_trial_is_reported_and_only_it_runs_again(tmp_path, packed, ray
 
 
 @pytest.mark.ray
-@pytest.mark.slow
 def test_a_sweep_fails_when_all_trials_do(tmp_path, packed, ray_session, monkeypatch):
     def train(config, directory):
         raise ValueError("nothing works")
@@ -212,14 +209,12 @@ def test_a_sweep_fails_when_all_trials_do(tmp_path, packed, ray_session, monkeyp
 
 
 @pytest.mark.ray
-@pytest.mark.slow
 def test_a_trial_larger_than_every_node_is_refused_at_once(tmp_path, packed, ray_session):
     with pytest.raises(SetupError, match=r"lower tune\.cpus_per_trial"):
         run_sweep(make_config(tmp_path, cpus_per_trial=64), packed, tmp_path / "sweeps")
 
 
 @pytest.mark.ray
-@pytest.mark.slow
 def test_a_sweep_that_waits_for_resources_says_so(tmp_path, packed, ray_session, monkeypatch, caplog):
     import ray
 

@@ -1,9 +1,11 @@
-"""Run a function on forked ranks over a gloo file store, and build small runs for them."""
+"""Run a function on ranks of their own over a gloo file store, and build small runs for them."""
 
 import multiprocessing
 import os
 import pickle
+import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +34,7 @@ from rayllm.train.objectives import LanguageModeling
 from rayllm.train.state import RunState
 
 VOCAB = 64
+RANKS_TIMEOUT_S = 150
 MODEL = ModelConfig(
     vocab_size=VOCAB,
     real_vocab_size=VOCAB,
@@ -45,9 +48,13 @@ MODEL = ModelConfig(
 
 
 def run_ranks(function: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:
-    """Fork one process per rank, join them in a gloo group, return what each returned."""
+    """Start one process per rank, join them in a gloo group, return what each returned.
+
+    Ranks are forks, which costs nothing; but a fork of a process in which Ray runs breaks Ray's connections there (later
+    calls to actors never arrive), so then they are processes of their own, some seconds slower.
+    """
+    context = multiprocessing.get_context("spawn" if _ray_runs() else "fork")
     import_deepspeed(torch.device("cpu"))  # Once, here: forks inherit it.
-    context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as scratch:
         workers = [
             context.Process(target=_rank_main, args=(function, rank, world_size, scratch, args))
@@ -55,7 +62,10 @@ def run_ranks(function: Callable[..., Any], world_size: int, *args: Any) -> list
         ]
         for worker in workers:
             worker.start()
+        deadline = time.monotonic() + RANKS_TIMEOUT_S
         for worker in workers:
+            worker.join(max(0.0, deadline - time.monotonic()))
+            worker.kill()
             worker.join()
         results = []
         for rank, worker in enumerate(workers):
@@ -66,6 +76,10 @@ def run_ranks(function: Callable[..., Any], world_size: int, *args: Any) -> list
             assert outcome == "ok", value
             results.append(value)
         return results
+
+
+def _ray_runs() -> bool:
+    return "ray" in sys.modules and sys.modules["ray"].is_initialized()
 
 
 def _rank_main(function: Callable[..., Any], rank: int, world_size: int, scratch: str, args: tuple[Any, ...]) -> None:

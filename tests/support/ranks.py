@@ -50,11 +50,11 @@ MODEL = ModelConfig(
 def run_ranks(function: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:
     """Start one process per rank, join them in a gloo group, return what each returned.
 
-    Ranks are forks, which costs nothing; but a fork of a process in which Ray runs breaks Ray's connections there (later
-    calls to actors never arrive), so then they are processes of their own, some seconds slower.
+    Ranks are forks, which costs nothing; but a fork of a process in which Ray runs breaks Ray's connections there
+    (later calls to actors never arrive), so then they are processes of their own, some seconds slower.
     """
-    context = multiprocessing.get_context("spawn" if _ray_runs() else "fork")
     import_deepspeed(torch.device("cpu"))  # Once, here: forks inherit it.
+    context = multiprocessing.get_context("spawn") if _ray_runs() else multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as scratch:
         workers = [
             context.Process(target=_rank_main, args=(function, rank, world_size, scratch, args))

@@ -21,17 +21,7 @@ from rayllm.core.errors import ArtifactDamaged, DataError, RayllmError
 from rayllm.core.log import get_logger
 from rayllm.core.stage import Work, full_disk_named
 from rayllm.data.packing import pack_texts
-from rayllm.data.shards import (
-    BOUNDS,
-    BOUNDS_DTYPE,
-    DTYPES,
-    PACKED_JSON,
-    TOKENS,
-    PackedIndex,
-    ShardRecord,
-    ShardWriter,
-    dtype_for,
-)
+from rayllm.data.shards import PACKED_JSON, PackedIndex, ShardRecord, ShardWriter, dtype_for
 from rayllm.pipelines.corpus_shards import domain_shards, read_texts
 from rayllm.pipelines.frame import Frame
 from rayllm.pipelines.ray_errors import error_from_json, error_to_json
@@ -166,22 +156,13 @@ def _finished(task: ShardTask, codec: Codec) -> ShardRecord | None:
         note = ShardNote.model_validate_json(storage.read_bytes(task.note))
         if (note.source_sha256, note.tokenizer_sha256) != (task.source.sha256, codec.sha256):
             return None
-        check_files(task.directory, _files(note.shard, codec), deep=True)
+        check_files(task.directory, note.shard.files(dtype_for(codec.vocab_size)), deep=True)
     except FileNotFoundError:
         return None
     except (ValidationError, ArtifactDamaged) as error:
         logger.warning("%s is made again: %s", task.name, str(error).splitlines()[0])
         return None
     return note.shard
-
-
-def _files(shard: ShardRecord, codec: Codec) -> list[FileRecord]:
-    """What the two files of a shard must be."""
-    size = DTYPES[dtype_for(codec.vocab_size)].itemsize
-    return [
-        FileRecord(path=shard.name + TOKENS, bytes=shard.tokens * size, sha256=shard.tokens_sha256),
-        FileRecord(path=shard.name + BOUNDS, bytes=shard.documents * BOUNDS_DTYPE.itemsize, sha256=shard.bounds_sha256),
-    ]
 
 
 class Encoder:
@@ -259,8 +240,8 @@ def _by_split(corpus: Artifact, records: Mapping[str, ShardRecord]) -> dict[str,
 
 def _remove_leftovers(directory: str, index: PackedIndex) -> None:
     """Remove all but the artifact's own files: notes, and scratch files of encoders that were killed."""
-    shards = [shard.name for domains in index.splits.values() for records in domains.values() for shard in records]
-    own = {PACKED_JSON, *FILES, *(name + ending for name in shards for ending in (TOKENS, BOUNDS))}
+    shards = [shard for domains in index.splits.values() for records in domains.values() for shard in records]
+    own = {PACKED_JSON, *FILES, *(file.path for shard in shards for file in shard.files(index.dtype))}
     for path in storage.list_files(directory):
         if path not in own:
             storage.remove(storage.join(directory, path))

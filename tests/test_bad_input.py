@@ -106,7 +106,7 @@ def checked(said: str) -> str:
         ("train.seq_len=long", "`train.seq_len` is 'long': input should be a valid integer"),
         ("train.engine.kind=jax", "it must be one of deepspeed, torch"),
         ("sources.web.kind=jsonll", "Did you mean jsonl?"),
-        ("train.tokens=1M", "set exactly one of `train.max_steps` and `train.tokens`"),
+        ("train.tokens=1M", "set exactly one of `train.max_steps`, `train.tokens` and `train.tokens_per_param`"),
         ("mixture.weights={web: 1, code: 1}", "mixture.weights: there is no domain 'code'; the domains are web"),
         ("fit_tokenizer.weights={wed: 1}", "fit_tokenizer.weights: there is no domain 'wed'; "),
         ("curriculum=[{frac: 1, weights: {code: 1}}]", "curriculum.0.weights: there is no domain 'code'"),

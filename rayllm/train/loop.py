@@ -20,7 +20,7 @@ from rayllm.core.errors import RunFailed
 from rayllm.core.faults import fault
 from rayllm.core.log import MetricSink
 from rayllm.data.batches import Batch, prefetch
-from rayllm.data.curriculum import Plan
+from rayllm.data.plan import Plan
 from rayllm.optim.schedules import lr_frac
 from rayllm.train import collective, retention
 from rayllm.train.checkpoint import Attachments, stage_checkpoint
@@ -174,13 +174,13 @@ def _guard(run: Run, loss: float, outcome: StepOutcome) -> None:
 
 
 def _log_step(run: Run, step: int, loss: float, lr: float, outcome: StepOutcome) -> None:
-    index, stage, _ = run.plan.at(step)
+    _, stage, _ = run.plan.at(step)
     fields: dict[str, Any] = {
         "loss": loss if math.isfinite(loss) else None,
         "lr": lr,
         "grad_norm": outcome.grad_norm if math.isfinite(outcome.grad_norm) else None,
         "tokens": run.state.tokens,
-        "stage": index,
+        "stage": stage.stage,
         "seq_len": stage.seq_len,
         "total_steps": run.plan.total_steps,
     }

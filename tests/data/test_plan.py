@@ -34,9 +34,24 @@ def test_the_plan_survives_json_unchanged():
 
 def test_expected_tokens_and_epochs_follow_the_weights():
     assert PLAN.expected_tokens() == [{"english": 34_100, "code": 68_300}, {"english": 51_200, "code": 51_200}]
-    assert PLAN.epochs() == {"english": 85_300 / (781 * 128), "code": 119_500 / (78 * 128)}
+    assert PLAN.epoch_tokens() == {"english": 781 * 128, "code": 78 * 128}
+    assert PLAN.epochs() == pytest.approx({"english": 85_300 / (781 * 128), "code": 119_500 / (78 * 128)})
 
 
-def test_a_domain_that_is_repeated_too_often_is_warned_of():
-    (warning,) = PLAN.warnings()
-    assert warning.startswith("domain code is read 12.0 times")
+def test_the_epochs_of_the_rows_of_the_table_add_up_to_those_of_the_run():
+    rows = PLAN.epochs_by_row()
+    assert rows[0]["code"] == pytest.approx(68_300 / (78 * 128))
+    assert PLAN.epochs() == pytest.approx({name: rows[0][name] + rows[1][name] for name in PLAN.domains})
+
+
+def test_a_domain_that_is_repeated_more_often_than_its_cap_is_warned_of():
+    (warning,) = PLAN.warnings({"english": 4, "code": 4})
+    assert warning.startswith("domain code is read 12.0 times, more than mixture.max_epochs, 4;")
+    assert not PLAN.warnings({"english": 1, "code": 12})
+    assert len(PLAN.warnings({"english": 0.5, "code": 11})) == 2
+
+
+def test_a_table_of_an_older_run_without_stage_numbers_is_read():
+    old = PLAN.to_json().replace(',\n   "stage": 0', "")
+    assert '"stage"' not in old
+    assert Plan.from_json(old) == PLAN

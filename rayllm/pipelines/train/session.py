@@ -24,7 +24,7 @@ from rayllm.core.errors import RunFailed
 from rayllm.core.log import MetricSink, SinkGroup
 from rayllm.core.rng import derive_seed
 from rayllm.data.batches import BatchReader, validation_batches
-from rayllm.data.curriculum import Plan, build_plan
+from rayllm.data.plan import Plan
 from rayllm.data.shards import PackedData
 from rayllm.evals.scoring import DomainScore, metrics, score_batches
 from rayllm.inference.generate import generate
@@ -33,6 +33,7 @@ from rayllm.model.flops import count_parameters, training_flops_per_token
 from rayllm.model.transformer import Transformer
 from rayllm.pipelines.train import Config
 from rayllm.pipelines.train.metric_files import MetricFiles, open_metric_files
+from rayllm.pipelines.train.planning import plan_run
 from rayllm.train import checkpoint, collective
 from rayllm.train.checkpoint import Attachments
 from rayllm.train.config import EngineConfig
@@ -108,7 +109,7 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
         sink = SinkGroup([files, outlets.sink, *_loggers(job)])
         outlets = dataclasses.replace(outlets, sink=sink, publish=_guarded_publish(job, state, files, outlets.publish))
     try:
-        for line in rejected + plan.warnings():
+        for line in rejected + plan.warnings(job.config.mixture.caps(plan.domains)):
             _event(outlets.sink, built, state, "warning", line)
         if chosen:
             _event(outlets.sink, built, state, "info", f"resumed from {chosen} at step {state.step}")
@@ -122,16 +123,7 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
 def make_plan(config: Config, packed: PackedData) -> Plan:
     """The stage table of a run over its packed training domains."""
     sizes = {name: packed.stream("train", name).num_tokens for name in packed.domains("train")}
-    return build_plan(
-        mixture=config.mixture,
-        curriculum=config.curriculum,
-        seq_len=config.train.seq_len,
-        global_batch_tokens=config.train.global_batch_tokens,
-        domain_tokens=sizes,
-        seed=config.seed,
-        max_steps=config.train.max_steps,
-        total_tokens=config.train.tokens,
-    )
+    return plan_run(config, sizes, config.model.with_vocab(packed.vocab_size))
 
 
 def build_engine(

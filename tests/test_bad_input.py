@@ -27,7 +27,7 @@ RUN: dict[str, Any] = {
     "name": "tiny",
     "storage": "runs",
     "sources": {"web": {"kind": "jsonl", "path": "web.jsonl"}},
-    "prepare": {"rules": {"prose": {"min_words": 1, "min_stop_words": None}}},
+    "prepare": {"rules": {"prose": {"min_words": 1}}},
     "fit_tokenizer": {"vocab_size": 300},
     "model": {"dim": 32, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "ffn_dim": 32, "max_seq_len": 64},
     "train": {

@@ -100,7 +100,7 @@ def test_ray_makes_the_bytes_that_a_plain_loop_makes(tmp_path: Path, ray_session
             "b": [{"kind": "jsonl", "path": str(tmp_path / "b.jsonl")}, {"kind": "synthetic_math", "documents": 50}],
         },
         validation={"heldout_frac": 0.1},
-        prepare={"unit_bytes": 2000, "shard_bytes": 6000, "rules": {"prose": {"min_words": 1, "min_stop_words": None}}},
+        prepare={"unit_bytes": 2000, "shard_bytes": 6000, "rules": {"prose": {"min_words": 1}}},
     )
     artifact = run(settings, tmp_path / "runs")
     artifact.verify(deep=True)

@@ -279,5 +279,5 @@ def test_real_data_from_raw_files_to_shards(
     assert counts["code"]["dropped"]["in_validation"] == 82
     english = counts["english"]
     assert english["train"]["documents"] + english["validation"]["documents"] > 1200
-    assert english["dropped"]["too_short"] > 100
+    assert english["dropped"]["gopher_few_words"] > 100
     assert corpus_texts(tmp_path / "out", "validation", "code")[0].lstrip().startswith(("from", "def", "import"))

@@ -93,7 +93,7 @@ def read_items(name: str, source: JsonlSource | ParquetSource, section: str) -> 
     """
     setting, count = f"{section}.{name}", 0
     for piece in source.pieces(setting, 1 << 62):
-        unit = Unit(domain=name, split="validation", source=0, **piece)
+        unit = Unit(domain=name, split="validation", source=0, **dict(piece))
         for row in read_unit(unit, source, max_row_bytes=_MAX_ROW_BYTES, seed=0):
             if isinstance(row, BadRow):
                 raise DataError(

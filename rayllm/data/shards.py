@@ -2,10 +2,10 @@
 
 A packed directory holds ``packed.json`` and for every split and domain shards of two files: ``00000.tokens`` (flat
 little-endian uint16, or uint32 where the vocabulary needs it) and ``00000.bounds`` (uint64: the token offset in the
-shard of each document's separator); a third one, ``00000.mask`` (uint8 for each token: is it to be learnt), where some
-tokens are only read, as the prompts of conversations. ``ShardWriter`` makes a shard, ``PackedData`` opens a directory, a ``TokenStream``
-reads one domain of one split as a single row of tokens, whatever its shards. Shards at remote URIs are read from a
-cache on the node (``shard_cache``).
+shard of each document's separator); a third one, ``00000.mask`` (uint8 for each token: is it to be learnt?), where some
+tokens are only read, as the prompts of conversations. ``ShardWriter`` makes a shard, ``PackedData`` opens a directory,
+a ``TokenStream`` reads one domain of one split as a single row of tokens, whatever its shards. Shards at remote URIs
+are read from a cache on the node (``shard_cache``).
 """
 
 import bisect
@@ -285,7 +285,8 @@ class TokenStream:
     """
 
     def __init__(self, uri: str, records: Sequence[ShardRecord], dtype: DTypeName, cache_dir: Path | None) -> None:
-        self._uri, self._records, self._dtype, self._cache_dir = uri, tuple(records), dtype, cache_dir
+        self._uri, self._records, self._cache_dir = uri, tuple(records), cache_dir
+        self._dtype: DTypeName = dtype
         self._first = [0, *itertools.accumulate(record.tokens for record in self._records)]
         self._mapped: dict[str, np.ndarray] = {}
 

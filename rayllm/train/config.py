@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from rayllm.core.config import RUNTIME, ConfigModel, Count
+from rayllm.data.plan import Packing
 from rayllm.inference.config import SamplingConfig
 from rayllm.optim.config import OptimizerConfig, ScheduleConfig
 
@@ -111,6 +112,11 @@ class TrainConfig(ConfigModel):
         default="auto",
         description="Compute precision; master weights are float32. `auto` chooses by hardware and width.",
     )
+    packing: Packing = Field(
+        default="concat",
+        description="`concat`: rows are slices of the concatenated documents; `best_fit`: rows are filled with whole "
+        "documents, only those longer than a row are cut.",
+    )
     document_mask: bool = Field(default=True, description="Keep attention within a document.")
     activation_checkpointing: bool = Field(
         default=False,
@@ -141,6 +147,15 @@ class TrainConfig(ConfigModel):
             found = " and ".join(f"`{name}`" for name in given) or "none of them"
             raise ValueError(
                 f"set exactly one of `train.max_steps`, `train.tokens` and `train.tokens_per_param`, not {found}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _best_fit_is_masked(self) -> "TrainConfig":
+        if self.packing == "best_fit" and not self.document_mask:
+            raise ValueError(
+                "`packing: best_fit` puts documents that have nothing to do with each other into one row: keep "
+                "`train.document_mask` true, or set `train.packing: concat`"
             )
         return self
 

@@ -101,6 +101,8 @@ def _rank_main(function: Callable[..., Any], rank: int, world_size: int, scratch
 class ListStream:
     """A token stream in memory: documents of a simple arithmetic language, so that there is something to learn."""
 
+    has_mask = False
+
     def __init__(self, seed: int, num_tokens: int) -> None:
         rng = np.random.default_rng(seed)
         steps = rng.integers(1, 4, num_tokens).cumsum() % (VOCAB - 1) + 1

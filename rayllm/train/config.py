@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from rayllm.core.config import RUNTIME, ConfigModel, Count
 from rayllm.data.plan import Packing
 from rayllm.inference.config import SamplingConfig
-from rayllm.optim.config import OptimizerConfig, ScheduleConfig
+from rayllm.optim.config import AdamWConfig, CosineSchedule, OptimizerConfig, ScheduleConfig
 
 Precision = Literal["fp32", "bf16"]
 
@@ -123,8 +123,8 @@ class TrainConfig(ConfigModel):
         description="Recompute activations in the backward pass to save memory.",
         json_schema_extra=RUNTIME,
     )
-    optimizer: OptimizerConfig = Field(default=OptimizerConfig(), description="AdamW.")
-    schedule: ScheduleConfig = Field(default=ScheduleConfig(), description="Learning rate over the run.")
+    optimizer: OptimizerConfig = Field(default=AdamWConfig(), description="How gradients change weights.")
+    schedule: ScheduleConfig = Field(default=CosineSchedule(), description="Learning rate over the run.")
     engine: EngineConfig = Field(
         default=EngineConfig(), description="Gradients, optimiser state, sharding.", json_schema_extra=RUNTIME
     )

@@ -1,0 +1,102 @@
+"""Muon is the same update on every engine, at every ZeRO stage and number of ranks, and resumes like AdamW."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ranks import MODEL, run_ranks, small_config, small_plan, streams, train_small
+
+from rayllm.data.batches import BatchReader
+from rayllm.model.matrices import matrix_splits
+from rayllm.model.transformer import Transformer
+from rayllm.optim.config import MuonConfig
+from rayllm.optim.schedules import rates_at
+from rayllm.train.config import TrainConfig
+
+ENGINES = [("torch", 0, 1), ("torch", 0, 2), *(("deepspeed", stage, world) for stage in range(4) for world in (2, 3))]
+TOLERANCE = {"fp32": 1e-5, "bf16": 1e-3}
+
+
+def muon_config(ns_dtype: str = "fp32", **changes: Any) -> TrainConfig:
+    optimizer = MuonConfig(lr=3e-3, ns_dtype=ns_dtype, momentum_warmup_steps=4, grad_clip=changes.pop("grad_clip", 1.0))
+    return small_config(optimizer=optimizer, global_batch_tokens=192, **changes)
+
+
+def separate(model: Transformer) -> dict[str, torch.nn.Parameter]:
+    """The matrices inside the blocks, those of fused parameters apart: views of the model's own memory."""
+    splits, found = matrix_splits(model.config), {}
+    for name, parameter in model.named_parameters():
+        if parameter.ndim >= 2 and ".layers." in name:
+            rows = next((rows for end, rows in splits.items() if name.endswith(end)), (parameter.shape[0],))
+            for index, part in enumerate(parameter.detach().split(list(rows))):
+                found[f"{name}:{index}"] = torch.nn.Parameter(part)
+    return found
+
+
+def plain_losses(config: TrainConfig) -> list[float]:
+    """A loop without any of the training package: ``torch.optim.Muon`` on separate matrices, and AdamW."""
+    assert isinstance(config.optimizer, MuonConfig)
+    plan, model = small_plan(config), Transformer(MODEL)
+    model.init_weights(1)
+    matrices = separate(model)
+    rest = [p for name, p in model.named_parameters() if p.ndim < 2 or ".layers." not in name]
+    muon = torch.optim.Muon(list(matrices.values()), weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW(rest, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)
+    reader = BatchReader(list(streams().values()), plan, 0)
+    losses = []
+    for step in range(plan.total_steps):
+        batch = next(reader.micro_batches(step, 1, 0, 10_000))
+        loss = model(batch.input_ids, batch.labels, batch.doc_ids).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.grad_clip)
+        for name, matrix in matrices.items():
+            full, _, index = name.partition(":")
+            rows = [m.shape[0] for other, m in matrices.items() if other.startswith(full + ":")]
+            gradient = model.get_parameter(full).grad
+            assert gradient is not None
+            matrix.grad = gradient.split(rows)[int(index)].clone()
+        rates = rates_at(config.optimizer, config.schedule, step, plan.total_steps)
+        muon.param_groups[0]["lr"], muon.param_groups[0]["momentum"] = rates.lr, rates.momentum
+        adamw.param_groups[0]["lr"] = rates.lr
+        muon.step()
+        adamw.step()
+        model.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.fixture(scope="module")
+def reference() -> dict[str, list[float]]:
+    """With the iteration of torch's Muon in bf16, as it is, and in fp32."""
+    from torch.optim import _muon
+
+    def iterate_fp32(grad: torch.Tensor, coefficients: tuple[float, ...], steps: int, eps: float) -> torch.Tensor:
+        a, b, c = coefficients
+        x = grad.mT if grad.shape[0] > grad.shape[1] else grad
+        x = x / x.norm().clamp(min=eps)
+        for _ in range(steps):
+            gram = x @ x.mT
+            x = a * x + (b * gram + c * gram @ gram) @ x
+        return x.mT if grad.shape[0] > grad.shape[1] else x
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    found = {"bf16": plain_losses(muon_config())}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_muon, "_zeropower_via_newtonschulz", iterate_fp32)
+        found["fp32"] = plain_losses(muon_config())
+    torch.set_num_threads(threads)
+    return found
+
+
+@pytest.mark.parametrize("ns_dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize(("kind", "stage", "world"), ENGINES)
+def test_losses_equal_a_plain_loop_with_torch_muon(
+    kind: str, stage: int, world: int, ns_dtype: str, reference: dict[str, list[float]], tmp_path: Path
+) -> None:
+    result = run_ranks(train_small, world, str(tmp_path), kind, stage, muon_config(ns_dtype))[0]
+    found = [result["losses"][step] for step in range(1, 7)]
+    gap = max(abs(a - b) for a, b in zip(found, reference[ns_dtype], strict=True))
+    print(gap)
+    assert gap < TOLERANCE[ns_dtype], f"largest gap {gap:.2e}"

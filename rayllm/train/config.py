@@ -108,6 +108,12 @@ class TrainConfig(ConfigModel):
         description="Training tokens for each parameter of the model (all of them, a shared embedding once), about 20 "
         "where compute is the limit (Chinchilla); give this, `max_steps` or `tokens`.",
     )
+    init: str | None = Field(
+        default=None,
+        pattern=r"^from_(hf|checkpoint):.+",
+        description="Begin with other weights than new ones: `from_hf:URI` (a model of transformers) or "
+        "`from_checkpoint:URI` (weights only, of another run).",
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto",
         description="Compute precision; master weights are float32. `auto` chooses by hardware and width.",
@@ -118,6 +124,9 @@ class TrainConfig(ConfigModel):
         "documents, only those longer than a row are cut.",
     )
     document_mask: bool = Field(default=True, description="Keep attention within a document.")
+    z_loss: float = Field(
+        default=0.0, ge=0, description="Weight of the squared log-partition added to the training loss (PaLM: 1e-4)."
+    )
     activation_checkpointing: bool = Field(
         default=False,
         description="Recompute activations in the backward pass to save memory.",

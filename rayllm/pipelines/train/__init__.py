@@ -39,6 +39,27 @@ class Config(Frame):
         return self
 
 
+def check(config: Config) -> None:
+    """Look at the model that the run begins with, where it does not begin with new weights.
+
+    Raises:
+        ConfigError: If it is not there, or is another model than the config's.
+    """
+    if config.train.init:
+        from rayllm.pipelines.train.initial import check_initial
+
+        check_initial(config.train.init, config.model)
+
+
+def fingerprint(config: Config) -> dict[str, str]:
+    """The model that the run begins with, as it is now."""
+    if not config.train.init:
+        return {}
+    from rayllm.pipelines.train.initial import initial_fingerprint
+
+    return {"init": initial_fingerprint(config.train.init)}
+
+
 def run(work: Work) -> dict[str, Any]:
     """Train, or go on from the last checkpoint in ``work.directory``."""
     from rayllm.pipelines.train.driver import run_with_ray

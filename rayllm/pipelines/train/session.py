@@ -33,6 +33,7 @@ from rayllm.model.config import ModelConfig
 from rayllm.model.flops import count_parameters, training_flops_per_token
 from rayllm.model.transformer import Transformer
 from rayllm.pipelines.train import Config
+from rayllm.pipelines.train.initial import load_initial
 from rayllm.pipelines.train.metric_files import MetricFiles, open_metric_files
 from rayllm.pipelines.train.planning import plan_packed
 from rayllm.train import checkpoint, collective
@@ -101,7 +102,7 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
     state.precision = resolve_precision(asked, job.config.model.dim, device)
     seed_everything(derive_seed(job.config.seed, "rank", collective.rank()))
     model = job.config.model.with_vocab(packed.vocab_size)
-    built = build_engine(job.config, model, engine, state.precision, device)
+    built = build_engine(job.config, model, engine, state.precision, device, None if chosen else job.packed_uri)
     if chosen:
         checkpoint.restore(built, state, chosen)
     if built.rank == 0:
@@ -151,12 +152,30 @@ def _short(plan: Plan, names: Sequence[str]) -> str:
 
 
 def build_engine(
-    config: Config, model: ModelConfig, engine: EngineConfig, precision: str, device: torch.device
+    config: Config,
+    model: ModelConfig,
+    engine: EngineConfig,
+    precision: str,
+    device: torch.device,
+    packed_uri: str | None = None,
 ) -> Engine:
-    """The model with its initial weights, the same on every rank, inside an engine."""
+    """The model with its initial weights, the same on every rank, inside an engine.
+
+    Args:
+        config: The run.
+        model: With the vocabulary known.
+        engine: Which engine.
+        precision: Of computing.
+        device: Where this rank computes.
+        packed_uri: The packed data, for a run that begins with the weights of `train.init`; None where a checkpoint
+            will be restored anyway.
+    """
     module = Transformer(model)
     module.init_weights(config.seed)
+    if config.train.init and packed_uri:
+        load_initial(config.train.init, module, packed_uri)
     module.set_activation_checkpointing(config.train.activation_checkpointing)
+    module.set_z_loss(config.train.z_loss)
     if engine.kind == "torch":
         return TorchEngine(module, config.train.optimizer, precision, device, document_mask=config.train.document_mask)
     from rayllm.train.deepspeed_engine import DeepSpeedEngine

@@ -134,8 +134,9 @@ class Mixture:
             rows_per_unit, units = unit_tokens // stage.seq_len, np.asarray(self.plan.units(stage), np.int64)
             rank = counts[np.arange(PERIOD), order]
             layouts.append(_StageLayout(rows_per_unit, units, order, rank, counts, drawn[unit_tokens]))
-            periods = -(-stage.steps * stage.batch_rows // (PERIOD * rows_per_unit))
-            drawn[unit_tokens] = drawn[unit_tokens] + periods * counts[-1]
+            # The next stage goes on where this one's last draw ended, though its order begins on a fresh period.
+            groups, rest = divmod(stage.steps * stage.batch_rows, PERIOD * rows_per_unit)
+            drawn[unit_tokens] = drawn[unit_tokens] + groups * counts[-1] + counts[min(rest, PERIOD)]
         return layouts
 
     def draws(self, stage: int, first_row: int, count: int) -> tuple[Ints, Ints]:

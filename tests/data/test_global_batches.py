@@ -175,3 +175,23 @@ def test_the_ranks_of_a_step_share_its_rows_without_gap_or_double(plan, data):
         wraps = (next_ids % 10**6) == torch.tensor(SIZES)[domains][:, None]
         next_ids[wraps] -= torch.tensor(SIZES)[domains][:, None].expand_as(ids)[wraps]
         assert torch.equal(labels[counted], next_ids[counted])
+
+
+@pytest.mark.parametrize("packing", ["concat", "best_fit"])
+def test_an_epoch_goes_on_across_stages_and_pieces_until_each_row_was_read_once(packing):
+    """Stages far shorter than a period, weights that move: still every row once before any a second time."""
+    stages = [
+        {"steps": 10, "weights": {"english": 1, "maths": 1, "code": 0}},
+        {"frac": 1, "weights": {"english": 1, "maths": 0, "code": 2}, "interpolate": "linear"},
+    ]
+    plan = make_plan(stages, packing, max_steps=34)
+    assert len(plan.stages) > 4
+    assert 0.9 < max(plan.epochs().values()) < 1.3
+    reader, read = make_reader(plan), {domain: [] for domain in range(len(DOMAINS))}
+    for step in range(plan.total_steps):
+        for place in reader.places(step, range(plan.at(step)[1].batch_rows)):
+            read[place.domain].append(place.number)
+    for domain, numbers in read.items():
+        available = plan.units(plan.stages[0])[domain]
+        assert len(numbers) > 20
+        assert len(set(numbers[:available])) == min(len(numbers), available)

@@ -251,7 +251,7 @@ def test_sources_that_hold_nothing_usable_are_refused_with_the_first_places(fail
     message = fail(1, "prepare", "run.yaml", "sources.web={kind: text, path: book.txt}")
     assert "sources.web" in message
     assert "book.txt:1: binary: it has NUL bytes" in message
-    assert not list(Path("runs/data").glob("prepare-*"))
+    assert not list(Path("runs/data").glob("prepare-*/manifest.json"))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rayllm.core import storage
-from rayllm.core.artifact import FileRecord, content_hash, sha256_file
+from rayllm.core.artifact import FileRecord, content_hash, record_files, sha256_file
 from rayllm.core.faults import fault
 from rayllm.core.log import get_logger
 from rayllm.corpus.files.tables import write_checked, write_groups, write_table
@@ -41,6 +41,11 @@ class Outputs:
     def data(self, uri: str, data: bytes) -> None:
         """Write a file."""
         self.files.append(write_checked(uri, data))
+
+    def directory(self, uri: str) -> None:
+        """Take over all files of a directory that something else has written."""
+        found = record_files(uri, storage.list_files(uri))
+        self.files += [record.model_copy(update={"path": storage.join(uri, record.path)}) for record in found]
 
 
 class Finished(BaseModel):

@@ -29,8 +29,8 @@ _MAX_ROUNDS = 8
 class Boilerplate(ConfigModel):
     """C4's rules for lines: which lines of a web page are left out.
 
-    Source: Raffel et al. 2020, arXiv:1910.10683, section 2.2, and the code published with it (``c4_utils.py``), where the
-    phrases, the limit of word length and the citations come from.
+    Source: Raffel et al. 2020, arXiv:1910.10683, section 2.2, and the code published with it (``c4_utils.py``), where
+    the phrases, the limit of word length and the citations come from.
     """
 
     terminal_punctuation: bool = Field(
@@ -92,15 +92,15 @@ def clean_text(text: str, settings: CleanSettings = _DEFAULT) -> str:
 
     Source: Unicode Standard Annex 15 (NFC).
     """
-    repaired = fix_encoding(text) if settings.fix_encoding else text
     for _ in range(_MAX_ROUNDS):
-        text = _regular(repaired)
-        if settings.boilerplate is not None:
-            text = _regular("\n".join(_kept_lines(text, settings.boilerplate)))
-        # What was left out may have hidden what can be repaired now.
         repaired = fix_encoding(text) if settings.fix_encoding else text
-        if repaired == text:
-            break
+        cleaned = _regular(repaired)
+        if settings.boilerplate is not None:
+            cleaned = _regular("\n".join(_kept_lines(cleaned, settings.boilerplate)))
+        # What is left out can have hidden what may be repaired, so a text that changed is looked at again.
+        if cleaned == text or not settings.fix_encoding or cleaned.isascii():
+            return cleaned
+        text = cleaned
     return text
 
 

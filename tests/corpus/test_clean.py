@@ -1,5 +1,6 @@
 import unicodedata
 
+import ftfy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,10 +78,10 @@ def test_utf8_read_by_another_code_page_is_repaired(page: str) -> None:
     assert clean_text(broken, CleanSettings(fix_encoding=False)) != text
 
 
-@given(st.text())
-def test_a_text_without_signs_is_one_that_ftfy_would_not_repair_as_utf8(text: str) -> None:
-    broken = text.encode("utf-8", "ignore").decode("latin-1")
-    assert fix_encoding(broken) == fix_encoding(fix_encoding(broken))
+@given(st.text(max_size=8), st.text(max_size=4), st.sampled_from(["latin-1", "sloppy-windows-1252", "macroman"]))
+def test_the_cheap_signs_miss_nothing_that_ftfy_would_repair(text: str, good: str, page: str) -> None:
+    mixed = good + text.encode("utf-8", "ignore").decode(page) + good
+    assert fix_encoding(mixed) == ftfy.fix_encoding(mixed)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """FineWeb's own rules, on top of Gopher's and C4's: punctuation at line ends, short lines, repeated lines, lists.
 
-Source: Penedo et al. 2024, The FineWeb Datasets, arXiv:2406.17557, section 3.5; the rule of newlines is in the code that
-made FineWeb (datatrove's ``FineWebQualityFilter``) and not in the paper.
+Source: Penedo et al. 2024, The FineWeb Datasets, arXiv:2406.17557, section 3.5; the rule of newlines is in the
+code that made FineWeb (datatrove's ``FineWebQualityFilter``) and not in the paper.
 """
 
 from collections.abc import Iterator

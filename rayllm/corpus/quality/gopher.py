@@ -29,7 +29,7 @@ class GopherQuality(ConfigModel):
 
     marks_are_words: bool = Field(
         default=False,
-        description="Whether a punctuation mark is a word of its own, as in FineWeb; few_letters is much stricter then.",
+        description="Whether a punctuation mark is a word of its own, as in FineWeb; few_letters is stricter then.",
     )
     min_words: int | None = Field(
         default=50, ge=1, description="gopher_few_words: fewer words than this, punctuation alone not counted."

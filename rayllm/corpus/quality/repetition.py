@@ -4,7 +4,8 @@ The exact measures need a pass over the words for each of nine n; most texts are
 upper bound on all of them is taken for the whole batch first, from one sort of its 2-grams and one of its shortest
 repeated n-grams, and the exact measure only for texts whose bound is above a threshold. The result is the exact one.
 
-Source: Rae et al. 2021, arXiv:2112.11446, appendix A.1.1, table A1; counted as in datatrove's ``GopherRepetitionFilter``.
+Source: Rae et al. 2021, arXiv:2112.11446, appendix A.1.1, table A1; counted as datatrove's ``GopherRepetitionFilter``
+counts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -43,11 +44,11 @@ class GopherRepetition(ConfigModel):
     )
     max_top_ngram_frac: dict[Order, Share] = Field(
         default={2: 0.2, 3: 0.18, 4: 0.16},
-        description="gopher_top_N_gram: for each N, larger share of characters in the most frequent sequence of N words.",
+        description="gopher_top_N_gram: for each N, larger share of characters in the most frequent N words in a row.",
     )
     max_repeated_ngram_frac: dict[Order, Share] = Field(
         default={5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.1},
-        description="gopher_repeated_N_grams: for each N, larger share of characters in repeated sequences of N words.",
+        description="gopher_repeated_N_grams: for each N, larger share of characters in N words that occurred before.",
     )
 
     def checks(self, batch: TextBatch) -> Iterator[Check]:
@@ -76,7 +77,7 @@ class GopherRepetition(ConfigModel):
         for n, limit in sorted(self.max_top_ngram_frac.items()):
             above = np.zeros(len(batch.texts), bool)
             bound = most * _longest(batch.words, n) > limit * batch.lengths
-            for text in np.flatnonzero(bound):
+            for text in np.flatnonzero(bound).tolist():
                 hashes, lengths = _words_of(batch, text)
                 above[text] = top_ngram_chars(hashes, lengths, n) / len(batch.texts[text]) > limit
             yield f"gopher_top_{n}_gram", above
@@ -86,7 +87,7 @@ class GopherRepetition(ConfigModel):
         bound = _repeated_bound(batch, shortest) / np.maximum(batch.lengths, 1)
         for n, limit in sorted(self.max_repeated_ngram_frac.items()):
             above = np.zeros(len(batch.texts), bool)
-            for text in np.flatnonzero(bound > limit):
+            for text in np.flatnonzero(bound > limit).tolist():
                 hashes, lengths = _words_of(batch, text)
                 above[text] = repeated_ngram_chars(hashes, lengths, n) / len(batch.texts[text]) > limit
             bound[above] = 0  # the slow measure is not taken again of a text that is dropped

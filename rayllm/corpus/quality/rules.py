@@ -1,11 +1,10 @@
 """The rules of each kind of content, and the first that each of many texts breaks.
 
-In: cleaned texts. Out: for each the name of a rule, or None. Every rule has a name of its own; ``docs/quality-rules.md``
-lists them with their thresholds and sources.
+In: cleaned texts. Out: for each the name of a rule, or None. Every rule has a name of its own;
+``docs/quality-rules.md`` lists them with their thresholds and sources.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -21,7 +20,7 @@ from rayllm.corpus.quality.repetition import GopherRepetition
 
 
 class Rules(PlainRules):
-    """Rules for any text, and the sets of rules of several papers; a set that is null is off, ``{}`` is as published."""
+    """Rules for any text, and the sets of rules of several papers; null is off, ``{}`` is as published."""
 
     gopher_quality: GopherQuality | None = Field(default=None, description="Gopher's rules of quality.")
     c4: C4 | None = Field(
@@ -82,11 +81,14 @@ def broken_rules(texts: Sequence[str], rules: Rules | None) -> list[str | None]:
 
 
 def _first_broken(batch: TextBatch, rules: Rules) -> list[str | None]:
-    reasons: np.ndarray[Any, Any] = np.full(len(batch.texts), None, object)
-    reasons[batch.chunks.counts == 0] = "empty"
+    empty = batch.chunks.counts == 0
+    reasons: list[str | None] = ["empty" if is_empty else None for is_empty in empty.tolist()]
+    undecided = ~empty
     for reason, broken in rules.checks(batch):
-        reasons[broken & np.equal(reasons, None)] = reason
-    return reasons.tolist()
+        for text in np.flatnonzero(broken & undecided).tolist():
+            reasons[text] = reason
+        undecided &= ~broken
+    return reasons
 
 
 def broken_rule(text: str, rules: Rules | None) -> str | None:

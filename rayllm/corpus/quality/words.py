@@ -1,13 +1,14 @@
-"""Words of a batch of texts: letters and digits together, punctuation apart, nearly as spaCy's English tokenizer parts them.
+"""Words of a batch of texts: letters and digits together, punctuation apart, nearly as spaCy does it for English.
 
 In: the code points of many texts and their flags. Out: where words begin and end. There is no loop over words or
 characters: what stands between spaces is found over all characters, and marks, one character in twenty, are looked at
-by themselves. The thresholds of FineWeb were chosen on such words, and datatrove counts them (``spacy.lang.punctuation``).
+by themselves. FineWeb's thresholds were chosen on such words: datatrove takes them from spaCy
+(``spacy.lang.punctuation``).
 
 A mark at the beginning or end of what stands between spaces is a word of its own. Between letters it parts words only
 where spaCy's infixes do: hyphens and commas between letters, ``:<>=/`` before a letter, a full stop between a small and
-a capital letter, an apostrophe before a short ending (``it|'s``, ``do|n't``), two full stops or more, and symbols. A full
-stop stays with an initial (``J.``). spaCy's list of abbreviations (``Mr.``) is left out: such a full stop is a word here.
+a capital letter, an apostrophe before a short ending (``it|'s``, ``do|n't``), two full stops or more, and symbols. A
+full stop stays with an initial (``J.``). spaCy's list of abbreviations (``Mr.``) is left out: such stops are words.
 """
 
 from typing import Any

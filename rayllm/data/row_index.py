@@ -23,7 +23,7 @@ from rayllm.core.artifact import content_hash
 from rayllm.core.errors import DataError
 from rayllm.core.log import get_logger
 from rayllm.data.best_fit import RowTable, pack_documents
-from rayllm.data.plan import Plan, RowIndex
+from rayllm.data.plan import Packing, Plan, RowIndex
 from rayllm.data.rows import BestFitRows, Rows, Slices, fill_of
 from rayllm.data.shard_cache import default_cache_dir
 from rayllm.data.shards import PackedData
@@ -85,6 +85,13 @@ def index_row(packed: PackedData, split: str, seq_len: int) -> RowIndex:
     return RowIndex(seq_len, tuple(index.table.num_rows for index in found), tuple(index.sha256 for index in found))
 
 
+def open_rows(packed: PackedData, split: str, domain: str, seq_len: int, packing: Packing) -> Rows:
+    """The rows of one length of a domain, without a plan."""
+    if packing == "best_fit":
+        return BestFitRows(open_index(packed, split, domain, seq_len).table)
+    return Slices(max(packed.stream(split, domain).num_tokens - 1, 0) // seq_len, seq_len)
+
+
 def planned_rows(packed: PackedData, split: str, plan: Plan) -> dict[int, list[Rows]]:
     """The rows that a plan draws from: for every length in it those of each domain.
 
@@ -125,11 +132,7 @@ def describe_fill(packed: PackedData, plan: Plan, split: str = "train") -> list[
         for domain, rows in zip(plan.domains, domains, strict=True):
             stream = packed.stream(split, domain)
             fill = fill_of(rows, stream.document_starts(), stream.num_tokens, length)
-            lines.append(
-                f"{plan.packing} packing of {domain}, rows of {length:,} tokens: {fill.rows:,} rows, "
-                f"{fill.cut_documents:,} of {fill.documents:,} documents cut, {fill.padding_frac(length):.3%} padding, "
-                f"{fill.unread_tokens:,} tokens in no row"
-            )
+            lines.append(f"{plan.packing} packing of {domain}: {fill.describe(length)}")
     return lines
 
 

@@ -152,6 +152,13 @@ class Fill:
         """Share of the rows' positions that hold no token."""
         return self.padding_tokens / max(self.rows * seq_len, 1)
 
+    def describe(self, seq_len: int) -> str:
+        """All of it in a line."""
+        return (
+            f"{self.rows:,} rows of {seq_len:,} tokens, {self.cut_documents:,} of {self.documents:,} documents cut, "
+            f"{self.padding_frac(seq_len):.3%} padding, {self.unread_tokens:,} tokens in no row"
+        )
+
 
 def fill_of(rows: Rows, starts: Int64[np.ndarray, " documents"], num_tokens: int, seq_len: int) -> Fill:
     """Count what packing costs.

@@ -1,5 +1,7 @@
 """What a run has made so far: found by the same hashes that the stages go by, and nothing is made."""
 
+from collections.abc import Mapping
+
 from rayllm.core import storage
 from rayllm.core.artifact import MANIFEST, Artifact, read_artifact
 from rayllm.core.errors import SetupError
@@ -32,7 +34,7 @@ def find_artifacts(config: RunConfig, verb: str, file: str) -> dict[str, Artifac
     return artifacts
 
 
-def train_directory(config: RunConfig, artifacts: dict[str, Artifact]) -> str:
+def train_directory(config: RunConfig, artifacts: Mapping[str, Artifact]) -> str:
     """Where the run trains, or will: the URI of its train artifact, finished or not.
 
     Args:

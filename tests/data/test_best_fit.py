@@ -1,6 +1,7 @@
 """Best-fit packing: nothing lost or doubled, only long documents cut, and as tight as packing piece by piece."""
 
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ def pack(lengths, seq_len) -> RowTable:
 def rows_of(table: RowTable) -> list[list[tuple[int, int]]]:
     pairs = list(zip(table.start.tolist(), table.length.tolist(), strict=True))
     edges = table.first_segment.tolist()
-    return [pairs[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [pairs[a:b] for a, b in pairwise(edges)]
 
 
 @settings(deadline=None)

@@ -1,4 +1,4 @@
-"""Best-fit indexes on disk: found again, made again when they do not hold, refused when a run was planned with others."""
+"""Best-fit indexes on disk: found again, made again when they do not hold, refused if a plan has others."""
 
 import dataclasses
 import shutil
@@ -138,8 +138,11 @@ def test_cut_documents_and_padding_are_told_for_every_length_and_domain(packed):
     plan = make_plan(packed)
     lines = describe_fill(packed, plan)
     assert [line.partition(":")[0] for line in lines] == [
-        f"best_fit packing of {domain}, rows of {length} tokens" for length in (32, 64) for domain in ("code", "math")
+        f"best_fit packing of {domain}" for _ in range(2) for domain in ("code", "math")
     ]
+    assert [f"rows of {length} tokens" in line for length, line in zip((32, 32, 64, 64), lines, strict=True)] == [
+        True
+    ] * 4
     assert "% padding, 0 tokens in no row" in lines[0]
     sliced = describe_fill(packed, dataclasses.replace(plan, packing="concat", indexes=()))
     assert "0.000% padding" in sliced[0]

@@ -1,6 +1,7 @@
 """Rows of both packings: what is read, what is learnt, and what packing costs."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def pairs_alone(stream) -> Counter:
     found = Counter()
     for start, end in zip(stream.starts.tolist(), ends, strict=True):
         tokens = [*stream.tokens[start:end].tolist(), SEPARATOR]
-        found.update(zip(tokens, tokens[1:], strict=False))
+        found.update(pairwise(tokens))
     return found
 
 

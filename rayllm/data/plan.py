@@ -150,12 +150,6 @@ class Plan:
             for stage in self.stages
         ]
 
-    def epoch_tokens(self) -> dict[str, int]:
-        """Tokens that one epoch of each domain reads: its whole blocks, or all of them by best-fit rows."""
-        if self.packing == "best_fit":
-            return dict(self.domain_tokens)
-        return {name: n * self.block_tokens for name, n in zip(self.domains, self.domain_blocks, strict=True)}
-
     def full_epochs(self) -> list[list[float]]:
         """For every row of the table, how often it would read each domain if it read nothing else."""
         return [

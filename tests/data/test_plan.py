@@ -34,7 +34,6 @@ def test_the_plan_survives_json_unchanged():
 
 def test_expected_tokens_and_epochs_follow_the_weights():
     assert PLAN.expected_tokens() == [{"english": 34_100, "code": 68_300}, {"english": 51_200, "code": 51_200}]
-    assert PLAN.epoch_tokens() == {"english": 781 * 128, "code": 78 * 128}
     assert PLAN.epochs() == pytest.approx({"english": 85_300 / (781 * 128), "code": 119_500 / (78 * 128)})
 
 

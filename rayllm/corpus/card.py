@@ -64,6 +64,7 @@ class DomainCard(BaseModel):
         splits: What each split holds.
         dropped: What was left out, by reason.
         examples: The beginnings of documents that were left out, by reason.
+        languages: Documents whose language was looked at, by language.
         contaminated: Documents by the evaluation set that an item of theirs is from.
         bad_rows: Rows in quarantine, by kind.
     """
@@ -73,6 +74,7 @@ class DomainCard(BaseModel):
     splits: dict[Split, ShardCounts] = {}
     dropped: Amounts = {}
     examples: Examples = {}
+    languages: Amounts = {}
     contaminated: dict[str, int] = {}
     bad_rows: dict[str, int] = {}
 
@@ -81,6 +83,7 @@ class DomainCard(BaseModel):
         self.read = self.read.plus(counts.read)
         self.drop(counts.dropped)
         self.examples = add_examples(self.examples, counts.examples)
+        self.languages = add_amounts(self.languages, counts.languages)
         self.contaminated = _sorted(Counter(self.contaminated) + Counter(counts.contaminated))
         self.bad_rows = _sorted(Counter(self.bad_rows) + Counter(counts.bad))
 
@@ -104,6 +107,11 @@ class DomainCard(BaseModel):
             **{split: self.kept(split).model_dump() for split in splits},
             "dropped": {reason: amount.documents for reason, amount in self.dropped.items()},
             "quarantined": self.bad_rows,
+            **(
+                {"languages": {name: found.documents for name, found in self.languages.items()}}
+                if self.languages
+                else {}
+            ),
         }
 
     def drop_table(self) -> str:

@@ -39,6 +39,9 @@ def _domain(domain: "DomainCard") -> Iterator[str]:
     if domain.bad_rows:
         rows = [[kind, f"{count:,}"] for kind, count in domain.bad_rows.items()]
         yield _table(["in quarantine because", "rows"], rows)
+    if domain.languages:
+        rows = [[name, f"{found.documents:,}", f"{found.bytes:,}"] for name, found in domain.languages.items()]
+        yield _table(["language", "documents", "bytes"], rows)
     for split, counts in domain.splits.items():
         for example in counts.examples:
             yield f"Example ({split}):\n\n{_fence(example)}"

@@ -158,8 +158,8 @@ class _Ingest:
         column = pa.array(texts, pa.string())
         sizes = pc.call_function("binary_length", [column]).to_numpy().astype(np.int64)
         self.counts.read = self.counts.read.plus(Amount(documents=len(texts), bytes=int(sizes.sum())))
-        verdicts = Verdicts(broken_rules(texts, None)) if self.filters is None else self.filters.judge(texts)
-        kept = np.array(verdicts.kept(), np.int64)
+        verdicts = Verdicts(broken_rules(texts, None)) if self.filters is None else self.filters.judge(texts, sizes)
+        kept = verdicts.kept()
         self._count(verdicts, documents)
         self._keep([documents[i] for i in kept], [texts[i] for i in kept], column.take(kept), sizes[kept])
         if len(kept) < len(texts):
@@ -196,6 +196,7 @@ class _Ingest:
 
     def _count(self, verdicts: Verdicts, documents: Sequence[Document]) -> None:
         counts = self.counts
+        counts.languages = add_amounts(counts.languages, verdicts.languages)
         for index, match in verdicts.matches.items():
             counts.contaminated[match.set] = counts.contaminated.get(match.set, 0) + 1
             document = documents[index]

@@ -5,6 +5,7 @@ from pydantic import Field
 from rayllm.core.config import ConfigModel, Count
 from rayllm.corpus.clean import CleanByContent
 from rayllm.corpus.decontaminate import DecontaminationConfig
+from rayllm.corpus.language import LanguageConfig
 from rayllm.corpus.minhash import NearDuplicatesConfig
 from rayllm.corpus.quality import RulesByContent
 
@@ -33,6 +34,9 @@ class BuildSettings(ConfigModel):
         default=CleanByContent(), description="How texts are made regular, by the `content` of sources."
     )
     rules: RulesByContent = Field(default=RulesByContent(), description="Quality rules by the `content` of sources.")
+    language: LanguageConfig | None = Field(
+        default=None, description="Which languages prose may be in; null: whichever it is."
+    )
     near_duplicates: NearDuplicatesConfig | None = Field(
         default=None, description="What counts as nearly the same text; null: only equal texts are duplicates."
     )

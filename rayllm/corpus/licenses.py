@@ -21,7 +21,7 @@ _TAG = re.compile(r"SPDX-License-Identifier:[ \t]*([\w.+ ()-]+)")
 _TAG_CHARACTERS = 4096
 _NOT_LICENSE_ENDINGS = (".py", ".js", ".ts", ".go", ".c", ".h", ".rs", ".java", ".html", ".json", ".yml", ".yaml")
 
-#: What stands at the head of a licence's text, all parts of it, in lower case; the first that fits counts.
+#: What stands at the head of a licence's text, all parts of it, in lower case.
 _HEADINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("AGPL-3.0", ("gnu affero general public license", "version 3")),
     ("LGPL-3.0", ("gnu lesser general public license", "version 3")),
@@ -121,4 +121,8 @@ def joined_license(texts: Iterable[str]) -> str | None:
 
 
 def _first(text: str, table: tuple[tuple[str, tuple[str, ...]], ...]) -> str | None:
-    return next((name for name, parts in table if all(part in text for part in parts)), None)
+    """The name whose parts are all there, the one that is met first: licences speak of each other further down."""
+    found = [
+        (text.index(parts[0]), position) for position, (_, parts) in enumerate(table) if all(p in text for p in parts)
+    ]
+    return table[min(found)[1]][0] if found else None

@@ -5,6 +5,7 @@ member is read and a missing end is an error. Their output is bounded too: 64 Ki
 """
 
 import bz2
+import itertools
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -169,18 +170,26 @@ def read_lines(file: FileRef, start: int = 0, stop: int | None = None, *, max_by
         DamagedFile: See ``read_chunks``.
         OSError: If the file cannot be read.
     """
-    begin = start - 1 if start else 0
-    lines = split_lines(read_chunks(file, begin), max_bytes)
-    position = begin
-    for count, (line, length) in enumerate(lines):
-        # A range that does not start at 0 begins one byte early: what it meets up to the first newline is the end of
-        # the previous range's last line, or nothing if that byte is the newline itself.
-        skipped = bool(start) and count == 0
-        if not skipped:
-            if stop is not None and position >= stop:
-                return
-            yield line
+    chunks, position = read_chunks(file, max(0, start - 1)), 0
+    if start:  # one byte early: the line of the range before may end with just that byte
+        chunks, position = _skip_line(chunks, start - 1, stop)
+    for line, length in split_lines(chunks, max_bytes) if stop is None or position < stop else ():
+        yield line
         position += length
+        if stop is not None and position >= stop:
+            return
+
+
+def _skip_line(chunks: Iterator[bytes], position: int, stop: int | None) -> tuple[Iterator[bytes], int]:
+    """The chunks from the next line on, and where it begins; without looking for it beyond ``stop``."""
+    for chunk in chunks:
+        end = chunk.find(b"\n") + 1
+        if end:
+            return itertools.chain([chunk[end:]], chunks), position + end
+        position += len(chunk)
+        if stop is not None and position >= stop:
+            break
+    return iter(()), position
 
 
 def split_lines(chunks: Iterator[bytes], max_bytes: int) -> Iterator[tuple[bytes | None, int]]:

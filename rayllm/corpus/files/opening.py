@@ -57,22 +57,27 @@ def source_filesystem(uri: str) -> tuple[Any, str]:
     return storage.filesystem(uri)
 
 
-def open_raw(file: FileRef) -> IO[bytes]:
-    """Open a file as stored; of a remote one, errors come when it is read.
+def open_raw(file: FileRef, *, ahead: bool = True) -> IO[bytes]:
+    """Open a file as stored, see ``open_seekable``; of a remote one, errors come when it is read.
 
     Raises:
         OSError: If a local file cannot be opened.
     """
     if storage.is_local(file.uri):
         return storage.local_path(file.uri).open("rb")
-    return cast(IO[bytes], _RemoteFile(file))
+    return cast(IO[bytes], _RemoteFile(file, ahead=ahead))
 
 
 @contextlib.contextmanager
-def open_seekable(file: FileRef) -> Iterator[IO[bytes]]:
-    """Open a file for reading at any place; one that can only be streamed is copied to a temporary file first."""
+def open_seekable(file: FileRef, *, ahead: bool = True) -> Iterator[IO[bytes]]:
+    """Open a file for reading at any place; one that can only be streamed is copied to a temporary file first.
+
+    Args:
+        file: The file.
+        ahead: Whether to read a remote file ahead; without, exactly what is asked for is fetched.
+    """
     if file.seekable:
-        with open_raw(file) as opened:
+        with open_raw(file, ahead=ahead) as opened:
             yield opened
         return
     with tempfile.TemporaryFile(prefix="rayllm-") as copy:
@@ -98,9 +103,11 @@ def read_raw(file: FileRef, start: int, chunk_bytes: int) -> Iterator[bytes]:
 class _RemoteFile(io.RawIOBase):
     """A file of a remote storage that is opened again, at the same place, when its connection breaks."""
 
-    def __init__(self, file: FileRef) -> None:
+    def __init__(self, file: FileRef, *, ahead: bool) -> None:
         super().__init__()
         self._file, self._position = file, 0
+        self._options: dict[str, Any] = {"block_size": BLOCK_BYTES if file.seekable else 0}
+        self._options |= {} if ahead else {"cache_type": "none"}
         self._opened: IO[bytes] | None = None
 
     def readable(self) -> bool:
@@ -137,7 +144,7 @@ class _RemoteFile(io.RawIOBase):
         """The open file, at the position."""
         if self._opened is None:
             fs, path = source_filesystem(self._file.uri)
-            self._opened = cast(IO[bytes], fs.open(path, "rb", block_size=BLOCK_BYTES if self._file.seekable else 0))
+            self._opened = cast(IO[bytes], fs.open(path, "rb", **self._options))
             left = 0 if self._file.seekable else self._position
             while left and (skipped := self._opened.read(min(left, BLOCK_BYTES))):
                 left -= len(skipped)

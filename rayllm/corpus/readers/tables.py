@@ -16,16 +16,17 @@ from rayllm.corpus.sources.rows import ArrowSource, ParquetSource, RowsConfig
 #: Rows turned into Python objects at a time: as many as have about so many bytes, within these limits.
 _BATCH_BYTES = 4 << 20
 _MAX_BATCH_ROWS = 256
-#: How much of a column of a row group is read at a time, in bytes; by default Arrow reads all of it.
-_READ_BYTES = 1 << 20
+#: Row groups up to this, in bytes, are fetched as a whole, in few requests; larger ones by columns, so much at a time.
+_WHOLE_GROUP_BYTES = 32 << 20
+_READ_BYTES = 4 << 20
 
 
 def read_parquet(unit: Unit, source: ParquetSource, max_row_bytes: int, seed: int) -> Iterator[Row]:
     """Read row groups; rows are numbered through the file. Damage costs the rest of its row group."""
     for file in unit.files:
         try:
-            with open_seekable(file) as stream:
-                parquet = pq.ParquetFile(stream, buffer_size=_READ_BYTES)
+            with open_seekable(file, ahead=False) as stream:
+                parquet = _open_parquet(stream)
                 stop = parquet.num_row_groups if unit.stop is None else unit.stop
                 number = sum(parquet.metadata.row_group(index).num_rows for index in range(unit.start))
                 for index in range(unit.start, stop):
@@ -35,6 +36,25 @@ def read_parquet(unit: Unit, source: ParquetSource, max_row_bytes: int, seed: in
             if not is_damage(error):
                 raise
             yield BadRow(file.label, None, "damaged_file", f"not readable as Parquet: {error}")
+
+
+def _open_parquet(stream: IO[bytes]) -> pq.ParquetFile:
+    metadata = pq.read_metadata(stream)
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    largest = max((sum(_compressed_bytes(group)) for group in groups), default=0)
+    whole = largest <= _WHOLE_GROUP_BYTES
+    # Without `pre_buffer=False`, Arrow holds all of a row group, whatever its size.
+    return pq.ParquetFile(
+        stream,
+        metadata=metadata,
+        pre_buffer=whole,
+        buffer_size=0 if whole else _READ_BYTES,
+        page_checksum_verification=True,
+    )
+
+
+def _compressed_bytes(group: pq.RowGroupMetaData) -> list[int]:
+    return [group.column(position).total_compressed_size for position in range(group.num_columns)]
 
 
 def _row_group(

@@ -46,11 +46,6 @@ class SourceConfig(ConfigModel):
         """
         raise NotImplementedError
 
-    def describe(self) -> str:
-        """Kind, place and licence, for the data card."""
-        kind = str(getattr(self, "kind", "source"))
-        return " ".join([kind, *([f"({self.license})"] if self.license else [])])
-
 
 class FilesConfig(SourceConfig):
     """Files that the user names."""
@@ -62,8 +57,3 @@ class FilesConfig(SourceConfig):
     def files(self, setting: str) -> list[FileRef]:
         """See ``SourceConfig.files``."""
         return find_all(self.path, setting)
-
-    def describe(self) -> str:
-        """See ``SourceConfig.describe``."""
-        kind, *license_ = super().describe().split(" ", 1)
-        return " ".join([kind, ", ".join(self.path), *license_])

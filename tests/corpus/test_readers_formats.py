@@ -294,3 +294,15 @@ def test_code_is_taken_by_its_tag_or_the_nearest_licence_file(tree: Path) -> Non
     licenses = {Path(row.source).name: row.metadata["license"] for row in rows if isinstance(row, Document)}
     assert licenses == {"f.py": "GPL-3.0 OR MIT", "b.py": "MIT", "d.py": "Apache-2.0"}
     assert rows[0].metadata["language"] == "python"
+
+
+def test_left_out_rows_are_counted_by_reason_and_written_if_wanted(
+    tmp_path: Path, jsonl: Jsonl, prepare: Callable[..., Any]
+) -> None:
+    rows = [{"text": f"row {i} of the file", "lic": "MIT" if i % 5 else "GPL-3.0"} for i in range(50)]
+    source = {"kind": "jsonl", "path": jsonl("a.jsonl", rows), "licenses": {"field": "lic", "allow": ["MIT"]}}
+    counts = prepare(tmp_path / "out", {"code": source}, keep_dropped=True)["code"]
+    assert counts["dropped"] == {"license_not_allowed": 10}
+    dropped = [row for path in (tmp_path / "out/dropped/code").glob("*") for row in pq.read_table(path).to_pylist()]
+    assert {row["reason"] for row in dropped} == {"license_not_allowed"}
+    assert sorted(row["text"] for row in dropped) == sorted(f"row {i} of the file" for i in range(0, 50, 5))

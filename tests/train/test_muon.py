@@ -7,6 +7,7 @@ import pytest
 import torch
 from ranks import MODEL, run_ranks, small_config, small_plan, streams, train_small
 
+from rayllm.core.errors import ArtifactDamaged
 from rayllm.data.batches import BatchReader
 from rayllm.model.matrices import matrix_splits
 from rayllm.model.transformer import Transformer
@@ -98,5 +99,73 @@ def test_losses_equal_a_plain_loop_with_torch_muon(
     result = run_ranks(train_small, world, str(tmp_path), kind, stage, muon_config(ns_dtype))[0]
     found = [result["losses"][step] for step in range(1, 7)]
     gap = max(abs(a - b) for a, b in zip(found, reference[ns_dtype], strict=True))
-    print(gap)
     assert gap < TOLERANCE[ns_dtype], f"largest gap {gap:.2e}"
+
+
+@pytest.mark.parametrize(("kind", "stage"), [("torch", 0), *(("deepspeed", stage) for stage in range(4))])
+def test_resume_is_bit_identical_at_the_same_world_size(kind: str, stage: int, tmp_path: Path) -> None:
+    straight = run_ranks(train_small, 2, str(tmp_path / "straight"), kind, stage, muon_config("bf16"))
+    run_ranks(train_small, 2, str(tmp_path / "halves"), kind, stage, muon_config("bf16"), "fp32", 3)
+    second = run_ranks(train_small, 2, str(tmp_path / "halves"), kind, stage, muon_config("bf16"))
+    assert second[0]["resumed"].endswith("step-00000003-a1")
+    for rank in range(2):
+        for found in ("weights", "slices"):
+            assert second[rank][found].keys() == straight[rank][found].keys()
+            assert all(torch.equal(value, straight[rank][found][key]) for key, value in second[rank][found].items())
+    assert second[0]["losses"] == {step: straight[0]["losses"][step] for step in (4, 5, 6)}
+
+
+@pytest.mark.parametrize("ns_dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("wrote", "reads"),
+    [
+        (("deepspeed", 1, 2), ("deepspeed", 3, 3)),
+        (("deepspeed", 3, 3), ("deepspeed", 2, 4)),
+        (("deepspeed", 2, 4), ("deepspeed", 0, 2)),
+        (("deepspeed", 0, 2), ("torch", 0, 1)),
+        (("torch", 0, 1), ("deepspeed", 1, 4)),
+    ],
+)
+def test_another_stage_and_world_size_go_on_from_the_same_state(
+    wrote: tuple[str, int, int], reads: tuple[str, int, int], ns_dtype: str, tmp_path: Path
+) -> None:
+    straight = run_ranks(train_small, 1, str(tmp_path / "straight"), "torch", 0, muon_config(ns_dtype))[0]
+    run_ranks(train_small, wrote[2], str(tmp_path / "halves"), *wrote[:2], muon_config(ns_dtype), "fp32", 3)
+    second = run_ranks(train_small, reads[2], str(tmp_path / "halves"), *reads[:2], muon_config(ns_dtype))[0]
+    gaps = [abs(second["losses"][step] - straight["losses"][step]) for step in (4, 5, 6)]
+    assert max(gaps) < TOLERANCE[ns_dtype], f"largest gap {max(gaps):.2e}"
+
+
+@pytest.mark.parametrize(("kind", "stage"), [("torch", 0), *(("deepspeed", stage) for stage in range(4))])
+def test_a_step_that_is_not_finite_leaves_weights_and_momentum_on_all_ranks(
+    kind: str, stage: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYLLM_ALLOW_FAULTS", "1")
+    monkeypatch.setenv("RAYLLM_FAULT", "step:3=nan")
+    results = run_ranks(train_small, 2, str(tmp_path), kind, stage, muon_config())
+    for result in results:
+        assert result["state"]["optimizer_steps"] == 5
+        assert all(tensor.isfinite().all() for tensor in (*result["weights"].values(), *result["slices"].values()))
+    left, right = (result["weights"] for result in results)
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.mark.parametrize(("kind", "stage"), [("torch", 0), *(("deepspeed", stage) for stage in range(4))])
+def test_the_norm_that_is_clipped_is_the_gradients(kind: str, stage: int, tmp_path: Path) -> None:
+    config = muon_config(grad_clip=1e-2)
+    single = run_ranks(train_small, 1, str(tmp_path / "single"), "torch", 0, config)[0]
+    double = run_ranks(train_small, 2, str(tmp_path / "double"), kind, stage, config)[0]
+    assert double["norms"] == pytest.approx(single["norms"], rel=1e-4)
+    assert double["losses"] == pytest.approx(single["losses"], abs=1e-5)
+
+
+def test_a_checkpoint_of_another_optimiser_is_refused(tmp_path: Path) -> None:
+    run_ranks(train_small, 1, str(tmp_path), "torch", 0, small_config(), "fp32", 3)
+    (message,) = run_ranks(_resume_with_muon, 1, str(tmp_path))
+    assert "momentum of model.layers.0" in message
+
+
+def _resume_with_muon(directory: str) -> str:
+    with pytest.raises(ArtifactDamaged) as caught:
+        train_small(directory, "torch", 0, muon_config())
+    return str(caught.value)

@@ -2,9 +2,10 @@
 
 In: where the documents of a stream begin, and the length of a row. Out: ``RowTable``, the segments of every row. A
 document that is longer than a row is cut into full rows and a rest; all rests and shorter documents are placed by
-best-fit decreasing, so that no other document is cut. Equal lengths are placed together: the work grows with the
-number of lengths, not of documents. Then the documents of each length take their places in the order of the stream, so
-that the same documents always make the same rows.
+best-fit decreasing, so that no other document is cut; where that leaves too much room, rows are filled exactly
+(``exact_fill``). Equal lengths are placed together: the work grows with the number of lengths, not of documents. Then
+the documents of each length take their places in the order of the stream, so that the same documents always make the
+same rows.
 
 A document of n tokens fills n positions. The label of its last position is the separator that comes after it, so that
 every token of the stream is read once and predicted once.
@@ -16,11 +17,15 @@ on the counts of the lengths).
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64, UInt32
 
+from rayllm.data.exact_fill import exact_fill_shapes
+from rayllm.data.shapes import Shape
+
+#: Share of rows beyond the fewest that could be, above which another way of filling is tried.
+_ENOUGH = 5e-4
 #: Lengths up to this are sorted as 16-bit numbers, which numpy does by radix: ten times as fast.
 _RADIX_LIMIT = 1 << 16
 
@@ -52,18 +57,6 @@ class RowTable:
         return int(self.length.sum(dtype=np.int64))
 
 
-class Shape(NamedTuple):
-    """Rows that hold the same lengths.
-
-    Attributes:
-        rows: How many.
-        items: The lengths in one row, each with how often it comes: long ones first.
-    """
-
-    rows: int
-    items: tuple[tuple[int, int], ...]
-
-
 def pack_documents(starts: Int64[np.ndarray, " documents"], num_tokens: int, seq_len: int) -> RowTable:
     """Place all documents of a stream into rows.
 
@@ -81,7 +74,7 @@ def pack_documents(starts: Int64[np.ndarray, " documents"], num_tokens: int, seq
 
     left = np.flatnonzero(rest)
     size = rest[left]
-    shapes = best_fit_shapes(np.bincount(size, minlength=seq_len), seq_len)
+    shapes = pack_histogram(np.bincount(size, minlength=seq_len), seq_len)
     by_size = left[np.argsort(size.astype(np.uint16) if seq_len < _RADIX_LIMIT else size, kind="stable")]
     piece, per_row = _assign(shapes, by_size, np.cumsum(np.bincount(size, minlength=seq_len + 1)))
     return RowTable(
@@ -114,6 +107,24 @@ def _assign(
         placed.append((columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)).ravel())
         per_row.append(np.full(rows, sum(times for _, times in items)))
     return np.concatenate(placed), np.concatenate(per_row)
+
+
+def pack_histogram(counts: Int64[np.ndarray, " sizes"], capacity: int) -> list[Shape]:
+    """Pack by best-fit decreasing, or by exact filling where that takes fewer rows and the difference counts.
+
+    Args:
+        counts: ``counts[n]`` pieces of length n; lengths from 1 to ``capacity``.
+        capacity: Tokens of a row.
+    """
+    shapes = best_fit_shapes(counts, capacity)
+    rows, fewest = _rows(shapes), -(-int(counts @ np.arange(len(counts))) // capacity)
+    if rows - fewest <= _ENOUGH * fewest:
+        return shapes
+    return min(shapes, exact_fill_shapes(counts, capacity), key=_rows)
+
+
+def _rows(shapes: list[Shape]) -> int:
+    return sum(shape.rows for shape in shapes)
 
 
 def best_fit_shapes(counts: Int64[np.ndarray, " sizes"], capacity: int) -> list[Shape]:

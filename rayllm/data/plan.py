@@ -170,18 +170,25 @@ class Plan:
         return {name: sum(row[name] for row in rows) for name in self.domains}
 
     def warnings(self, caps: Mapping[str, float]) -> list[str]:
-        """What is allowed but seldom wanted: domains that are read more often than their caps.
+        """What is allowed but seldom wanted: domains that are read more often than their caps, epochs that overlap.
 
         Args:
             caps: Most epochs of each domain; see ``MixtureConfig.caps``.
         """
-        return [
+        found = [
             f"domain {name} is read {epochs:.1f} times, more than mixture.max_epochs, {caps[name]:g}; past "
             f"{WORTHWHILE_EPOCHS:g} epochs repeated text teaches ever less (arXiv:2305.16264): lower its weight, add "
             f"data, train on fewer tokens, or set mixture.cap: redistribute"
             for name, epochs in self.epochs().items()
             if epochs > caps[name]
         ]
+        if len(self.indexes) > 1:
+            lengths = ", ".join(f"{index.seq_len:,}" for index in self.indexes)
+            found.append(
+                f"best-fit rows of {lengths} tokens have epochs of their own: a token read at one length may come "
+                "again at another before all others were read (docs/packing.md); not so with `train.packing: concat`"
+            )
+        return found
 
     def to_json(self) -> str:
         """The plan as JSON."""

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayllm.data.best_fit import RowTable, best_fit_shapes, pack_documents
+from rayllm.data.exact_fill import exact_fill_shapes
+from rayllm.data.shapes import Shape
 
 document_lengths = st.lists(st.integers(1, 70), max_size=80)
 
@@ -66,6 +68,32 @@ def test_packing_by_counts_is_best_fit_decreasing_to_the_row(drawn):
     shapes = best_fit_shapes(np.bincount(np.asarray(sizes, np.int64), minlength=capacity + 1), capacity)
     rooms = [capacity - sum(size * times for size, times in shape.items) for shape in shapes for _ in range(shape.rows)]
     assert sorted(rooms) == best_fit_decreasing(sizes, capacity)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 40).flatmap(lambda c: st.tuples(st.lists(st.integers(1, c), max_size=80), st.just(c))))
+def test_exact_filling_places_every_piece_once(drawn):
+    sizes, capacity = drawn
+    counts = np.bincount(np.asarray(sizes, np.int64), minlength=capacity + 1)
+    shapes = exact_fill_shapes(counts, capacity)
+    placed = [size for rows, items in shapes for size, times in items for _ in range(rows * times)]
+    assert sorted(placed) == sorted(sizes)
+    assert all(rows > 0 and shape.tokens <= capacity for shape in shapes for rows in [shape.rows])
+
+
+def test_exact_filling_ends_a_row_with_two_lengths_that_fit_it():
+    # Rows of 10; four 5s would not fill with 4s and 6s left: 6 + 4 first, then 5 + 5.
+    counts = np.bincount([6, 6, 5, 5, 4, 4], minlength=11)
+    assert exact_fill_shapes(counts, 10) == [Shape(2, ((6, 1), (4, 1))), Shape(1, ((5, 2),))]
+
+
+def test_short_documents_that_best_fit_leaves_gaps_with_are_filled_exactly():
+    lengths = np.random.default_rng(0).normal(150, 40, 200_000).clip(60, 400).astype(np.int64)
+    counts = np.bincount(lengths, minlength=1025)
+    simple = sum(shape.rows for shape in best_fit_shapes(counts, 1024))
+    table = pack(lengths, 1024)
+    assert 1 - lengths.sum() / (simple * 1024) > 5e-3
+    assert 1 - lengths.sum() / (table.num_rows * 1024) < 1e-3
 
 
 def test_a_small_case_is_the_one_packed_by_hand():

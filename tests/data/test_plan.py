@@ -1,6 +1,8 @@
+import dataclasses
+
 import pytest
 
-from rayllm.data.plan import Plan, StageRow
+from rayllm.data.plan import Plan, RowIndex, StageRow
 
 STAGES = (StageRow(200, 32, 16, (341, 683)), StageRow(100, 128, 8, (512, 512)))
 PLAN = Plan(1, {"english": 100_001, "code": 10_001}, STAGES)
@@ -54,3 +56,22 @@ def test_a_table_of_an_older_run_without_stage_numbers_is_read():
     old = PLAN.to_json().replace(',\n   "stage": 0', "")
     assert '"stage"' not in old
     assert Plan.from_json(old) == PLAN
+
+
+def test_best_fit_rows_of_several_lengths_are_warned_of():
+    caps = {"english": 100.0, "code": 100.0}
+    indexes = tuple(RowIndex(length, (4000, 400), ("", "")) for length in (32, 128))
+    (warning,) = dataclasses.replace(PLAN, packing="best_fit", indexes=indexes).warnings(caps)
+    assert warning.startswith("best-fit rows of 32, 128 tokens have epochs of their own")
+    assert not dataclasses.replace(PLAN, packing="best_fit", indexes=indexes[:1]).warnings(caps)
+
+
+def test_units_of_best_fit_are_the_rows_of_each_length():
+    indexes = (RowIndex(32, (4000, 400), ("", "")), RowIndex(128, (1000, 100), ("", "")))
+    plan = dataclasses.replace(PLAN, packing="best_fit", indexes=indexes)
+    assert [plan.units(stage) for stage in STAGES] == [(4000, 400), (1000, 100)]
+    assert [PLAN.units(stage) for stage in STAGES] == [PLAN.domain_blocks] * 2
+    first, second = (stage.tokens / (n * stage.seq_len) for stage, n in zip(STAGES, (4000, 1000), strict=True))
+    assert plan.full_epochs()[0][0] == first
+    assert plan.full_epochs()[1][0] == second
+    assert Plan.from_json(plan.to_json()) == plan

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rayllm.corpus.clusters import find_pairs
-from rayllm.corpus.minhash import NearDuplicatesConfig, band_hashes
+from rayllm.corpus.minhash import NearDuplicatesConfig
 
 #: Borders of the similarities in the table.
 LEVELS = (0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
@@ -112,41 +112,69 @@ class Trial:
     Attributes:
         kinds: The lines of the table by kind of copy.
         levels: The lines by similarity.
-        pairs: Pairs that were found, of any two documents.
+        pairs: Pairs that were found, of any two documents; 0 if they were not asked for.
         precision: The share of them with a similarity of at least 0.5, 0.6, 0.7 and 0.8.
+        exact: The similarity of each copy and its original.
+        found: Whether each copy was found.
     """
 
     kinds: list[Line]
     levels: list[Line]
     pairs: int
     precision: dict[float, float]
+    exact: np.ndarray
+    found: np.ndarray
+
+    def recall(self, similarity: float) -> float:
+        """The share of the copies with such a similarity or a greater one that were found."""
+        return float(self.found[self.exact >= similarity].mean())
 
 
-def run_trial(texts: Sequence[str], config: NearDuplicatesConfig, seed: int = 0) -> Trial:
-    """Plant copies of texts and look for them.
+def plant(texts: Sequence[str], seed: int = 0) -> tuple[list[Copy], list[str]]:
+    """The near-copies of texts, and all documents: the texts, then their copies."""
+    copies = make_copies(texts, seed)
+    return copies, [*texts, *(copy.text for copy in copies)]
+
+
+def judge(
+    copies: Sequence[Copy],
+    documents: Sequence[str],
+    bands: np.ndarray,
+    config: NearDuplicatesConfig,
+    *,
+    pairs: bool = True,
+) -> Trial:
+    """Compare what band hashes find with exact similarity.
 
     A copy is found if it shares a band with its original. Precision is taken over all pairs of documents that share
     one, among the originals and the copies.
+
+    Args:
+        copies: What was planted.
+        documents: The originals, then the copies.
+        bands: uint64 (documents, bands).
+        config: The parameters that the bands are made with.
+        pairs: Whether to look at all pairs too, which takes most of the time.
     """
-    copies = make_copies(texts, seed)
-    documents = [*texts, *(copy.text for copy in copies)]
+    first = len(documents) - len(copies)
     sets = [runs_of_words(text, config.ngram) for text in documents]
-    bands = band_hashes(documents, config)
     place = np.array([copy.original for copy in copies])
-    found = (bands[len(texts) :] == bands[place]).any(axis=1)
-    exact = np.array([jaccard(sets[copy.original], sets[len(texts) + i]) for i, copy in enumerate(copies)])
+    found = (bands[first:] == bands[place]).any(axis=1)
+    exact = np.array([jaccard(sets[copy.original], sets[first + i]) for i, copy in enumerate(copies)])
     kinds = np.array([copy.kind for copy in copies])
     chosen = [(kind, kinds == kind) for kind in dict.fromkeys(kinds.tolist())]
     levels = [
-        (f"similarity {low:.2f} to {high:.2f}", (exact >= low) & (exact < high))
+        (f"similarity {low:.2f} to {min(high, 1):.2f}", (exact >= low) & (exact < high))
         for low, high in zip(LEVELS, (*LEVELS[1:], 1.01), strict=True)
     ]
-    similar = np.array([jaccard(sets[a], sets[b]) for a, b in all_pairs(bands)])
+    similar = np.array([jaccard(sets[a], sets[b]) for a, b in all_pairs(bands)] if pairs else [])
     return Trial(
         [_line(kind, mask, exact, found, config) for kind, mask in chosen],
         [_line(name, mask, exact, found, config) for name, mask in levels if mask.any()],
         len(similar),
-        {level: float((similar >= level).mean()) for level in (0.5, 0.6, 0.7, 0.8)},
+        {level: float((similar >= level).mean()) for level in (0.5, 0.6, 0.7, 0.8)} if len(similar) else {},
+        exact,
+        found,
     )
 
 

@@ -67,10 +67,12 @@ def find_pairs(
         hashes: Its hash.
         documents: Whose hash it is.
     """
-    band = np.broadcast_to(np.asarray(bands), hashes.shape)
-    order = np.lexsort((documents, hashes, band))
-    band, bucket, document = band[order], hashes[order], documents[order]
-    same = (bucket[1:] == bucket[:-1]) & (band[1:] == band[:-1]) & (document[1:] != document[:-1])
+    one_band = isinstance(bands, int)
+    order = np.lexsort((documents, hashes) if one_band else (documents, hashes, bands))
+    bucket, document = hashes[order], documents[order]
+    same = (bucket[1:] == bucket[:-1]) & (document[1:] != document[:-1])
+    if not one_band:
+        same &= bands[order][1:] == bands[order][:-1]
     return np.stack([document[:-1][same], document[1:][same]], axis=1)
 
 

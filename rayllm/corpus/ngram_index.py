@@ -156,10 +156,12 @@ class NgramIndex:
         for index, _ in sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])):
             length = next(length for _, length, item in hits if item == index)
             runs = _runs_of(self.items[index].text, length)
-            places = [place for place, _, item in hits if item == index]
-            shared = {place: run for place in places if (run := tuple(words.strings(place, place + length))) in runs}
+            places = sorted(place for place, _, item in hits if item == index)
+            strings = words.strings(places[0], places[-1] + length)
+            taken = {place: tuple(strings[place - places[0] : place - places[0] + length]) for place in places}
+            shared = {place: run for place, run in taken.items() if run in runs}
             if shared:
-                start, stop = words.span(number, *_longest_stretch(sorted(shared), length))
+                start, stop = words.span(number, *_longest_stretch(list(shared), length))
                 item = self.items[index]
                 matched, excerpt = len(set(shared.values())), _excerpt(text[start:stop])
                 return Match(item.set, item.id, matched, len(runs), excerpt, _excerpt(item.text))

@@ -57,7 +57,8 @@ class Words:
 
     def strings(self, first: int, stop: int) -> list[bytes]:
         """The folded words in ``[first, stop)``, in UTF-8."""
-        return [self.data[a:b] for a, b in zip(self.starts[first:stop], self.stops[first:stop], strict=True)]
+        starts, stops = self.starts[first:stop].tolist(), self.stops[first:stop].tolist()
+        return [self.data[a:b] for a, b in zip(starts, stops, strict=True)]
 
     def span(self, text: int, first: int, stop: int) -> tuple[int, int]:
         """Where the words ``[first, stop)`` stand in the text of that number, in characters of the original."""

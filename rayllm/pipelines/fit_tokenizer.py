@@ -15,9 +15,11 @@ from pydantic import Field
 from rayllm.core.artifact import Artifact, FileRecord, check_files
 from rayllm.core.errors import DataError
 from rayllm.core.log import get_logger
+from rayllm.core.progress import Step
 from rayllm.core.stage import Work
 from rayllm.pipelines.corpus_shards import domain_shards, read_texts
 from rayllm.pipelines.frame import Frame
+from rayllm.pipelines.progress import track
 from rayllm.tokenizer.adopt import check_tokenizer, read_tokenizer
 from rayllm.tokenizer.bpe import train_bpe
 from rayllm.tokenizer.codec import Codec
@@ -104,6 +106,11 @@ def _train(settings: BpeConfig | SuperBpeConfig, corpus: Artifact, seed: int) ->
                 sampled[domain] += len(text.encode())
                 yield text
 
+    def watched() -> Iterator[str]:
+        """The sample, shown as it is read."""
+        total = sum(budgets.values())
+        return track(texts(), "fit_tokenizer: reading", total=total, step=_step, unit="bytes")
+
     sizes = {
         "vocab_size": settings.vocab_size,
         "min_frequency": settings.min_frequency,
@@ -112,8 +119,14 @@ def _train(settings: BpeConfig | SuperBpeConfig, corpus: Artifact, seed: int) ->
     }
     if isinstance(settings, SuperBpeConfig):
         limits = Superwords(transition_size=settings.transition, max_words=settings.max_words)
-        return train_superbpe(texts, limits, **sizes), sampled
-    return train_bpe(texts(), **sizes), sampled
+        return train_superbpe(watched, limits, **sizes), sampled
+    return train_bpe(watched(), **sizes), sampled
+
+
+def _step(text: str) -> Step:
+    """What one text of the sample says to those who watch."""
+    size = len(text.encode())
+    return Step(size, documents=1, bytes=size)
 
 
 def _sample(corpus: Artifact, records: list[FileRecord], budget: int, available: int, seed: int) -> Iterator[str]:

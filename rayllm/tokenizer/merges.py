@@ -47,10 +47,11 @@ def learn_merges(
     text = _LinkedText(tokens, base=next_id + num_merges)
     queue = _Queue(*text.pairs(), min_frequency)
     merges: list[Pair] = []
-    while len(merges) < num_merges and (key := queue.pop(text.at)) is not None:
+    while len(merges) < num_merges and (top := queue.pop(text.at)) is not None:
+        key, places = top
         pair = divmod(key, text.base)
         if allow(*pair):
-            queue.add(*text.merge(key, queue.take(key), next_id + len(merges)))
+            queue.add(*text.merge(key, places, next_id + len(merges)))
             merges.append(pair)
     return merges
 
@@ -119,26 +120,21 @@ class _Queue:
             self._places[key] = group
             heapq.heappush(self._heap, (-len(group), key))
 
-    def pop(self, at: Callable[[int, Positions], Positions]) -> int | None:
-        """The key of the most frequent pair; None if no pair is frequent enough.
+    def pop(self, at: Callable[[int, Positions], Positions]) -> tuple[int, Positions] | None:
+        """Key and places of the most frequent pair, which is forgotten; None if no pair is frequent enough.
 
         Args:
             at: Which of a pair's places are still its own.
         """
         while self._heap:
             count, key = heapq.heappop(self._heap)
-            places = self._places[key] = at(key, self._places[key])
+            places = at(key, self._places.pop(key))
             if len(places) == -count:
-                return key
+                return key, places
             if len(places) >= self._least:
+                self._places[key] = places
                 heapq.heappush(self._heap, (-len(places), key))
-            else:
-                del self._places[key]
         return None
-
-    def take(self, key: int) -> Positions:
-        """The places of a pair that was popped, in ascending order; forgets them."""
-        return self._places.pop(key)
 
 
 def _groups(keys: Int64[np.ndarray, " places"], places: Positions, least: int) -> Iterator[tuple[int, Positions]]:

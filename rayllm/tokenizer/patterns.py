@@ -59,6 +59,8 @@ def byte_level(pattern: str) -> pre_tokenizers.PreTokenizer:
     Raises:
         ValueError: If it is neither.
     """
+    if pattern == "gpt2":  # the component's own pattern, by which every library knows GPT-2
+        return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     expression = PATTERNS.get(pattern, pattern)
     if pattern not in PATTERNS and re.fullmatch(r"\w+", pattern):
         raise ValueError(f"{pattern!r} is not a pattern; known: {', '.join(PATTERNS)}")

@@ -88,5 +88,5 @@ def test_resuming_with_another_index_stops_before_the_first_step(packed, tmp_pat
 
 
 def test_best_fit_without_the_document_mask_is_refused():
-    with pytest.raises(ValueError, match="keep `train.document_mask` true"):
+    with pytest.raises(ValueError, match=r"keep `train\.document_mask` true"):
         make_config(document_mask=False)

@@ -17,7 +17,12 @@ PROBE = (
     "中文 Ελληνικά русский العربية हिन्दी 한국어 👩‍👩‍👧 \u00a0\u200b\ufeff <|endoftext|></s>[MASK]\x00\x1b trailing   "
 )
 
-_SPACES = [*" \t\n\r\x0b\x0c\x1c\x1f\x85\xa0\u1680\u2003\u2028\u2029\u202f\u3000\u200b\u180e\ufeff", "\r\n", "\n\n"]
+#: All of Unicode's white space, and characters that look as if they were.
+_SPACES = [
+    *"\t\n\r\x0b\x0c\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a",
+    *"\u2028\u2029\u202f\u205f\u3000\u200b\u180e\u2060\ufeff",
+    *("\r\n", "\n\n", " ", " ", "  "),
+]
 _ENGLISH = [
     "don't",
     "I'LL",

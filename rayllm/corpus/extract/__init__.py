@@ -1,1 +1,0 @@
-"""Text out of formats that mix it with markup: HTML and Markdown."""

@@ -16,7 +16,8 @@ import torch.distributed as dist
 from rayllm.data.batches import Batch
 from rayllm.model.config import ModelConfig
 from rayllm.model.transformer import Transformer
-from rayllm.optim.config import OptimizerConfig
+from rayllm.optim.config import AdamWConfig
+from rayllm.optim.schedules import Rates
 from rayllm.train.deepspeed_engine import DeepSpeedEngine
 from rayllm.train.engine import Engine
 from rayllm.train.precision import has_amx
@@ -72,7 +73,7 @@ def engine_step(precision: str, zero_stage: int, batch: Batch) -> Callable[[], f
     """The same step through our engine on DeepSpeed."""
     engine: Engine = DeepSpeedEngine(
         new_model(),
-        OptimizerConfig(lr=LR),
+        AdamWConfig(lr=LR),
         precision,
         torch.device("cpu"),
         zero_stage=zero_stage,
@@ -83,7 +84,7 @@ def engine_step(precision: str, zero_stage: int, batch: Batch) -> Callable[[], f
     def step() -> float:
         loss = engine.token_losses(batch).sum() / batch.labels.numel()
         engine.backward(loss)
-        engine.step(LR)
+        engine.step(Rates(lr=LR))
         return loss.item()
 
     return step

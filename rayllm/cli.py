@@ -18,6 +18,11 @@ from rayllm.pipelines import STAGES
 #: Commands that make no artifact: name → (module, help). Each module has ``add_arguments`` and ``run``.
 COMMANDS = {
     "sample": ("rayllm.commands.sample", "continue a prompt with a checkpoint"),
+    "export": ("rayllm.commands.export", "write a checkpoint as a model of Hugging Face's transformers"),
+    "import": ("rayllm.commands.import_", "show a model of transformers as the `model:` part of a run file"),
+    "explain": ("rayllm.commands.explain", "rebuild the batch of a step: rows, documents, text"),
+    "data": ("rayllm.commands.data", "preview rows of packed data: documents, token boundaries, masks"),
+    "mix": ("rayllm.commands.mix", "plan the mixture: tokens and epochs of every stage and domain"),
     "submit": ("rayllm.commands.submit", "run a file as a job on a Ray cluster"),
     "doctor": ("rayllm.commands.doctor", "check this machine for what runs need"),
 }

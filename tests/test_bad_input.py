@@ -27,7 +27,7 @@ RUN: dict[str, Any] = {
     "name": "tiny",
     "storage": "runs",
     "sources": {"web": {"kind": "jsonl", "path": "web.jsonl"}},
-    "prepare": {"rules": {"prose": {"min_words": 1, "min_stop_words": None}}},
+    "prepare": {"rules": {"prose": {"min_words": 1}}},
     "fit_tokenizer": {"vocab_size": 300},
     "model": {"dim": 32, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "ffn_dim": 32, "max_seq_len": 64},
     "train": {
@@ -106,7 +106,7 @@ def checked(said: str) -> str:
         ("train.seq_len=long", "`train.seq_len` is 'long': input should be a valid integer"),
         ("train.engine.kind=jax", "it must be one of deepspeed, torch"),
         ("sources.web.kind=jsonll", "Did you mean jsonl?"),
-        ("train.tokens=1M", "set exactly one of `train.max_steps` and `train.tokens`"),
+        ("train.tokens=1M", "set exactly one of `train.max_steps`, `train.tokens` and `train.tokens_per_param`"),
         ("mixture.weights={web: 1, code: 1}", "mixture.weights: there is no domain 'code'; the domains are web"),
         ("fit_tokenizer.weights={wed: 1}", "fit_tokenizer.weights: there is no domain 'wed'; "),
         ("curriculum=[{frac: 1, weights: {code: 1}}]", "curriculum.0.weights: there is no domain 'code'"),
@@ -251,7 +251,7 @@ def test_sources_that_hold_nothing_usable_are_refused_with_the_first_places(fail
     message = fail(1, "prepare", "run.yaml", "sources.web={kind: text, path: book.txt}")
     assert "sources.web" in message
     assert "book.txt:1: binary: it has NUL bytes" in message
-    assert not list(Path("runs/data").glob("prepare-*"))
+    assert not list(Path("runs/data").glob("prepare-*/manifest.json"))
 
 
 @pytest.fixture(scope="module")

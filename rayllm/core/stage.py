@@ -39,6 +39,14 @@ class Work:
         """The URI of a file that the stage writes."""
         return storage.join(self.directory, *parts)
 
+    @property
+    def scratch(self) -> str:
+        """URI of a directory beside the artifact for work that a later start may take up again.
+
+        It goes when the artifact is published: until then nothing in it is lost, whenever the stage is killed.
+        """
+        return _scratch(self.directory)
+
 
 @dataclass(frozen=True)
 class Task:
@@ -100,6 +108,7 @@ def run_task(task: Task, root: str, *, force: bool = False) -> tuple[Artifact, b
     if not force and storage.exists(storage.join(uri, MANIFEST)):
         artifact = read_artifact(uri)
         artifact.verify(deep=False)
+        storage.remove(_scratch(uri))
         return artifact, True
     check_writable(root)
     in_place = task.in_place or not storage.is_local(root)
@@ -107,6 +116,7 @@ def run_task(task: Task, root: str, *, force: bool = False) -> tuple[Artifact, b
     with _lock(root, f"{task.verb}-{task.hash[:12]}"):
         if force or not task.in_place:
             storage.remove(partial)  # what a killed attempt left must not be published with the files of this one
+            storage.remove(_scratch(partial))
         storage.make_dirs(partial)
         with full_disk_named(root):
             manifest = _fill(task, partial)
@@ -114,7 +124,13 @@ def run_task(task: Task, root: str, *, force: bool = False) -> tuple[Artifact, b
             storage.remove(uri)
             storage.local_path(partial).rename(storage.local_path(uri))
             storage.sync_directory(storage.local_path(root))
+        storage.remove(_scratch(partial))
     return Artifact(uri, manifest), False
+
+
+def _scratch(directory: str) -> str:
+    parent, name = directory.rstrip("/").rsplit("/", 1)
+    return storage.join(parent, f".{name.lstrip('.')}.scratch")
 
 
 def _fill(task: Task, directory: str) -> Manifest:

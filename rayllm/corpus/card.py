@@ -1,108 +1,189 @@
-"""The data card: what a corpus holds and what was left out, for people (Markdown) and programs (JSON)."""
+"""The data card: what a corpus holds, where it comes from, what was left out and why, with examples to judge by.
 
+Here is what it says, and the counts of the manifest; ``card_markdown`` and ``card_html`` are the pages for people.
+"""
+
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
+from rayllm.corpus.card_html import render_html
+from rayllm.corpus.card_markdown import render_markdown
 from rayllm.corpus.documents import Split
-from rayllm.corpus.histogram import quantile
+from rayllm.corpus.histogram import octaves, quantile
+from rayllm.corpus.ingest import UnitCounts
+from rayllm.corpus.models import ModelsReport
+from rayllm.corpus.resolve import NearResult
 from rayllm.corpus.shards import ShardCounts
+from rayllm.corpus.sources import Source, ValidationConfig
+from rayllm.corpus.tally import Amount, Amounts, Examples, add_amounts, add_examples
 
 PERCENTILES = (5, 25, 50, 75, 95)
+#: Evaluation items found in documents that the pages show; ``contamination.jsonl`` has all.
+MAX_MATCHES = 20
+
+
+class SourceLine(BaseModel):
+    """One source of a domain: what it is for, its kind and path, and the licence that the config states."""
+
+    split: Split
+    kind: str
+    path: str
+    license: str = ""
+
+
+def describe_sources(
+    sources: Mapping[str, Sequence[Source]], validation: ValidationConfig, domain: str
+) -> list[SourceLine]:
+    """The sources of a domain."""
+    groups: dict[Split, Sequence[Source]] = {
+        "train": sources[domain],
+        "validation": validation.sources.get(domain, []),
+    }
+    return [
+        SourceLine(
+            split=split,
+            kind=source.kind,
+            path=", ".join(getattr(source, "path", [])),
+            license=getattr(source, "license", None) or "",
+        )
+        for split, group in groups.items()
+        for source in group
+    ]
 
 
 class DomainCard(BaseModel):
     """One domain of the corpus.
 
     Attributes:
-        sources: Kind and path of each of its sources.
-        read: Documents that could be read.
+        sources: Its sources.
+        read: Documents that could be read, their texts cleaned.
         splits: What each split holds.
-        dropped: Documents left out, by reason.
+        dropped: What was left out, by reason.
+        examples: The beginnings of documents that were left out, by reason.
+        languages: Documents whose language was looked at, by language.
+        contaminated: Documents by the evaluation set that an item of theirs is from.
         bad_rows: Rows in quarantine, by kind.
     """
 
-    sources: list[str]
-    read: int = 0
+    sources: list[SourceLine]
+    read: Amount = Amount()
     splits: dict[Split, ShardCounts] = {}
-    dropped: dict[str, int] = {}
+    dropped: Amounts = {}
+    examples: Examples = {}
+    languages: Amounts = {}
+    contaminated: dict[str, int] = {}
     bad_rows: dict[str, int] = {}
 
-    def drop(self, reasons: Mapping[str, int]) -> None:
-        """Add documents that were left out."""
-        self.dropped = _sorted(Counter(self.dropped) + Counter(reasons))
+    def add_unit(self, counts: UnitCounts) -> None:
+        """Add what the first pass says of a unit."""
+        self.read = self.read.plus(counts.read)
+        self.drop(counts.dropped)
+        self.examples = add_examples(self.examples, counts.examples)
+        self.languages = add_amounts(self.languages, counts.languages)
+        self.contaminated = _sorted(Counter(self.contaminated) + Counter(counts.contaminated))
+        self.bad_rows = _sorted(Counter(self.bad_rows) + Counter(counts.bad))
 
-    def quarantine(self, kinds: Mapping[str, int]) -> None:
-        """Add bad rows."""
-        self.bad_rows = _sorted(Counter(self.bad_rows) + Counter(kinds))
+    def add_shard(self, split: Split, counts: ShardCounts) -> None:
+        """Add what a shard holds."""
+        self.splits[split] = self.splits.get(split, ShardCounts()).plus(counts)
+        self.examples = add_examples(self.examples, counts.dropped_examples)
+
+    def drop(self, amounts: Amounts) -> None:
+        """Add documents that were left out."""
+        self.dropped = add_amounts(self.dropped, amounts)
+
+    def kept(self, split: Split) -> Amount:
+        """What a split holds."""
+        return self.splits.get(split, ShardCounts()).total
 
     def counts(self) -> dict[str, Any]:
         """The counts of the artifact's manifest."""
-        empty = ShardCounts(documents=0, bytes=0, lengths={})
         splits: tuple[Split, ...] = ("train", "validation")
-        totals = {split: self.splits.get(split, empty) for split in splits}
         return {
-            **{split: {"documents": total.documents, "bytes": total.bytes} for split, total in totals.items()},
-            "dropped": self.dropped,
+            **{split: self.kept(split).model_dump() for split in splits},
+            "dropped": {reason: amount.documents for reason, amount in self.dropped.items()},
             "quarantined": self.bad_rows,
+            **(
+                {"languages": {name: found.documents for name, found in self.languages.items()}}
+                if self.languages
+                else {}
+            ),
         }
 
     def drop_table(self) -> str:
         """What was read and why it was left out, in one line."""
-        reasons = [f"{count:,} {name}" for name, count in {**self.dropped, **self.bad_rows}.items()]
-        return f"{self.read:,} documents read; left out: {', '.join(reasons) or 'none'}"
+        counts = {**{reason: amount.documents for reason, amount in self.dropped.items()}, **self.bad_rows}
+        reasons = [f"{count:,} {name}" for name, count in counts.items()]
+        return f"{self.read.documents:,} documents read; left out: {', '.join(reasons) or 'none'}"
+
+    def percentiles(self, split: Split) -> dict[str, int]:
+        """Percentiles of the documents' bytes."""
+        lengths = self.splits[split].lengths
+        return {f"p{percent}": round(quantile(lengths, percent / 100)) for percent in PERCENTILES}
+
+    def lengths(self, split: Split) -> list[tuple[float, int]]:
+        """Documents by powers of two of their bytes, see ``histogram.octaves``."""
+        return octaves(self.splits[split].lengths)
 
 
-def card_json(domains: Mapping[str, DomainCard]) -> dict[str, Any]:
-    """The card as JSON: counts, percentiles of document bytes, examples."""
-    return {
-        "domains": {
-            name: {
-                "sources": card.sources,
-                "read": card.read,
-                **card.counts(),
-                "length_bytes": {split: _percentiles(total) for split, total in card.splits.items()},
-                "examples": {split: total.examples for split, total in card.splits.items()},
-            }
-            for name, card in domains.items()
+class Card(BaseModel):
+    """The whole corpus.
+
+    Attributes:
+        domains: Its domains.
+        models: What the filters learned from or looked up in.
+        near: Clusters of near-duplicates; None where they were not looked for.
+        matches: The first evaluation items that were found: lines of ``contamination.jsonl``.
+    """
+
+    domains: dict[str, DomainCard]
+    models: ModelsReport = ModelsReport()
+    near: NearResult | None = None
+    matches: list[dict[str, Any]] = []
+
+    def counts(self) -> dict[str, Any]:
+        """The counts of the artifact's manifest; what was not asked for is left out."""
+        counts: dict[str, Any] = {"domains": {name: card.counts() for name, card in self.domains.items()}}
+        if self.near is not None:
+            counts["near_duplicate_clusters"] = self.near.clusters
+        if self.models.contamination is not None:
+            counts["contaminated"] = {name: self.documents_with(name) for name in self.models.contamination.items}
+        return counts
+
+    def documents_with(self, evaluation_set: str) -> int:
+        """How many documents have an item of an evaluation set."""
+        return sum(card.contaminated.get(evaluation_set, 0) for card in self.domains.values())
+
+    def pages(self) -> dict[str, str]:
+        """The files of the card: names and texts."""
+        return {
+            "card.json": json.dumps(self._json(), indent=1) + "\n",
+            "data_card.md": render_markdown(self),
+            "data_card.html": render_html(self),
         }
-    }
 
-
-def card_markdown(domains: Mapping[str, DomainCard]) -> str:
-    """The card as Markdown."""
-    rows = [
-        [name, split, f"{total.documents:,}", f"{total.bytes:,}", *map("{:,}".format, _percentiles(total).values())]
-        for name, card in domains.items()
-        for split, total in card.splits.items()
-    ]
-    header = ["domain", "split", "documents", "bytes", *(f"p{percent} bytes" for percent in PERCENTILES)]
-    parts = ["# Data card", _table(header, rows), *(_section(name, card) for name, card in domains.items())]
-    return "\n\n".join(parts) + "\n"
-
-
-def _section(name: str, card: DomainCard) -> str:
-    lines = [f"## {name}", "Sources: " + "; ".join(card.sources), card.drop_table() + "."]
-    if card.dropped:
-        lines.append(_table(["left out because", "documents"], [[k, f"{v:,}"] for k, v in card.dropped.items()]))
-    if card.bad_rows:
-        lines.append(_table(["in quarantine because", "rows"], [[k, f"{v:,}"] for k, v in card.bad_rows.items()]))
-    for split, total in card.splits.items():
-        for example in total.examples:
-            quoted = "\n".join(f"> {line}".rstrip() for line in example.split("\n"))
-            lines.append(f"Example ({split}):\n\n{quoted}")
-    return "\n\n".join(lines)
-
-
-def _percentiles(total: ShardCounts) -> dict[str, int]:
-    return {f"p{percent}": round(quantile(total.lengths, percent / 100)) for percent in PERCENTILES}
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    def _json(self) -> dict[str, Any]:
+        domains = {
+            name: {
+                **card.counts(),
+                "sources": [source.model_dump() for source in card.sources],
+                "read": card.read.documents,
+                "read_bytes": card.read.bytes,
+                "dropped_bytes": {reason: amount.bytes for reason, amount in card.dropped.items()},
+                "dropped_examples": card.examples,
+                "contaminated": card.contaminated,
+                "length_bytes": {split: card.percentiles(split) for split in card.splits},
+                "length_histogram": {split: card.lengths(split) for split in card.splits},
+                "examples": {split: counts.examples for split, counts in card.splits.items()},
+            }
+            for name, card in self.domains.items()
+        }
+        near = None if self.near is None else self.near.model_dump(include={"clusters", "largest"})
+        return {"domains": domains, "models": self.models.model_dump(), "near_duplicates": near}
 
 
 def _sorted(counts: Mapping[str, int]) -> dict[str, int]:

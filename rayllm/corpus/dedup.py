@@ -5,6 +5,7 @@ document if there is one (so that training never sees it), and then the first by
 """
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,11 @@ def content_hash(text: str) -> int:
     """
     normal = " ".join(text.lower().split())
     return int.from_bytes(hashlib.blake2b(normal.encode(), digest_size=8).digest(), "little")
+
+
+def content_hashes(texts: Sequence[str]) -> np.ndarray[Any, Any]:
+    """``content_hash`` of each text, as uint64."""
+    return np.fromiter(map(content_hash, texts), np.uint64, len(texts))
 
 
 def partition_count(input_bytes: int) -> int:

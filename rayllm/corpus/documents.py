@@ -1,4 +1,4 @@
-"""The types that flow through a preparation: the unit of work, the document, and the row that could not be read."""
+"""The types that flow through a preparation: the unit of work, the document, and what is left out or cannot be read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +17,9 @@ class FileRef(BaseModel):
         uri: Where it is, independent of the working directory.
         label: Its name in the corpus: as the config writes it, so that the corpus does not depend on the machine.
         bytes: Its size as stored; 0 where the file system does not tell.
+        version: What a remote storage tells of its contents, such as an ETag; empty for local files.
+        seekable: Whether a part of it can be read without what stands before.
+        license_files: URIs of the licence files that stand nearest above a file of code.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -24,33 +27,42 @@ class FileRef(BaseModel):
     uri: str
     label: str
     bytes: int = 0
+    version: str = ""
+    seekable: bool = True
+    license_files: tuple[str, ...] = ()
 
 
-class Unit(BaseModel):
+class Piece(BaseModel):
+    """What a source gives to one task.
+
+    Attributes:
+        files: What to read, in order.
+        start: First byte of a JSONL file, first row group of a Parquet file, first batch of an Arrow file, first
+            document of a generator.
+        stop: One after the last, or None for the end of the file.
+        bytes: How much there is to read; 0 where that is not known.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    files: tuple[FileRef, ...] = ()
+    start: int = 0
+    stop: int | None = None
+    bytes: int = 0
+
+
+class Unit(Piece):
     """A piece of one source that one task reads.
 
     Attributes:
         domain: Name of the domain.
         split: Whether the source is a training or a validation source.
         source: Position of the source in its domain's list.
-        files: What to read, in order.
-        start: First byte of a JSONL file, first row group of a Parquet file, first document of a generator.
-        stop: One after the last, or None for the end of the file.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     domain: str
     split: Split
     source: int
-    files: tuple[FileRef, ...] = ()
-    start: int = 0
-    stop: int | None = None
-
-    @property
-    def bytes(self) -> int:
-        """Size of what it reads, as stored; 0 where that is not known."""
-        return sum(file.bytes for file in self.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +73,19 @@ class Document:
     source: str
     id: str = ""
     metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Unwanted:
+    """A document that the settings of its own source leave out.
+
+    Attributes:
+        document: What is left out; its text is empty where it was not looked at.
+        reason: Short name that counts are kept by, such as ``license_not_allowed``.
+    """
+
+    document: Document
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +110,7 @@ class LineCount:
     """How many lines a range of a file had, so that the numbers of the next range's lines can go on from there."""
 
     lines: int
+
+
+#: What reading a unit gives.
+Row = Document | Unwanted | BadRow | LineCount

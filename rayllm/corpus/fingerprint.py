@@ -6,34 +6,31 @@ from collections.abc import Sequence
 from rayllm.core import storage
 from rayllm.core.errors import DataError
 from rayllm.corpus.documents import FileRef
-from rayllm.corpus.sources import InstalledProseSource, PythonStdlibSource, Source, SyntheticMathSource
+from rayllm.corpus.sources import Source
 
 #: Bytes looked at from each end of a local file.
 LOOK_BYTES = 64 << 10
-#: Sources without files of the user's own.
-BUILT_IN = (InstalledProseSource, PythonStdlibSource, SyntheticMathSource)
 
 
 def files_digest(sources: Sequence[Source], setting: str, unit_bytes: int) -> str:
     """A hash over the names, sizes and ends of the files behind a domain; empty where it has no files of its own.
 
+    Of a remote file, what its storage tells of the contents (an ETag, a hash, a time) stands for its ends.
+
     Args:
         sources: The sources of one domain.
         setting: Where they stand in the config, for errors.
-        unit_bytes: As for ``Source.pieces``.
+        unit_bytes: Without effect: how files are cut does not change them.
 
     Raises:
         DataError: If files are missing or cannot be read.
     """
-    files: dict[str, FileRef] = {}
-    for source in sources:
-        if not isinstance(source, BUILT_IN):
-            files |= {file.uri: file for piece in source.pieces(setting, unit_bytes) for file in piece["files"]}
+    files = {file.uri: file for source in sources for file in source.files(setting)}
     if not files:
         return ""
     digest = hashlib.sha256()
     for file in sorted(files.values(), key=lambda one: one.label):
-        digest.update(f"{file.label}\0{file.bytes}\0".encode())
+        digest.update(f"{file.label}\0{file.bytes}\0{file.version}\0".encode())
         if storage.is_local(file.uri):
             digest.update(_ends(file, setting))
     return digest.hexdigest()

@@ -41,3 +41,12 @@ def quantile(counts: Mapping[int, int], share: float) -> float:
         if total >= wanted:
             return edge(bucket)
     return 0.0
+
+
+def octaves(counts: Mapping[int, int]) -> list[tuple[float, int]]:
+    """Weight by powers of two: for each from the smallest to the largest, its lower edge and the weight above it."""
+    sums: dict[int, int] = {}
+    for bucket, weight in counts.items():
+        exponent = int(np.floor(np.log2(max(edge(bucket), 1.0))))
+        sums[exponent] = sums.get(exponent, 0) + weight
+    return [(2.0**exponent, sums.get(exponent, 0)) for exponent in range(min(sums), max(sums) + 1)] if sums else []

@@ -1,76 +1,54 @@
 """First pass: one unit of a source to scratch files, with counts for the driver.
 
-In: a unit. Out, below the scratch directory: its cleaned documents that keep to the rules, in parts of bounded size;
-for each part the keys that deduplication needs; its bad rows; and the documents that rules dropped, if they are wanted.
-What is returned is counts, small whatever the unit's size.
+In: a unit. Out, below the scratch directory: its cleaned documents that no filter refuses, in parts of bounded size;
+for each part the keys that exact and near deduplication need; its bad rows; the evaluation items found in it; and the
+documents that were dropped, if they are wanted. What is returned is counts, small whatever the unit's size. Documents
+go through in batches: lists of texts and Arrow columns, never a dict for each row.
 """
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel
 
-from rayllm.core import storage
 from rayllm.corpus.clean import clean_text
-from rayllm.corpus.dedup import content_hash, partition_of
-from rayllm.corpus.documents import BadRow, Document, LineCount, Split, Unit
-from rayllm.corpus.files.tables import CORPUS_SCHEMA, write_checked, write_groups, write_table
+from rayllm.corpus.dedup import content_hashes, partition_of
+from rayllm.corpus.documents import BadRow, Document, LineCount, Unit, Unwanted
+from rayllm.corpus.files.tables import CORPUS_SCHEMA
+from rayllm.corpus.filters import Filters, Verdicts
 from rayllm.corpus.histogram import Histogram, histogram, merge
-from rayllm.corpus.quality import Rules, RulesByContent, broken_rule
+from rayllm.corpus.minhash import band_hashes
+from rayllm.corpus.notes import Outputs
+from rayllm.corpus.quality import broken_rules
 from rayllm.corpus.readers import Row, read_unit
-from rayllm.corpus.sources import Source
+from rayllm.corpus.recipe import Recipe
 from rayllm.corpus.split import document_keys
+from rayllm.corpus.tally import Amount, Amounts, Examples, add_amounts, add_example, count_amounts
 
 #: Bad rows of a unit that are listed one by one; the rest is counted.
 MAX_LISTED_BAD_ROWS = 10_000
+#: Text that goes through the filters at once, in characters: enough to keep numpy busy, little enough for the caches.
+BATCH_CHARS = 1 << 20
 DOCUMENT_SCHEMA = CORPUS_SCHEMA.append(pa.field("hash", pa.uint64()))
 DROPPED_SCHEMA = CORPUS_SCHEMA.append(pa.field("reason", pa.string()))
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What every task of a preparation knows.
-
-    Attributes:
-        sources: The sources of each split and domain.
-        rules: Quality rules by content.
-        seed: The run's seed.
-        output: URI of the directory to fill.
-        part_bytes: Text in one scratch file, in bytes.
-        max_row_bytes: Longest line or file, in bytes.
-        keep_dropped: Whether dropped documents are written out.
-        partitions: Parts that hashes are divided into.
-    """
-
-    sources: Mapping[Split, Mapping[str, list[Source]]]
-    rules: RulesByContent
-    seed: int
-    output: str
-    part_bytes: int
-    max_row_bytes: int
-    keep_dropped: bool
-    partitions: int = 1
-
-    def scratch(self, *parts: str) -> str:
-        """URI of a scratch file."""
-        return storage.join(self.output, ".scratch", *parts)
-
-    def dropped(self, domain: str, name: str) -> str:
-        """URI of a file of dropped documents."""
-        return storage.join(self.output, "dropped", domain, name)
 
 
 class UnitCounts(BaseModel):
     """What the first pass says of a unit.
 
     Attributes:
-        read: Documents that could be read.
-        dropped: Documents dropped, by rule.
+        read: Documents that could be read, their texts cleaned.
+        dropped: What was dropped, by reason.
+        examples: The beginnings of dropped documents, by reason.
+        languages: Documents that were looked at, by language.
+        scores: Documents by quality score, see ``tally.count_scores``.
+        contaminated: Documents by the evaluation set that an item of theirs is from.
         bad: Bad rows, by kind.
         places: The first bad rows: file, row, kind and detail.
         lines: Lines of a range of a file.
@@ -79,8 +57,12 @@ class UnitCounts(BaseModel):
         smallest: The smallest key; 1.0 if there is no document.
     """
 
-    read: int = 0
-    dropped: dict[str, int] = {}
+    read: Amount = Amount()
+    dropped: Amounts = {}
+    examples: Examples = {}
+    languages: Amounts = {}
+    scores: list[int] = []
+    contaminated: dict[str, int] = {}
     bad: dict[str, int] = {}
     places: list[tuple[str, int | None, str]] = []
     lines: int = 0
@@ -94,21 +76,22 @@ def part_name(unit: int, part: int) -> str:
     return f"{unit:06d}-{part:04d}.parquet"
 
 
-def ingest_unit(index: int, unit: Unit, recipe: Recipe) -> UnitCounts:
+def ingest_unit(index: int, unit: Unit, recipe: Recipe, outputs: Outputs) -> UnitCounts:
     """Read, clean and filter a unit; write its scratch files.
 
     Args:
         index: Position of the unit in the list of all, which names its files.
         unit: What to read.
         recipe: What every task knows.
+        outputs: Writes the files.
 
     Raises:
         DataError: If a file cannot be read.
         SetupError: If the scratch files cannot be written.
     """
     source = recipe.sources[unit.split][unit.domain][unit.source]
-    ingest = _Ingest(index, unit, recipe, recipe.rules.of(source.content) if unit.split == "train" else None)
-    for row in read_unit(unit, source, max_row_bytes=recipe.max_row_bytes, seed=recipe.seed):
+    ingest = _Ingest(index, unit, recipe, outputs)
+    for row in read_unit(unit, source, max_row_bytes=recipe.settings.max_row_bytes, seed=recipe.seed):
         ingest.take(row)
     return ingest.finish()
 
@@ -116,88 +99,170 @@ def ingest_unit(index: int, unit: Unit, recipe: Recipe) -> UnitCounts:
 class _Ingest:
     """Sorts the rows of one unit into parts, dropped documents and bad rows, and writes what is full."""
 
-    def __init__(self, index: int, unit: Unit, recipe: Recipe, rules: Rules | None) -> None:
-        self.index, self.unit, self.recipe, self.rules = index, unit, recipe, rules
+    def __init__(self, index: int, unit: Unit, recipe: Recipe, outputs: Outputs) -> None:
+        self.index, self.unit, self.recipe, self.outputs = index, unit, recipe, outputs
+        settings = recipe.settings
+        self.content = recipe.sources[unit.split][unit.domain][unit.source].content
+        self.cleaning = settings.clean.of(self.content)
+        self.filters = Filters(recipe, self.content) if unit.split == "train" else None
+        self.near = settings.near_duplicates
+        if self.near is not None and not self.near.applies_to(self.content):
+            self.near = None
+        self.batch: list[Document] = []
+        self.batch_chars = 0
+        self.batch_limit = min(BATCH_CHARS, settings.shard_bytes)
         self.counts = UnitCounts()
-        self.dropped: Counter[str] = Counter()
         self.bad: Counter[str] = Counter()
         self.bad_rows: list[BadRow] = []
-        self.kept = _Buffer(recipe.part_bytes, self._write_part)
-        self.losses = _Buffer(recipe.part_bytes, self._write_dropped)
+        self.matches: list[bytes] = []
+        self.kept = _Buffer(settings.shard_bytes, self._write_part)
+        self.losses = _Buffer(settings.shard_bytes, self._write_dropped)
 
     def take(self, row: Row) -> None:
         """Take what the reader gives."""
-        if isinstance(row, LineCount):
-            self.counts.lines = row.lines
+        if isinstance(row, Document):
+            if self.batch and self.batch_chars + len(row.text) > self.batch_limit:
+                self._process()
+            self.batch.append(row)
+            self.batch_chars += len(row.text)
         elif isinstance(row, BadRow):
             self.bad[row.kind] += 1
             self.bad_rows += [row] if len(self.bad_rows) < MAX_LISTED_BAD_ROWS else []
+        elif isinstance(row, Unwanted):
+            self._leave_out(row)
         else:
-            self._take_document(row)
-
-    def _take_document(self, document: Document) -> None:
-        self.counts.read += 1
-        text = clean_text(document.text)
-        size = len(text.encode())
-        if reason := broken_rule(text, self.rules):
-            self.dropped[reason] += 1
-            if self.recipe.keep_dropped:
-                self.losses.add({**_columns(document, text, content_hash(text)), "reason": reason}, size)
-            return
-        digest = content_hash(text)
-        self.kept.add({**_columns(document, text, digest), "hash": digest}, size)
+            assert isinstance(row, LineCount)
+            self.counts.lines = row.lines
 
     def finish(self) -> UnitCounts:
         """Write what is left, and say what there was."""
+        self._process()
         self.kept.flush()
         self.losses.flush()
+        name = f"{self.index:06d}.jsonl"
         if self.bad_rows:
             lines = b"".join(_quarantine_lines(self.unit, self.bad_rows, self.bad.total()))
-            write_checked(self.recipe.scratch("bad", f"{self.index:06d}.jsonl"), lines)
-        self.counts.dropped, self.counts.bad = dict(self.dropped), dict(self.bad)
+            self.outputs.data(self.recipe.scratch("bad", name), lines)
+        if self.matches:
+            self.outputs.data(self.recipe.scratch("matches", name), b"".join(self.matches))
+        self.counts.bad = dict(self.bad)
         self.counts.places = [(row.source, row.row, f"{row.kind}: {row.detail}") for row in self.bad_rows[:3]]
         return self.counts
 
-    def _write_part(self, number: int, rows: list[dict[str, Any]], sizes: list[int]) -> None:
+    def _process(self) -> None:
+        """Clean the batch, filter it, and put its documents where they belong."""
+        if not self.batch:
+            return
+        documents, self.batch, self.batch_chars = self.batch, [], 0
+        texts = [clean_text(document.text, self.cleaning) for document in documents]
+        column = pa.array(texts, pa.string())
+        sizes = pc.call_function("binary_length", [column]).to_numpy().astype(np.int64)
+        self.counts.read = self.counts.read.plus(Amount(documents=len(texts), bytes=int(sizes.sum())))
+        verdicts = Verdicts(broken_rules(texts, None)) if self.filters is None else self.filters.judge(texts, sizes)
+        kept = verdicts.kept()
+        self._count(verdicts, documents)
+        self._keep([documents[i] for i in kept], [texts[i] for i in kept], column.take(kept), sizes[kept])
+        if len(kept) < len(texts):
+            lost = [i for i, reason in enumerate(verdicts.reasons) if reason is not None]
+            reasons = [str(verdicts.reasons[i]) for i in lost]
+            self._count_dropped(reasons, [texts[i] for i in lost], sizes[lost])
+            if self.recipe.settings.keep_dropped:
+                self._lose([documents[i] for i in lost], [texts[i] for i in lost], reasons, sizes[lost])
+
+    def _keep(
+        self, documents: Sequence[Document], texts: list[str], column: pa.Array, sizes: np.ndarray[Any, Any]
+    ) -> None:
+        if not documents:
+            return
+        hashes = content_hashes(texts)
+        columns = {**_columns(documents, column, hashes), "hash": pa.array(hashes)}
+        bands = {} if self.near is None else _band_columns(band_hashes(texts, self.near))
+        self.kept.add(pa.record_batch({**columns, "bytes": pa.array(sizes), **bands}), int(sizes.sum()))
+
+    def _lose(
+        self, documents: Sequence[Document], texts: list[str], reasons: list[str], sizes: np.ndarray[Any, Any]
+    ) -> None:
+        columns = _columns(documents, pa.array(texts, pa.string()), content_hashes(texts))
+        self.losses.add(pa.record_batch({**columns, "reason": pa.array(reasons)}), int(sizes.sum()))
+
+    def _leave_out(self, row: Unwanted) -> None:
+        """Count, and write out if that is wanted, what the source's own settings leave out."""
+        text = clean_text(row.document.text, self.cleaning)
+        sizes = np.array([len(text.encode())], np.int64)
+        self.counts.read = self.counts.read.plus(Amount(documents=1, bytes=int(sizes[0])))
+        self._count_dropped([row.reason], [text], sizes)
+        if self.recipe.settings.keep_dropped:
+            self._lose([row.document], [text], [row.reason], sizes)
+
+    def _count(self, verdicts: Verdicts, documents: Sequence[Document]) -> None:
+        counts = self.counts
+        counts.languages = add_amounts(counts.languages, verdicts.languages)
+        for index, match in verdicts.matches.items():
+            counts.contaminated[match.set] = counts.contaminated.get(match.set, 0) + 1
+            document = documents[index]
+            place = {"domain": self.unit.domain, "source": document.source, "id": document.id}
+            self.matches.append(_json_line(**place, **asdict(match)))
+
+    def _count_dropped(self, reasons: list[str], texts: Sequence[str], sizes: np.ndarray[Any, Any]) -> None:
+        self.counts.dropped = add_amounts(self.counts.dropped, count_amounts(reasons, sizes))
+        for reason, text in zip(reasons, texts, strict=True):
+            if text:
+                add_example(self.counts.examples, reason, text)
+
+    def _write_part(self, number: int, table: pa.Table) -> None:
         name, counts = part_name(self.index, number), self.counts
-        table = pa.Table.from_pylist(rows, schema=DOCUMENT_SCHEMA)
-        write_table(self.recipe.scratch("documents", name), table)
-        hashes, bytes_ = table.column("hash").to_numpy(), np.array(sizes, np.int64)
-        groups = split_by_partition(hashes, bytes_, self.recipe.partitions)
-        write_groups(self.recipe.scratch("keys", name), groups)
+        # Read once, by one task, soon: lz4 costs a third of the time of zstd.
+        self.outputs.table(self.recipe.scratch("documents", name), table.select(DOCUMENT_SCHEMA.names), "lz4")
+        hashes, sizes = table.column("hash").to_numpy(), table.column("bytes").to_numpy()
+        groups = split_by_partition(hashes, sizes, self.recipe.partitions)
+        self.outputs.groups(self.recipe.scratch("keys", name), groups)
+        if self.near is not None:
+            bands = [column for column in table.column_names if column.startswith(BAND)]
+            self.outputs.table(self.recipe.scratch("bands", name), table.select(bands), "none")
         keys = document_keys(hashes, self.recipe.seed)
-        counts.parts.append(len(rows))
-        counts.histogram = merge(counts.histogram, histogram(keys, bytes_))
+        counts.parts.append(table.num_rows)
+        counts.histogram = merge(counts.histogram, histogram(keys, sizes))
         counts.smallest = min(counts.smallest, float(keys.min()))
 
-    def _write_dropped(self, number: int, rows: list[dict[str, Any]], sizes: list[int]) -> None:
-        table = pa.Table.from_pylist(rows, schema=DROPPED_SCHEMA)
-        write_table(self.recipe.dropped(self.unit.domain, f"rules-{part_name(self.index, number)}"), table)
+    def _write_dropped(self, number: int, table: pa.Table) -> None:
+        name = f"rules-{part_name(self.index, number)}"
+        self.outputs.table(self.recipe.dropped(self.unit.domain, name), table.cast(DROPPED_SCHEMA))
 
 
 class _Buffer:
-    """Rows that wait until there are enough for a file."""
+    """Batches of rows that wait until there are enough for a file."""
 
-    def __init__(self, limit: int, write: Callable[[int, list[dict[str, Any]], list[int]], None]) -> None:
+    def __init__(self, limit: int, write: Callable[[int, pa.Table], None]) -> None:
         self.limit, self.write = limit, write
-        self.rows: list[dict[str, Any]] = []
-        self.sizes: list[int] = []
+        self.batches: list[pa.RecordBatch] = []
         self.held = self.written = 0
 
-    def add(self, row: dict[str, Any], size: int) -> None:
-        """Hold a row; write all if that makes it too many bytes."""
-        if self.rows and self.held + size > self.limit:
+    def add(self, batch: pa.RecordBatch, size: int) -> None:
+        """Hold a batch; write what is held first if it would be too many bytes with it."""
+        if self.batches and self.held + size > self.limit:
             self.flush()
-        self.rows.append(row)
-        self.sizes.append(size)
+        self.batches.append(batch)
         self.held += size
 
     def flush(self) -> None:
         """Write what is held."""
-        if self.rows:
-            self.write(self.written, self.rows, self.sizes)
-            self.rows, self.sizes, self.held = [], [], 0
+        if self.batches:
+            self.write(self.written, pa.Table.from_batches(self.batches))
+            self.batches, self.held = [], 0
             self.written += 1
+
+
+#: Beginning of the names of the columns that hold band hashes.
+BAND = "band"
+
+
+def band_name(band: int) -> str:
+    """Name of the column of a band's hashes."""
+    return f"{BAND}{band:03d}"
+
+
+def _band_columns(hashes: np.ndarray[Any, Any]) -> dict[str, pa.Array]:
+    return {band_name(band): pa.array(np.ascontiguousarray(hashes[:, band])) for band in range(hashes.shape[1])}
 
 
 def split_by_partition(hashes: np.ndarray[Any, Any], sizes: np.ndarray[Any, Any], count: int) -> list[pa.Table]:
@@ -207,10 +272,16 @@ def split_by_partition(hashes: np.ndarray[Any, Any], sizes: np.ndarray[Any, Any]
     return [table.filter(pa.array(partitions == partition)) for partition in range(count)]
 
 
-def _columns(document: Document, text: str, digest: int) -> dict[str, Any]:
-    name = document.id or f"{digest:016x}"  # named by its content: the same wherever it lies
-    metadata = json.dumps(document.metadata, sort_keys=True, default=str)
-    return {"id": name, "text": text, "source": document.source, "metadata": metadata}
+def _columns(documents: Sequence[Document], texts: pa.Array, hashes: np.ndarray[Any, Any]) -> dict[str, pa.Array]:
+    """The columns of the corpus; a document without a name is named by its content: the same wherever it lies."""
+    names = [document.id or f"{digest:016x}" for document, digest in zip(documents, hashes.tolist(), strict=True)]
+    metadata = [_metadata(document) for document in documents]
+    sources = [document.source for document in documents]
+    return {"id": pa.array(names), "text": texts, "source": pa.array(sources), "metadata": pa.array(metadata)}
+
+
+def _metadata(document: Document) -> str:
+    return json.dumps(document.metadata, sort_keys=True, default=str) if document.metadata else "{}"
 
 
 def _quarantine_lines(unit: Unit, rows: list[BadRow], total: int) -> Iterator[bytes]:

@@ -1,41 +1,31 @@
 """Rows of tokens to batches: the labels are shifted here, and only here.
 
-In: token streams and a ``Plan``. Out: batches of any rows of any step, the same whatever the number of ranks and the
-micro-batch size. A reader has no state; where it reads is the caller's step.
+In: token streams, a ``Plan`` and the rows that it draws from. Out: batches of any rows of any step, the same whatever
+the number of ranks and the micro-batch size. A reader has no state; where it reads is the caller's step.
 """
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Int, Int64
+from jaxtyping import Int
 from torch import Tensor
 
 from rayllm.core.errors import DataError
 from rayllm.data.mixture import Mixture
 from rayllm.data.plan import Plan
+from rayllm.data.row_index import planned_rows, slices_of
+from rayllm.data.rows import Piece, Rows, Segment, Tokens, read_segments
+from rayllm.data.shards import PackedData
 from rayllm.model.config import IGNORE_INDEX
 
 #: The number of a row that only fills up a rank's share; none of its labels counts.
 PADDING_ROW = -1
 Item = TypeVar("Item")
-
-
-class Tokens(Protocol):
-    """A row of tokens that can be read anywhere; ``data.shards.TokenStream`` is one."""
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens in all."""
-        ...
-
-    def read(self, start: int, count: int) -> Int64[np.ndarray, " count"]:
-        """The tokens ``start`` to ``start + count``."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -45,7 +35,8 @@ class Batch:
     Attributes:
         input_ids: What the model reads.
         labels: What each position should predict: the token after it, or ``IGNORE_INDEX``.
-        doc_ids: Number of separators in the row up to and including each position; a new document begins at each one.
+        doc_ids: Number of documents that have begun in the row up to and including each position: one begins at each
+            separator, and where the rest of one that was cut follows another.
         domain: Index of each row's domain in the plan; 0 for padding rows, whose labels are all ignored.
     """
 
@@ -61,25 +52,28 @@ class Batch:
         )
 
 
-def make_batch(
-    rows: Sequence[Int64[np.ndarray, " tokens"]], domain: Sequence[int], seq_len: int, separator_id: int
-) -> Batch:
+def make_batch(rows: Sequence[Sequence[Piece]], domain: Sequence[int], seq_len: int, separator_id: int) -> Batch:
     """Stack rows and shift their labels.
 
     Args:
-        rows: At most ``seq_len + 1`` tokens each: a row of n tokens has n - 1 labels, the rest is padding.
+        rows: The pieces of each row, together at most ``seq_len`` tokens and the one that follows each; the rest is
+            padding.
         domain: The domain of each row.
         seq_len: Length of the batch.
         separator_id: Begins every document; fills the padding too.
     """
-    tokens = np.full((len(rows), seq_len + 1), separator_id, np.int64)
-    lengths = np.asarray([len(row) for row in rows], np.int64)
-    for place, row in zip(tokens, rows, strict=True):
-        place[: len(row)] = row
-    unseen = np.arange(1, seq_len + 1) >= lengths[:, None]
-    labels = np.where(unseen, IGNORE_INDEX, tokens[:, 1:])
-    input_ids = np.ascontiguousarray(tokens[:, :-1])
-    doc_ids = (input_ids == separator_id).cumsum(axis=1)
+    input_ids = np.full((len(rows), seq_len), separator_id, np.int64)
+    labels = np.full((len(rows), seq_len), IGNORE_INDEX, np.int64)
+    begins = np.zeros((len(rows), seq_len), bool)
+    for number, row in enumerate(rows):
+        at = 0
+        for tokens, learnt in row:
+            place = slice(at, at + len(tokens) - 1)
+            input_ids[number, place] = tokens[:-1]
+            labels[number, place] = tokens[1:] if learnt is None else np.where(learnt[1:], tokens[1:], IGNORE_INDEX)
+            begins[number, at : at + 1] = at > 0
+            at = place.stop
+    doc_ids = (begins | (input_ids == separator_id)).cumsum(axis=1)
     return Batch(*map(torch.from_numpy, (input_ids, labels, doc_ids, np.asarray(domain, np.int64))))
 
 
@@ -93,6 +87,23 @@ def rank_rows(batch_rows: int, world_size: int, rank: int) -> list[int]:
     return [row if row < batch_rows else PADDING_ROW for row in range(rank * share, (rank + 1) * share)]
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a row of a batch comes from.
+
+    Attributes:
+        row: Its number in the global batch.
+        domain: Index of its domain in the plan.
+        number: Its number among the domain's rows of this length.
+        segments: The tokens of the domain's stream that it holds; none for a padding row.
+    """
+
+    row: int
+    domain: int
+    number: int
+    segments: tuple[Segment, ...]
+
+
 class BatchReader:
     """Reads the batches of a plan.
 
@@ -100,12 +111,20 @@ class BatchReader:
         streams: The training tokens of each domain, in the plan's order.
         plan: The run's plan.
         separator_id: The id that begins every document.
+        rows: For every length of the plan the rows of each domain, see ``row_index.planned_rows``; not needed where
+            rows are slices.
 
     Raises:
-        DataError: If the streams are not those that the plan was made for.
+        DataError: If the streams or rows are not those that the plan was made for.
     """
 
-    def __init__(self, streams: Sequence[Tokens], plan: Plan, separator_id: int) -> None:
+    def __init__(
+        self,
+        streams: Sequence[Tokens],
+        plan: Plan,
+        separator_id: int,
+        rows: Mapping[int, Sequence[Rows]] | None = None,
+    ) -> None:
         sizes = [stream.num_tokens for stream in streams]
         if sizes != list(plan.domain_tokens.values()):
             raise DataError(
@@ -113,33 +132,52 @@ class BatchReader:
                 why=f"the plan has {plan.domain_tokens}; the streams have {sizes} tokens",
                 fix="restore the packed artifact, or start a new run",
             )
-        self._streams, self._plan, self._separator_id = list(streams), plan, separator_id
+        assert rows is not None or plan.packing == "concat", "only slices follow from the plan alone"
+        self._rows = rows or {stage.seq_len: slices_of(plan, stage.seq_len) for stage in plan.stages}
+        self._streams, self.plan, self._separator_id = list(streams), plan, separator_id
         self._mixture = Mixture(plan)
-        self._nothing = np.empty(0, np.int64)
 
-    def rows(self, step: int, row_indices: Sequence[int]) -> Batch:
-        """Some rows of a step's global batch.
+    def places(self, step: int, row_indices: Sequence[int]) -> list[Place]:
+        """Where some rows of a step's global batch come from.
 
         Args:
             step: Optimizer step, counted from 0.
             row_indices: Numbers of rows in the global batch, or ``PADDING_ROW``.
         """
-        index, stage, step_in_stage = self._plan.at(step)
+        index, stage, step_in_stage = self.plan.at(step)
         numbers = np.asarray(row_indices, np.int64)
         real = numbers != PADDING_ROW
         assert (numbers[real] < stage.batch_rows).all(), "a row beyond the global batch"
-        domains, first = self._mixture.rows(index, step_in_stage * stage.batch_rows + np.maximum(numbers, 0))
-        tokens = [
-            self._streams[domain].read(start, stage.seq_len + 1) if is_real else self._nothing
-            for domain, start, is_real in zip(domains.tolist(), first.tolist(), real.tolist(), strict=True)
+        drawn = self._mixture.rows(index, step_in_stage * stage.batch_rows + np.maximum(numbers, 0))
+        rows = self._rows[stage.seq_len]
+        return [
+            Place(row, domain, number, tuple(rows[domain].segments(number)))
+            if row != PADDING_ROW
+            else Place(PADDING_ROW, 0, 0, ())
+            for row, domain, number in zip(numbers.tolist(), *(part.tolist() for part in drawn), strict=True)
         ]
-        return make_batch(tokens, np.where(real, domains, 0).tolist(), stage.seq_len, self._separator_id)
+
+    def rows(self, step: int, row_indices: Sequence[int]) -> Batch:
+        """Some rows of a step's global batch; see ``places``."""
+        places = self.places(step, row_indices)
+        rows = [read_segments(self._streams[place.domain], place.segments) for place in places]
+        return make_batch(rows, [place.domain for place in places], self.plan.at(step)[1].seq_len, self._separator_id)
 
     def micro_batches(self, step: int, world_size: int, rank: int, micro_batch_size: int) -> Iterator[Batch]:
         """A rank's part of a step, at most ``micro_batch_size`` rows at a time; as many batches on every rank."""
-        mine = rank_rows(self._plan.at(step)[1].batch_rows, world_size, rank)
+        mine = rank_rows(self.plan.at(step)[1].batch_rows, world_size, rank)
         for start in range(0, len(mine), micro_batch_size):
             yield self.rows(step, mine[start : start + micro_batch_size])
+
+
+def open_reader(packed: PackedData, plan: Plan, split: str = "train") -> BatchReader:
+    """A reader of a plan's batches over packed data.
+
+    Raises:
+        DataError: If the data or its indexes are not those that the plan was made for.
+    """
+    streams = [packed.stream(split, domain) for domain in plan.domains]
+    return BatchReader(streams, plan, packed.separator_id, planned_rows(packed, split, plan))
 
 
 def validation_batches(
@@ -173,9 +211,8 @@ def validation_batches(
     share = -(-labels // (seq_len * world_size))  # rows of every rank
     starts = [(place * world_size + rank) * seq_len for place in range(share)]
     for first in range(0, share, rows_per_batch):
-        group = starts[first : first + rows_per_batch]
-        counts = [min(seq_len, labels - start) for start in group]
-        rows = [stream.read(min(s, labels), n + 1 if n > 0 else 0) for s, n in zip(group, counts, strict=True)]
+        group = [Segment(start, min(seq_len, labels - start)) for start in starts[first : first + rows_per_batch]]
+        rows = [read_segments(stream, [segment] if segment.length > 0 else []) for segment in group]
         yield make_batch(rows, [domain] * len(rows), seq_len, separator_id)
 
 

@@ -1,65 +1,33 @@
 """The curriculum of a run: what the run file says, laid out as a ``Plan``.
 
 In: domain weights, curriculum stages, sequence length, batch, a budget in steps or tokens, the sizes of the domains.
-Out: the stage table, in which every step has its stage and every setting is known to fit.
+Out: the stage table, in which every step has its stage and every setting is known to fit. A stage whose weights move
+becomes several rows of the table, each with weights of its own: the table says all, nothing is computed while training.
 """
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
 
-from pydantic import Field
-
-from rayllm.core.config import ConfigModel, Count
 from rayllm.core.errors import ConfigError, DataError
-from rayllm.data.plan import Plan, StageRow
-from rayllm.data.weights import MixtureConfig, Weights, domain_shares, quantize
+from rayllm.data.plan import Plan, RowIndex, StageRow
+from rayllm.data.repetition import redistribute
+from rayllm.data.stages import CurriculumStage, check_stages, stage_shapes, stage_steps
+from rayllm.data.weights import (
+    PERIOD,
+    MixtureConfig,
+    Weights,
+    check_known,
+    check_names,
+    domain_shares,
+    quantize,
+)
 
+#: Rows of the table that a stage with moving weights becomes: at most, and at least where the stage has as many steps.
+MAX_PIECES = 64
+MIN_PIECES = 8
 
-class CurriculumStage(ConfigModel):
-    """A part of the run with its own sequence length, batch or weights; what is not set is the run's."""
-
-    frac: float = Field(..., gt=0, le=1, description="Share of the run's tokens; the shares of all stages sum to 1.")
-    weights: Weights | None = Field(None, description="Domain weights of this stage, as `mixture.weights`.")
-    seq_len: int | None = Field(None, ge=2, description="Tokens of a row; must divide the longest of all stages.")
-    global_batch_tokens: Count | None = Field(None, ge=1, description="Tokens of one optimizer step.")
-
-
-def stage_shapes(stages: Sequence[CurriculumStage], seq_len: int, global_batch_tokens: int) -> list[tuple[int, int]]:
-    """Sequence length and rows of the global batch of every stage; one stage where none is given.
-
-    Args:
-        stages: The curriculum.
-        seq_len: The run's sequence length, for stages that set none.
-        global_batch_tokens: The run's tokens of a step, for stages that set none.
-
-    Raises:
-        ValueError: If the shares do not sum to 1, a batch is no whole number of rows, or a length does not divide the
-            longest one.
-    """
-    if stages and abs(sum(stage.frac for stage in stages) - 1) > 1e-6:
-        total = sum(stage.frac for stage in stages)
-        raise ValueError(f"the shares `frac` of the curriculum sum to {total:g}: make them sum to 1")
-    lengths = [stage.seq_len or seq_len for stage in stages] or [seq_len]
-    batches = [stage.global_batch_tokens or global_batch_tokens for stage in stages] or [global_batch_tokens]
-    for index, (length, batch) in enumerate(zip(lengths, batches, strict=True)):
-        where = f"curriculum stage {index}: " if stages else ""
-        if batch % length:
-            near = " or ".join(
-                f"{value:,}" for value in (batch // length * length, -(-batch // length) * length) if value
-            )
-            raise ValueError(
-                f"{where}a batch of {batch:,} tokens is no whole number of rows of {length:,}: "
-                f"set `global_batch_tokens` to {near}"
-            )
-        if max(lengths) % length:
-            raise ValueError(
-                f"{where}seq_len {length:,} does not divide the longest one, {max(lengths):,}: "
-                f"set it to a divisor such as {_divisor_below(max(lengths), length):,}"
-            )
-    return [(length, batch // length) for length, batch in zip(lengths, batches, strict=True)]
-
-
-def _divisor_below(whole: int, limit: int) -> int:
-    return next(value for value in range(limit, 0, -1) if whole % value == 0)
+Shares = list[float]
 
 
 def build_plan(
@@ -72,11 +40,12 @@ def build_plan(
     seed: int,
     max_steps: int | None = None,
     total_tokens: int | None = None,
+    index: Callable[[int], RowIndex] | None = None,
 ) -> Plan:
     """Lay out a run.
 
     Args:
-        mixture: Domain weights of stages that set none.
+        mixture: Domain weights of stages that set none, and repetition caps.
         curriculum: The stages; one stage for the whole run if empty.
         seq_len: Tokens of a row, for stages that set none.
         global_batch_tokens: Tokens of a step, for stages that set none.
@@ -84,6 +53,7 @@ def build_plan(
         seed: The run's seed.
         max_steps: Budget in optimizer steps, kept exactly. Either this or ``total_tokens``.
         total_tokens: Budget in tokens, kept to the nearest step.
+        index: For best-fit packing, the rows of a length; None for rows that are slices.
 
     Raises:
         ConfigError: If the settings do not fit together or name an unknown domain.
@@ -92,59 +62,129 @@ def build_plan(
     if (max_steps is None) == (total_tokens is None):
         raise ConfigError("a run needs one budget", fix="set either the steps or the tokens, and not both")
     try:
+        check_stages(list(curriculum))
         shapes = stage_shapes(curriculum, seq_len, global_batch_tokens)
+        step_tokens = [length * rows for length, rows in shapes]
+        steps = stage_steps(curriculum, step_tokens, max_steps=max_steps, total_tokens=total_tokens)
     except ValueError as error:
-        raise ConfigError(str(error)) from error
-    fracs = [stage.frac for stage in curriculum] or [1.0]
-    steps = _stage_steps(fracs, [length * rows for length, rows in shapes], max_steps, total_tokens)
-    weights = [
-        quantize(list(domain_shares(choice, domain_tokens, where).values()))
-        for where, choice in stage_weights(mixture, curriculum)
-    ]
-    stages = tuple(
-        StageRow(count, length, rows, row) for count, (length, rows), row in zip(steps, shapes, weights, strict=True)
+        raise ConfigError(str(error), where="curriculum" if curriculum else "train") from error
+    paths = _weight_paths(mixture, curriculum, domain_tokens)
+    longest = max(length for length, _ in shapes)
+    rows: list[StageRow] = []
+    shares: list[Shares] = []
+    for stage, ((length, batch_rows), count, (start, end)) in enumerate(zip(shapes, steps, paths, strict=True)):
+        rows_per_draw = longest // length if index is None else 1
+        pieces = [count] if start == end else piece_steps(count, batch_rows, rows_per_draw)
+        rows += [StageRow(piece, length, batch_rows, (0,) * len(domain_tokens), stage) for piece in pieces]
+        shares += _along(start, end, pieces)
+    plan = Plan(seed, dict(domain_tokens), tuple(rows))
+    if index is not None:
+        lengths = sorted({length for length, _ in shapes})
+        plan = dataclasses.replace(plan, packing="best_fit", indexes=tuple(map(index, lengths)))
+    return _weighted(plan, shares, mixture)
+
+
+def _weighted(empty: Plan, shares: list[Shares], mixture: MixtureConfig) -> Plan:
+    """Give the rows of a plan their weights, kept below the caps where that was asked for."""
+    held: frozenset[int] = frozenset()
+    if mixture.cap == "redistribute":
+        shares, held = redistribute(shares, empty.full_epochs(), mixture.caps(empty.domains))
+    rows = zip(empty.stages, shares, strict=True)
+    plan = dataclasses.replace(
+        empty, stages=tuple(dataclasses.replace(row, weights=quantize(own, held)) for row, own in rows)
     )
-    plan = Plan(seed, dict(domain_tokens), stages)
     _check_sizes(plan)
     return plan
 
 
-def stage_weights(mixture: MixtureConfig, curriculum: Sequence[CurriculumStage]) -> list[tuple[str, Weights]]:
-    """The weights of each stage, with the setting that they stand in; one where there is no curriculum."""
-    chosen: list[tuple[str, Weights]] = []
+def check_domains(mixture: MixtureConfig, curriculum: Sequence[CurriculumStage], known: Sequence[str]) -> None:
+    """Refuse settings that name a domain that is not there, or weights that leave one out.
+
+    Raises:
+        ConfigError: Naming the first such domain, with the setting that it stands in.
+    """
+    check_names(mixture.weights, known, "mixture.weights")
+    for name in mixture.max_epochs if isinstance(mixture.max_epochs, dict) else ():
+        check_known(name, known, "mixture.max_epochs")
     for index, stage in enumerate(curriculum):
-        own = stage.weights
-        chosen.append(("mixture.weights", mixture.weights) if own is None else (f"curriculum.{index}.weights", own))
-    return chosen or [("mixture.weights", mixture.weights)]
+        for setting in ("weights", "from_weights"):
+            own: Weights | None = getattr(stage, setting)
+            if own is not None:
+                check_names(own, known, f"curriculum.{index}.{setting}")
 
 
-def _stage_steps(
-    fracs: Sequence[float], step_tokens: Sequence[int], max_steps: int | None, total_tokens: int | None
-) -> list[int]:
-    """Steps of every stage, so that stages hold their shares of the tokens and all steps sum to the budget."""
-    per_token = [frac / tokens for frac, tokens in zip(fracs, step_tokens, strict=True)]
-    exact = [share * (total_tokens or 0) for share in per_token]
-    if max_steps is not None:
-        exact = [share / sum(per_token) * max_steps for share in per_token]
-    total = max_steps or round(sum(exact))
-    steps = [int(value + 1e-9) for value in exact]
-    by_remainder = sorted(range(len(steps)), key=lambda i: steps[i] - exact[i])
-    for index in by_remainder[: total - sum(steps)]:
-        steps[index] += 1
-    if 0 in steps:
-        raise ConfigError(
-            f"stage {steps.index(0)} of the run gets no step",
-            where="curriculum",
-            why=f"the budget allows {sum(exact):.2g} steps, and the stage has {exact[steps.index(0)]:.2g} of them",
-            fix="train longer, use smaller batches, or raise the stage's `frac`",
-        )
-    return steps
+def _weight_paths(
+    mixture: MixtureConfig, curriculum: Sequence[CurriculumStage], sizes: Mapping[str, int]
+) -> list[tuple[Shares, Shares]]:
+    """The shares at which each stage begins and ends: the same, unless its weights move."""
+    check_domains(mixture, curriculum, list(sizes))
+    stages = curriculum or [CurriculumStage(frac=1.0)]
+    paths: list[tuple[Shares, Shares]] = []
+    for index, stage in enumerate(stages):
+        end = _own_shares(mixture, stage, sizes, index)
+        start = end
+        if stage.from_weights is not None:
+            start = list(domain_shares(stage.from_weights, sizes, f"curriculum.{index}.from_weights").values())
+        elif stage.interpolate:
+            start = paths[-1][1]
+        paths.append((start, end))
+    return paths
+
+
+def _own_shares(mixture: MixtureConfig, stage: CurriculumStage, sizes: Mapping[str, int], index: int) -> Shares:
+    """A stage's shares. A temperature belongs to the weights beside it: the run's does not touch a stage's own."""
+    if stage.weights is None:
+        temperature = mixture.temperature if stage.temperature is None else stage.temperature
+        return list(domain_shares(mixture.weights, sizes, "mixture.weights", temperature).values())
+    temperature = 1.0 if stage.temperature is None else stage.temperature
+    return list(domain_shares(stage.weights, sizes, f"curriculum.{index}.weights", temperature).values())
+
+
+def piece_steps(steps: int, batch_rows: int, rows_per_draw: int) -> list[int]:
+    """Cut a stage whose weights move into pieces of constant weights.
+
+    A piece that is whole periods long holds its weights exactly, so that rows up to any point of the stage stay within
+    one of their weights, and none of its blocks is left half read. So pieces are groups of whole periods where at least
+    ``MIN_PIECES`` of them fit, else whole periods of rows; in a stage too short for that they are what there is, a
+    period or more where possible, and each may be off by one row.
+
+    Args:
+        steps: Steps of the stage.
+        batch_rows: Rows of a step.
+        rows_per_draw: Rows that one draw is cut into.
+
+    Returns:
+        Steps of each piece: at most ``MAX_PIECES``, summing to ``steps``; all but the last of a length within one
+        quantum of each other.
+    """
+    quantum, most = 1, max(MIN_PIECES, steps * batch_rows // PERIOD)
+    for rows in (PERIOD * rows_per_draw, PERIOD):
+        whole = rows // math.gcd(rows, batch_rows)
+        if steps >= MIN_PIECES * whole:
+            quantum, most = whole, MAX_PIECES
+            break
+    quanta = steps // quantum
+    count = min(MAX_PIECES, most, quanta)
+    ends = [quanta * (piece + 1) // count * quantum for piece in range(count)]
+    ends[-1] = steps
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _along(start: Shares, end: Shares, pieces: Sequence[int]) -> list[Shares]:
+    """The shares in the middle of each piece, on the straight line from start to end."""
+    if start == end:
+        return [end for _ in pieces]
+    found, done, total = [], 0, sum(pieces)
+    for piece in pieces:
+        at = (done + piece / 2) / total
+        found.append([a + (b - a) * at for a, b in zip(start, end, strict=True)])
+        done += piece
+    return found
 
 
 def _check_sizes(plan: Plan) -> None:
-    for index, (name, blocks) in enumerate(zip(plan.domains, plan.domain_blocks, strict=True)):
-        if blocks == 0 and any(stage.weights[index] for stage in plan.stages):
-            tokens = plan.domain_tokens[name]
+    for index, (name, tokens) in enumerate(plan.domain_tokens.items()):
+        if any(stage.weights[index] and not plan.units(stage)[index] for stage in plan.stages):
             raise DataError(
                 f"domain {name} is too small",
                 why=f"it has {tokens:,} tokens; one block of the longest sequence needs {plan.block_tokens + 1:,}",

@@ -1,9 +1,9 @@
 """Which block a row reads: a pure function of the plan and the row's number.
 
-In: a ``Plan``. Out: for any row of any stage its domain and first token, in constant time and without memory, so that
-a run resumes by jumping. Three layers: the chairman assignment orders the domains within a period of 1,024 draws; a
-draw's rank counts the draws of its domain over the whole run; a keyed permutation for each domain and epoch maps the
-rank to a block.
+In: a ``Plan``. Out: for any row of any stage its domain and its number there, in constant time and without memory, so
+that a run resumes by jumping. Three layers: the chairman assignment orders the domains within a period of 1,024 draws;
+a draw's rank counts the draws of its domain over the whole run; a keyed permutation for each domain and epoch maps the
+rank to what is drawn: a block of the longest length, which shorter stages cut into rows, or a row of a best-fit index.
 """
 
 from dataclasses import dataclass
@@ -99,7 +99,8 @@ def _feistel(value: Words, half: Words, key: Words) -> Words:
 class _StageLayout:
     """One stage's period: what each draw is, and where the stage begins in its domains."""
 
-    rows_per_block: int
+    rows_per_unit: int
+    units: Ints  # of each domain
     order: Ints  # domain of each draw of the period
     rank: Ints  # draws of the same domain before it in the period
     counts: Int64[np.ndarray, "draws domains"]  # draws of each domain among the first n of the period
@@ -115,7 +116,6 @@ class Mixture:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self._blocks = np.asarray(plan.domain_blocks, np.int64)
 
     @cached_property
     def _keys(self) -> Words:
@@ -124,42 +124,44 @@ class Mixture:
     @cached_property
     def _layouts(self) -> list[_StageLayout]:
         layouts = []
-        first_draw = np.zeros(len(self.plan.domains), np.int64)
+        # Draws so far: of blocks over all stages, of rows of an index over the stages of its length.
+        drawn = {stage.seq_len: np.zeros(len(self.plan.domains), np.int64) for stage in self.plan.stages}
         for stage in self.plan.stages:
+            unit_tokens = self.plan.unit_tokens(stage)
             order = chairman_order(stage.weights)
             taken = order[:, None] == np.arange(len(stage.weights))
             counts = np.concatenate([np.zeros((1, taken.shape[1]), np.int64), taken.cumsum(0)])
-            rows_per_block = self.plan.block_tokens // stage.seq_len
-            layouts.append(_StageLayout(rows_per_block, order, counts[np.arange(PERIOD), order], counts, first_draw))
-            periods = -(-stage.steps * stage.batch_rows // (PERIOD * rows_per_block))
-            first_draw = first_draw + periods * counts[-1]
+            rows_per_unit, units = unit_tokens // stage.seq_len, np.asarray(self.plan.units(stage), np.int64)
+            rank = counts[np.arange(PERIOD), order]
+            layouts.append(_StageLayout(rows_per_unit, units, order, rank, counts, drawn[unit_tokens]))
+            # The next stage goes on where this one's last draw ended, though its order begins on a fresh period.
+            groups, rest = divmod(stage.steps * stage.batch_rows, PERIOD * rows_per_unit)
+            drawn[unit_tokens] = drawn[unit_tokens] + groups * counts[-1] + counts[min(rest, PERIOD)]
         return layouts
 
     def draws(self, stage: int, first_row: int, count: int) -> tuple[Ints, Ints]:
-        """Domain and first token of consecutive rows; see ``rows``."""
+        """Domain and number of consecutive rows; see ``rows``."""
         return self.rows(stage, np.arange(first_row, first_row + count))
 
     def rows(self, stage: int, row: Ints) -> tuple[Ints, Ints]:
-        """Domain and first token of rows of a stage.
+        """Domain and number of rows of a stage.
 
         Args:
             stage: Index of the stage.
             row: Numbers of the rows, counted from the stage's beginning.
 
         Returns:
-            For each row the index of its domain, and the offset of its first token in that domain's stream. A row's
-            last label is the token ``seq_len`` further on.
+            For each row the index of its domain, and its number among the domain's rows of the stage's length.
         """
         layout = self._layouts[stage]
-        group, within = np.divmod(np.asarray(row, np.int64), PERIOD * layout.rows_per_block)
+        group, within = np.divmod(np.asarray(row, np.int64), PERIOD * layout.rows_per_unit)
         part, slot = np.divmod(within, PERIOD)
         domain = layout.order[slot]
         draw = layout.first_draw[domain] + group * layout.counts[-1][domain] + layout.rank[slot]
-        blocks = self._blocks[domain]
-        epoch, position = np.divmod(draw, blocks)
+        units = layout.units[domain]
+        epoch, position = np.divmod(draw, units)
         keys = mix64(self._keys[domain] + epoch.astype(np.uint64) * _GOLDEN)
-        block = permute(position, blocks, keys)
-        return domain, block * self.plan.block_tokens + part * self.plan.stages[stage].seq_len
+        return domain, permute(position, units, keys) * layout.rows_per_unit + part
 
     def domain_tokens(self, step: int) -> dict[str, int]:
         """Tokens of each domain that the steps before this one read, exactly; ``step`` may be ``total_steps``."""

@@ -7,14 +7,14 @@ integer, the optimizer step, together with this table. ``data.curriculum`` build
 import dataclasses
 import itertools
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
-from rayllm.data.weights import PERIOD
+from rayllm.data.weights import PERIOD, WORTHWHILE_EPOCHS
 
-#: Up to about four epochs, repeated text is worth almost as much as new text. Source: Muennighoff et al. 2023, Scaling
-#: Data-Constrained Language Models, arXiv:2305.16264, section 6.
-WORTHWHILE_EPOCHS = 4
+Packing = Literal["concat", "best_fit"]
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,14 @@ class StageRow:
         seq_len: Tokens of a row.
         batch_rows: Rows of the global batch.
         weights: Draws of each domain in a period; sums to 1,024.
+        stage: Index of the curriculum's stage that the row is a part of; a stage whose weights move has several.
     """
 
     steps: int
     seq_len: int
     batch_rows: int
     weights: tuple[int, ...]
+    stage: int = 0
 
     @property
     def step_tokens(self) -> int:
@@ -45,6 +47,21 @@ class StageRow:
 
 
 @dataclass(frozen=True)
+class RowIndex:
+    """What a plan knows of the rows of one length that are no plain slices; see ``data.row_index``.
+
+    Attributes:
+        seq_len: Tokens of a row.
+        rows: Rows of each domain, in the order of the weights.
+        sha256: Hash of each domain's index: another hash means other rows under the same numbers.
+    """
+
+    seq_len: int
+    rows: tuple[int, ...]
+    sha256: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Plan:
     """Which rows every step of a run reads, as a table.
 
@@ -52,11 +69,15 @@ class Plan:
         seed: The run's seed.
         domain_tokens: Tokens of each domain, in the order of the weights.
         stages: The stage table.
+        packing: What a row is: ``concat``, a slice of the stream, or ``best_fit``, a row of an index.
+        indexes: With ``best_fit``, the index of every length in the table.
     """
 
     seed: int
     domain_tokens: dict[str, int]
     stages: tuple[StageRow, ...]
+    packing: Packing = "concat"
+    indexes: tuple[RowIndex, ...] = ()
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -72,6 +93,19 @@ class Plan:
     def domain_blocks(self) -> tuple[int, ...]:
         """Whole blocks of each domain; the last label of a block is the token after it."""
         return tuple(max(tokens - 1, 0) // self.block_tokens for tokens in self.domain_tokens.values())
+
+    def index(self, seq_len: int) -> RowIndex | None:
+        """The index that holds the rows of a length; None where rows are slices."""
+        return next((index for index in self.indexes if index.seq_len == seq_len), None)
+
+    def unit_tokens(self, stage: StageRow) -> int:
+        """Tokens of what a stage draws: of a block, which it may cut into rows, or of a row of an index."""
+        return self.block_tokens if self.packing == "concat" else stage.seq_len
+
+    def units(self, stage: StageRow) -> tuple[int, ...]:
+        """How many of what a stage draws each domain has: whole blocks, or rows of the index of the stage's length."""
+        index = self.index(stage.seq_len)
+        return self.domain_blocks if index is None else index.rows
 
     @cached_property
     def _first_steps(self) -> tuple[int, ...]:
@@ -116,22 +150,45 @@ class Plan:
             for stage in self.stages
         ]
 
+    def full_epochs(self) -> list[list[float]]:
+        """For every row of the table, how often it would read each domain if it read nothing else."""
+        return [
+            [stage.tokens / max(units * self.unit_tokens(stage), 1) for units in self.units(stage)]
+            for stage in self.stages
+        ]
+
+    def epochs_by_row(self) -> list[dict[str, float]]:
+        """How often every row of the table reads each domain."""
+        return [
+            {name: full * weight / PERIOD for name, full, weight in zip(self.domains, row, stage.weights, strict=True)}
+            for stage, row in zip(self.stages, self.full_epochs(), strict=True)
+        ]
+
     def epochs(self) -> dict[str, float]:
         """How often the run reads each domain."""
-        stages = self.expected_tokens()
-        return {
-            name: sum(stage[name] for stage in stages) / max(blocks * self.block_tokens, 1)
-            for name, blocks in zip(self.domains, self.domain_blocks, strict=True)
-        }
+        rows = self.epochs_by_row()
+        return {name: sum(row[name] for row in rows) for name in self.domains}
 
-    def warnings(self) -> list[str]:
-        """What is allowed but seldom wanted: domains that are repeated too often."""
-        return [
-            f"domain {name} is read {epochs:.1f} times; past {WORTHWHILE_EPOCHS} epochs repeated text teaches ever "
-            "less (arXiv:2305.16264): lower its weight, add data, or train on fewer tokens"
+    def warnings(self, caps: Mapping[str, float]) -> list[str]:
+        """What is allowed but seldom wanted: domains that are read more often than their caps, epochs that overlap.
+
+        Args:
+            caps: Most epochs of each domain; see ``MixtureConfig.caps``.
+        """
+        found = [
+            f"domain {name} is read {epochs:.1f} times, more than mixture.max_epochs, {caps[name]:g}; past "
+            f"{WORTHWHILE_EPOCHS:g} epochs repeated text teaches ever less (arXiv:2305.16264): lower its weight, add "
+            f"data, train on fewer tokens, or set mixture.cap: redistribute"
             for name, epochs in self.epochs().items()
-            if epochs > WORTHWHILE_EPOCHS
+            if epochs > caps[name]
         ]
+        if len(self.indexes) > 1:
+            lengths = ", ".join(f"{index.seq_len:,}" for index in self.indexes)
+            found.append(
+                f"best-fit rows of {lengths} tokens have epochs of their own: a token read at one length may come "
+                "again at another before all others were read (docs/packing.md); not so with `train.packing: concat`"
+            )
+        return found
 
     def to_json(self) -> str:
         """The plan as JSON."""
@@ -142,4 +199,8 @@ class Plan:
         """Read what ``to_json`` wrote."""
         value = json.loads(text)
         stages = tuple(StageRow(**{**stage, "weights": tuple(stage["weights"])}) for stage in value["stages"])
-        return cls(value["seed"], value["domain_tokens"], stages)
+        indexes = tuple(
+            RowIndex(index["seq_len"], tuple(index["rows"]), tuple(index["sha256"]))
+            for index in value.get("indexes", ())
+        )
+        return cls(value["seed"], value["domain_tokens"], stages, value.get("packing", "concat"), indexes)

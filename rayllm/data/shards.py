@@ -2,9 +2,10 @@
 
 A packed directory holds ``packed.json`` and for every split and domain shards of two files: ``00000.tokens`` (flat
 little-endian uint16, or uint32 where the vocabulary needs it) and ``00000.bounds`` (uint64: the token offset in the
-shard of each document's separator). ``ShardWriter`` makes a shard, ``PackedData`` opens a directory, a ``TokenStream``
-reads one domain of one split as a single row of tokens, whatever its shards. Shards at remote URIs are read from a
-cache on the node (``shard_cache``).
+shard of each document's separator); a third one, ``00000.mask`` (uint8 for each token: is it to be learnt?), where some
+tokens are only read, as the prompts of conversations. ``ShardWriter`` makes a shard, ``PackedData`` opens a directory,
+a ``TokenStream`` reads one domain of one split as a single row of tokens, whatever its shards. Shards at remote URIs
+are read from a cache on the node (``shard_cache``).
 """
 
 import bisect
@@ -13,30 +14,31 @@ import itertools
 import os
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int64, Integer
+from jaxtyping import Bool, Int64, Integer
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rayllm.core import storage
+from rayllm.core.artifact import FileRecord
 from rayllm.core.errors import ArtifactDamaged, DataError
 from rayllm.data.shard_cache import cached
 from rayllm.tokenizer.codec import Codec
 from rayllm.tokenizer.freeze import check_sha256
 
 PACKED_JSON = "packed.json"
-TOKENS, BOUNDS = ".tokens", ".bounds"
+TOKENS, BOUNDS, MASK = ".tokens", ".bounds", ".mask"
 DTypeName = Literal["uint16", "uint32"]
 DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
-BOUNDS_DTYPE = np.dtype("<u8")
+BOUNDS_DTYPE, MASK_DTYPE = np.dtype("<u8"), np.dtype("u1")
 
 
 class ShardRecord(BaseModel):
-    """One shard: its name below the packed directory without ending, its sizes, and the SHA-256 of its two files."""
+    """One shard: its name below the packed directory without ending, its sizes, and the SHA-256 of its files."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,6 +48,19 @@ class ShardRecord(BaseModel):
     bytes: int
     tokens_sha256: str
     bounds_sha256: str
+    mask_sha256: str | None = None
+
+    def files(self, dtype: DTypeName) -> list[FileRecord]:
+        """What the shard's files must be.
+
+        Args:
+            dtype: Of the tokens.
+        """
+        sizes = {TOKENS: self.tokens * DTYPES[dtype].itemsize, BOUNDS: self.documents * BOUNDS_DTYPE.itemsize}
+        hashes = {TOKENS: self.tokens_sha256, BOUNDS: self.bounds_sha256}
+        if self.mask_sha256:
+            sizes[MASK], hashes[MASK] = self.tokens * MASK_DTYPE.itemsize, self.mask_sha256
+        return [FileRecord(path=self.name + end, bytes=sizes[end], sha256=hashes[end]) for end in sizes]
 
 
 class PackedIndex(BaseModel):
@@ -62,7 +77,7 @@ class PackedIndex(BaseModel):
 
     def write(self, directory: str) -> None:
         """Write it as ``packed.json`` into the packed directory."""
-        storage.write_text(storage.join(directory, PACKED_JSON), self.model_dump_json(indent=1))
+        storage.write_text(storage.join(directory, PACKED_JSON), self.model_dump_json(indent=1, exclude_none=True))
 
 
 def dtype_for(vocab_size: int) -> DTypeName:
@@ -93,11 +108,16 @@ class ShardWriter:
         parent = storage.local_path(self._target).parent if local else Path(tempfile.gettempdir())
         parent.mkdir(parents=True, exist_ok=True)
         unique = f".{Path(name).name}.{uuid.uuid4().hex[:12]}"
+        self._scratch = parent / unique
         self._files = {ending: _HashedFile(parent / f"{unique}{ending}") for ending in (TOKENS, BOUNDS)}
         self._tokens = self._documents = self._bytes = 0
 
     def append(
-        self, tokens: Integer[np.ndarray, " tokens"], starts: Integer[np.ndarray, " documents"], text_bytes: int
+        self,
+        tokens: Integer[np.ndarray, " tokens"],
+        starts: Integer[np.ndarray, " documents"],
+        text_bytes: int,
+        loss_mask: Bool[np.ndarray, " tokens"] | None = None,
     ) -> None:
         """Add documents.
 
@@ -105,12 +125,29 @@ class ShardWriter:
             tokens: Their ids, one document after the other, each with its separator first.
             starts: Where each document's separator stands in ``tokens``.
             text_bytes: UTF-8 bytes of their texts together.
+            loss_mask: Which of the tokens are to be learnt; all of them if None. A separator's part is the end of the
+                document before it.
+
+        Raises:
+            ValueError: If the mask is not as long as the tokens.
         """
+        if loss_mask is not None and len(loss_mask) != len(tokens):
+            raise ValueError(f"a loss mask of {len(loss_mask):,} for {len(tokens):,} tokens")
+        self._append_mask(loss_mask, len(tokens))
         self._files[TOKENS].write(tokens.astype(self._dtype, copy=False))
         self._files[BOUNDS].write(starts.astype(BOUNDS_DTYPE) + np.uint64(self._tokens))
         self._tokens += len(tokens)
         self._documents += len(starts)
         self._bytes += text_bytes
+
+    def _append_mask(self, loss_mask: Bool[np.ndarray, " tokens"] | None, count: int) -> None:
+        """Write the mask's file from the first mask on; what came before it is all learnt."""
+        if loss_mask is None and MASK not in self._files:
+            return
+        if MASK not in self._files:
+            self._files[MASK] = _HashedFile(self._scratch.with_name(self._scratch.name + MASK))
+            self._files[MASK].write(np.ones(self._tokens, MASK_DTYPE))
+        self._files[MASK].write(np.ones(count, MASK_DTYPE) if loss_mask is None else loss_mask.astype(MASK_DTYPE))
 
     def __enter__(self) -> "ShardWriter":
         return self
@@ -128,6 +165,7 @@ class ShardWriter:
                     bytes=self._bytes,
                     tokens_sha256=hashes[TOKENS],
                     bounds_sha256=hashes[BOUNDS],
+                    mask_sha256=hashes.get(MASK),
                 )
         finally:
             for file in self._files.values():
@@ -247,7 +285,8 @@ class TokenStream:
     """
 
     def __init__(self, uri: str, records: Sequence[ShardRecord], dtype: DTypeName, cache_dir: Path | None) -> None:
-        self._uri, self._records, self._dtype, self._cache_dir = uri, tuple(records), dtype, cache_dir
+        self._uri, self._records, self._cache_dir = uri, tuple(records), cache_dir
+        self._dtype: DTypeName = dtype
         self._first = [0, *itertools.accumulate(record.tokens for record in self._records)]
         self._mapped: dict[str, np.ndarray] = {}
 
@@ -273,16 +312,39 @@ class TokenStream:
             ValueError: If that reaches beyond the stream.
             ArtifactDamaged: If a shard that it touches is missing or has another size than the index says.
         """
+        out = np.empty(count, np.int64)
+        for shard, there, here in self._parts(start, count):
+            out[here] = self._open(shard, TOKENS)[there]
+        return out
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether some tokens may be read only, not learnt."""
+        return any(record.mask_sha256 for record in self._records)
+
+    def read_mask(self, start: int, count: int) -> Bool[np.ndarray, " count"]:
+        """Which of the tokens ``start`` to ``start + count`` are to be learnt; see ``read``."""
+        out = np.ones(count, bool)
+        for shard, there, here in self._parts(start, count):
+            if self._records[shard].mask_sha256:
+                out[here] = self._open(shard, MASK)[there]
+        return out
+
+    def _parts(self, start: int, count: int) -> Iterator[tuple[int, slice, slice]]:
+        """The shards that hold a range, each with the part's place in the shard and in the range."""
         if start < 0 or count < 0 or start + count > self.num_tokens:
             raise ValueError(f"tokens {start:,} to {start + count:,} are not within 0 to {self.num_tokens:,}")
-        out = np.empty(count, np.int64)
         done, shard = 0, bisect.bisect_right(self._first, start) - 1
         while done < count:
             offset = start + done - self._first[shard]
-            part = self._open(shard, TOKENS)[offset : offset + count - done]
-            out[done : done + len(part)] = part
-            done, shard = done + len(part), shard + 1
-        return out
+            size = min(count - done, self._records[shard].tokens - offset)
+            yield shard, slice(offset, offset + size), slice(done, done + size)
+            done, shard = done + size, shard + 1
+
+    @property
+    def records(self) -> tuple[ShardRecord, ...]:
+        """The shards, in the order of their tokens."""
+        return self._records
 
     def document_starts(self) -> Int64[np.ndarray, " documents"]:
         """The position of every document's separator in the stream, ascending."""
@@ -295,20 +357,18 @@ class TokenStream:
         Raises:
             ArtifactDamaged: Naming the first file that is missing or has another size than the index says.
         """
-        for shard, ending in itertools.product(range(len(self._records)), (TOKENS, BOUNDS)):
-            self._open(shard, ending)
+        for shard, record in enumerate(self._records):
+            for file in record.files(self._dtype):
+                self._open(shard, file.path.removeprefix(record.name))
 
     def _open(self, shard: int, ending: str) -> np.ndarray:
         record = self._records[shard]
         name = record.name + ending
         if name not in self._mapped:
-            dtype, count, sha256 = (
-                (DTYPES[self._dtype], record.tokens, record.tokens_sha256)
-                if ending == TOKENS
-                else (BOUNDS_DTYPE, record.documents, record.bounds_sha256)
-            )
-            path = cached(storage.join(self._uri, name), sha256, self._cache_dir)
-            self._mapped[name] = _map_file(path, dtype, count)
+            (file,) = (file for file in record.files(self._dtype) if file.path == name)
+            dtype = {TOKENS: DTYPES[self._dtype], BOUNDS: BOUNDS_DTYPE, MASK: MASK_DTYPE}[ending]
+            path = cached(storage.join(self._uri, name), file.sha256, self._cache_dir)
+            self._mapped[name] = _map_file(path, dtype, file.bytes // dtype.itemsize)
         return self._mapped[name]
 
     def __getstate__(self) -> Mapping[str, object]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -18,12 +17,11 @@ from rayllm.core import storage
 from rayllm.core.checkpoint import find_checkpoint, verify_checkpoint
 from rayllm.core.errors import ArtifactDamaged
 from rayllm.model.config import ModelConfig
+from rayllm.model.saved import CONFIG, STATE, read_config
 from rayllm.model.transformer import Transformer
 from rayllm.tokenizer.codec import Codec
 
 WEIGHTS = "model.safetensors"
-CONFIG = "model.json"
-STATE = "state.json"
 
 
 @dataclass(frozen=True)
@@ -74,22 +72,6 @@ def load_checkpoint(
         )
     model = with_weights(config, found).to(device=device, dtype=dtype).eval()
     return Loaded(model, codec, json.loads(storage.read_bytes(storage.join(found, STATE))), found)
-
-
-def read_config(uri: str) -> ModelConfig:
-    """The model's sizes, as a checkpoint tells them."""
-    where = storage.join(uri, CONFIG)
-    try:
-        return ModelConfig.model_validate_json(storage.read_bytes(where))
-    except FileNotFoundError as error:
-        raise ArtifactDamaged("a checkpoint lacks its model's sizes", where=where, why="the file is missing") from error
-    except ValidationError as error:
-        raise ArtifactDamaged(
-            "the sizes of a checkpoint's model cannot be read",
-            where=where,
-            why=f"{error.errors()[0]['loc']}: {error.errors()[0]['msg']}",
-            fix="it may be from another version of rayllm; use the one that its manifest names",
-        ) from error
 
 
 def with_weights(config: ModelConfig, uri: str) -> Transformer:

@@ -4,20 +4,24 @@ In: the ``model:`` section of a run. Out: a ``ModelConfig``. Pure: neither torch
 count parameters (``model.flops``) or to plan a run.
 """
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from rayllm.core.config import RUNTIME, ConfigModel, Count
 from rayllm.core.errors import ConfigError
+from rayllm.model.position_config import Positions, RopePositions
 
 #: Label of a position whose loss never counts.
 IGNORE_INDEX = -100
 
 
 class ModelConfig(ConfigModel):
-    """Sizes of a decoder-only transformer whose block is that of Hugging Face's ``Qwen3ForCausalLM``.
+    """Sizes and choices of a decoder-only transformer.
 
-    Pre-RMSNorm, grouped-query attention with rotary positions and RMSNorm on each head's queries and keys, SwiGLU, no
-    biases. The defaults are the tiny model of the quickstart.
+    By default its block is that of Hugging Face's ``Qwen3ForCausalLM``: pre-RMSNorm, grouped-query attention with
+    rotary positions and RMSNorm on each head's queries and keys, SwiGLU, no biases. The default sizes are the tiny
+    model of the quickstart. What no class of Hugging Face can hold needs ``exportable: false`` (``model.layout``).
 
     Source: Qwen Team 2025, Qwen3 Technical Report, arXiv:2505.09388, section 2.
     """
@@ -46,17 +50,46 @@ class ModelConfig(ConfigModel):
     head_dim: int | None = Field(default=None, ge=2, description="Channels of a head; by default dim / num_heads.")
     ffn_dim: Count = Field(default=640, ge=1, description="Hidden width of the feed-forward part.")
     max_seq_len: Count = Field(default=2048, ge=1, description="Longest sequence that the model takes, in tokens.")
-    rope_theta: float = Field(
-        default=10_000.0, gt=1, description="Base of the rotary wavelengths; larger for longer contexts."
+    positions: Positions = Field(default=RopePositions(), description="How the model knows where a token stands.")
+    window: Count | None = Field(
+        default=None, ge=1, description="Tokens back that a layer with a sliding window sees, itself included."
     )
-    norm_eps: float = Field(default=1e-6, gt=0, description="Added to the mean square under RMSNorm's root.")
-    qk_norm: bool = Field(default=True, description="RMSNorm over the channels of each query and key head.")
+    global_every: int = Field(
+        default=1, ge=1, description="With a window: every so many layers one sees all; 1: none of them has a window."
+    )
+    feed_forward: Literal["swiglu", "geglu", "reglu", "gelu", "relu2"] = Field(
+        default="swiglu", description="Feed-forward part: gated (swiglu, geglu, reglu) or plain (gelu, relu2)."
+    )
+    norm: Literal["rmsnorm", "rmsnorm_unweighted", "layernorm"] = Field(
+        default="rmsnorm", description="Norm before each part and before the head."
+    )
+    norm_eps: float = Field(default=1e-6, gt=0, description="Added to the mean square under the norm's root.")
+    qk_norm: Literal["weighted", "unweighted", "none"] = Field(
+        default="weighted", description="RMSNorm over the channels of each query and key head."
+    )
+    embedding_norm: bool = Field(default=False, description="Normalise the embeddings before the first block.")
+    bias: bool = Field(default=False, description="Biases in all linear layers of the blocks, and in LayerNorm.")
     tie_embeddings: bool = Field(default=True, description="Use the embedding matrix as the output matrix.")
+    embedding_rank: int | None = Field(
+        default=None,
+        ge=1,
+        description="Width of the embedding and output matrices, each with a projection to `dim`; null: `dim` itself.",
+    )
+    logit_softcap: float | None = Field(
+        default=None, gt=0, description="Bound the logits smoothly to plus or minus this: `c tanh(x / c)`; null: not."
+    )
+    init_scale: Literal["normal", "fan_in"] = Field(
+        default="normal",
+        description="Initial matrices: `normal` with init_std, or `fan_in` (1 / sqrt(inputs): holds at any width).",
+    )
     init_std: float = Field(
         default=0.02,
         gt=0,
-        description="Standard deviation of initial weights; projections back into the residual stream get it divided "
-        "by sqrt(2 num_layers).",
+        description="Standard deviation of initial weights; projections back into the residual stream get theirs "
+        "divided by sqrt(2 num_layers).",
+    )
+    exportable: bool = Field(
+        default=True, description="Refuse choices that no class of Hugging Face's transformers can hold."
     )
     loss_chunk_tokens: Count = Field(
         default=4096,
@@ -77,10 +110,17 @@ class ModelConfig(ConfigModel):
             raise ValueError(
                 f"dim {self.dim} is not a multiple of num_heads {self.num_heads}; change one of them, or set head_dim"
             )
-        if self.resolved_head_dim % 2:
+        if self.positions.kind == "rope" and self.resolved_head_dim % 2:
             raise ValueError(
                 f"head_dim is {self.resolved_head_dim}; rotary positions turn pairs of channels, so set an even "
                 "head_dim (by default it is dim / num_heads)"
+            )
+        if self.global_every > 1 and self.window is None:
+            raise ValueError("global_every says which layers have no window; set window, in tokens, too")
+        if self.window is not None and self.global_every == 1:
+            raise ValueError(
+                "window is set, but with global_every 1 no layer uses it; set global_every to 2 or more "
+                "(6: five layers with a window, then one without), or more than num_layers for a window in all"
             )
         if self.vocab_size is not None and (self.real_vocab_size or 0) > self.vocab_size:
             raise ValueError(
@@ -88,6 +128,23 @@ class ModelConfig(ConfigModel):
                 "and they come from the tokenizer"
             )
         return self
+
+    @model_validator(mode="after")
+    def _exportable_as_asked(self) -> "ModelConfig":
+        if self.exportable and (obstacles := export_obstacles(self)):
+            raise ValueError(
+                f"no class of transformers can hold {'; '.join(obstacles)}: set exportable to false, or change that"
+            )
+        return self
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether the feed-forward part has a gate."""
+        return self.feed_forward.endswith("glu")
+
+    def window_of(self, layer: int) -> int | None:
+        """How far back a layer sees, in tokens; None: all."""
+        return None if (layer + 1) % self.global_every == 0 else self.window
 
     @property
     def resolved_head_dim(self) -> int:
@@ -139,3 +196,27 @@ class ModelConfig(ConfigModel):
         padded = -(-tokenizer_vocab_size // self.vocab_multiple) * self.vocab_multiple
         filled = {"vocab_size": self.vocab_size or padded, "real_vocab_size": tokenizer_vocab_size}
         return ModelConfig.model_validate(self.model_dump() | filled)
+
+
+def export_obstacles(config: ModelConfig) -> list[str]:
+    """What keeps a model from having one of the layouts of Hugging Face's transformers; empty if it has one.
+
+    Layouts: ``Qwen3ForCausalLM``, ``LlamaForCausalLM`` (no QK norm) and ``GPT2LMHeadModel`` (learned positions).
+    """
+    gpt2 = config.positions.kind == "learned"
+    unheld = {
+        f"positions: {config.positions.kind}": config.positions.kind in ("alibi", "none"),
+        f"norm: {config.norm}": config.norm != ("layernorm" if gpt2 else "rmsnorm"),
+        f"feed_forward: {config.feed_forward}": config.feed_forward != ("gelu" if gpt2 else "swiglu"),
+        f"qk_norm: {config.qk_norm}": config.qk_norm == "unweighted" or (gpt2 and config.qk_norm != "none"),
+        f"embedding_rank: {config.embedding_rank}": config.embedding_rank is not None,
+        f"logit_softcap: {config.logit_softcap}": config.logit_softcap is not None,
+        "embedding_norm: true": config.embedding_norm,
+        "learned positions without bias": gpt2 and not config.bias,
+        "learned positions with a window": gpt2 and config.window is not None,
+        "learned positions with grouped heads or a head_dim of its own": gpt2
+        and (config.num_kv_heads != config.num_heads or config.query_dim != config.dim),
+        "a window without QK norm": not gpt2 and config.window is not None and config.qk_norm == "none",
+        "bias with QK norm": not gpt2 and config.bias and config.qk_norm != "none",
+    }
+    return [name for name, holds in unheld.items() if holds]

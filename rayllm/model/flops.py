@@ -11,20 +11,24 @@ class ParameterCounts:
 
     Attributes:
         embedding: The embedding matrix, which is looked up; also the output matrix when the ends are tied.
+        positions: Learned positions, looked up.
         head: The output matrix where it is one of its own, else 0.
+        projections: The two matrices between `embedding_rank` and `dim`.
         blocks_matmul: Matrices of the blocks.
-        norms: Scales of the norms.
+        norms: Scales of the norms, and biases.
     """
 
     embedding: int
+    positions: int
     head: int
+    projections: int
     blocks_matmul: int
     norms: int
 
     @property
     def total(self) -> int:
         """All parameters, a shared matrix once."""
-        return self.embedding + self.head + self.blocks_matmul + self.norms
+        return self.embedding + self.positions + self.head + self.projections + self.blocks_matmul + self.norms
 
     @property
     def non_embedding(self) -> int:
@@ -34,7 +38,7 @@ class ParameterCounts:
     @property
     def matmul(self) -> int:
         """Parameters that every token is multiplied with: the blocks' matrices and the output matrix, tied or not."""
-        return self.blocks_matmul + (self.head or self.embedding)
+        return self.blocks_matmul + self.projections + (self.head or self.embedding)
 
 
 def count_parameters(config: ModelConfig) -> ParameterCounts:
@@ -43,15 +47,20 @@ def count_parameters(config: ModelConfig) -> ParameterCounts:
     Raises:
         ConfigError: If the vocabulary is not known.
     """
-    table = config.resolved_vocab_size * config.dim
-    attention = config.dim * (2 * config.query_dim + 2 * config.kv_dim)
-    block = attention + 3 * config.dim * config.ffn_dim
-    block_norms = 2 * config.dim + (2 * config.resolved_head_dim if config.qk_norm else 0)
+    table = config.resolved_vocab_size * (config.embedding_rank or config.dim)
+    feed_forward_up = (2 if config.is_gated else 1) * config.ffn_dim
+    outputs = (config.query_dim + 2 * config.kv_dim) + config.dim + feed_forward_up + config.dim  # of a block's layers
+    block = config.dim * (2 * config.query_dim + 2 * config.kv_dim + feed_forward_up + config.ffn_dim)
+    scales = {"rmsnorm": 1, "rmsnorm_unweighted": 0, "layernorm": 1 + config.bias}[config.norm] * config.dim
+    head_scales = 2 * config.resolved_head_dim if config.qk_norm == "weighted" else 0
+    block_vectors = 2 * scales + head_scales + config.bias * outputs
     return ParameterCounts(
         embedding=table,
+        positions=config.max_seq_len * config.dim if config.positions.kind == "learned" else 0,
         head=0 if config.tie_embeddings else table,
+        projections=2 * config.dim * config.embedding_rank if config.embedding_rank else 0,
         blocks_matmul=config.num_layers * block,
-        norms=config.num_layers * block_norms + config.dim,
+        norms=config.num_layers * block_vectors + scales * (1 + config.embedding_norm),
     )
 
 
@@ -59,8 +68,8 @@ def training_flops_per_token(config: ModelConfig, seq_len: int) -> int:
     """Floating-point operations of forward and backward for one token: ``6 N + 12 L d T``.
 
     ``N`` are the parameters that take part in matrix products, ``L`` layers, ``d`` channels of all query heads, ``T``
-    the sequence length. Attention counts in full, though half of it is masked, and recomputation does not count: the
-    convention behind published MFU numbers.
+    the sequence length, or the window of a layer that has one. Attention counts in full, though half of it is masked,
+    and recomputation does not count: the convention behind published MFU numbers.
 
     Args:
         config: Sizes, with the vocabulary known.
@@ -68,4 +77,5 @@ def training_flops_per_token(config: ModelConfig, seq_len: int) -> int:
 
     Source: Chowdhery et al. 2022, PaLM, arXiv:2204.02311, appendix B.
     """
-    return 6 * count_parameters(config).matmul + 12 * config.num_layers * config.query_dim * seq_len
+    seen = sum(min(seq_len, config.window_of(layer) or seq_len) for layer in range(config.num_layers))
+    return 6 * count_parameters(config).matmul + 12 * config.query_dim * seen

@@ -4,24 +4,20 @@
 are one matrix (``qkv_proj``) and gate and up are one (``gate_up_proj``), for speed; ``interchange`` splits them.
 """
 
-import math
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rayllm.core.rng import derive_seed
 from rayllm.model.config import ModelConfig
+from rayllm.model.init import draw_weights
 from rayllm.model.kv_cache import KVCache
-from rayllm.model.layers.attention import Attention, LayerMemory, Visibility, causal, causal_within_documents
+from rayllm.model.layers.attention import Attention, LayerMemory
 from rayllm.model.layers.embeddings import LMHead, TokenEmbedding
-from rayllm.model.layers.feed_forward import SwiGLU
-from rayllm.model.layers.norms import RMSNorm
-from rayllm.model.layers.positions import RotaryTable, Rotation
-
-#: Projections back into the residual stream: their initial scale shrinks with depth.
-RESIDUAL_PROJECTIONS = ("o_proj.weight", "down_proj.weight")
+from rayllm.model.layers.feed_forward import make_feed_forward
+from rayllm.model.layers.norms import make_norm
+from rayllm.model.layers.positions import RotaryTable, Rotation, alibi_slopes, places_in_documents
+from rayllm.model.layers.visibility import Outlook, Visibility
 
 
 class Transformer(nn.Module):
@@ -40,7 +36,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.model = Decoder(config)
-        self.lm_head = LMHead(config.dim, config.resolved_vocab_size, config.loss_chunk_tokens)
+        self.lm_head = LMHead(config)
         self.tie_weights()
 
     def forward(
@@ -54,8 +50,8 @@ class Transformer(nn.Module):
         Args:
             input_ids: Token ids.
             labels: The id that each position should predict, already shifted, or ``IGNORE_INDEX``.
-            doc_ids: Document of each token: attention stays within it. Positions do not begin again at a document,
-                which changes nothing: rotary attention sees only how far two tokens are apart.
+            doc_ids: Document of each token: attention stays within it. Learned positions begin again at a document;
+                others see only how far two tokens are apart.
 
         Returns:
             Cross-entropy in nats, float32, 0 at ``IGNORE_INDEX``.
@@ -83,29 +79,9 @@ class Transformer(nn.Module):
         """
         return self.lm_head(self.model(input_ids, doc_ids, cache))
 
-    @torch.no_grad()
     def init_weights(self, seed: int) -> None:
-        """Draw initial weights.
-
-        Matrices are normal with standard deviation ``init_std``, divided by ``sqrt(2 num_layers)`` where they write
-        into the residual stream; norms are 1. Each parameter has a stream of its own, derived from the seed and its
-        name and drawn on the CPU in float32: the result depends neither on the order, nor on the device, nor on the
-        number of workers.
-
-        Args:
-            seed: The run's seed.
-
-        Source: Radford et al. 2019, Language Models are Unsupervised Multitask Learners, section 2.3.
-        """
-        for name, parameter in self.named_parameters():
-            if parameter.ndim < 2:
-                parameter.fill_(1.0)
-                continue
-            std = self.config.init_std
-            if name.endswith(RESIDUAL_PROJECTIONS):
-                std /= math.sqrt(2 * self.config.num_layers)
-            generator = torch.Generator().manual_seed(derive_seed(seed, "init", name))
-            parameter.copy_(torch.empty(parameter.shape, dtype=torch.float32).normal_(0.0, std, generator=generator))
+        """Draw initial weights; they depend on the seed and each parameter's name alone (``model.init``)."""
+        draw_weights(self, self.config, seed)
 
     def tie_weights(self) -> None:
         """Make both ends share the embedding matrix, where the config says so; again after parameters were replaced."""
@@ -116,18 +92,30 @@ class Transformer(nn.Module):
         """Choose whether blocks keep their activations for backward or compute them again."""
         self.model.activation_checkpointing = enabled
 
+    def set_z_loss(self, weight: float) -> None:
+        """Add this times the squared log-partition to the losses of training; see ``token_losses``."""
+        self.lm_head.z_loss = weight
+
 
 class Decoder(nn.Module):
     """Embedding, blocks and the last norm: token ids to the vectors that the head reads."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.max_seq_len = config.max_seq_len
+        self.config = config
         self.activation_checkpointing = False
-        self.embed_tokens = TokenEmbedding(config.resolved_vocab_size, config.dim)
+        rank, kind = config.embedding_rank, config.positions.kind
+        self.embed_tokens = TokenEmbedding(config.resolved_vocab_size, rank or config.dim)
+        self.embed_projection = None if rank is None else nn.Linear(rank, config.dim, bias=False)
+        self.embed_positions = TokenEmbedding(config.max_seq_len, config.dim) if kind == "learned" else None
+        self.embed_norm = make_norm(config) if config.embedding_norm else None
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        self.norm = RMSNorm(config.dim, config.norm_eps)
-        self.rotary = RotaryTable(config.resolved_head_dim, config.max_seq_len, config.rope_theta)
+        self.norm = make_norm(config)
+        self.rotary = (
+            RotaryTable(config.resolved_head_dim, config.max_seq_len, config.positions)
+            if config.positions.kind == "rope"
+            else None
+        )
 
     def forward(
         self,
@@ -137,16 +125,21 @@ class Decoder(nn.Module):
     ) -> Float[Tensor, "batch seq dim"]:
         """The normalised residual stream after the last block; see ``Transformer.logits``."""
         seq = input_ids.shape[1]
-        if seq > self.max_seq_len:
-            raise ValueError(f"rows of {seq} tokens exceed the model's max_seq_len {self.max_seq_len}")
+        if seq > self.config.max_seq_len:
+            raise ValueError(f"rows of {seq} tokens exceed the model's max_seq_len {self.config.max_seq_len}")
         if cache is not None:
             if doc_ids is not None:
                 raise ValueError("a cache holds one document a row: give either doc_ids or a cache")
             return self._forward_cached(input_ids, cache)
-        visibility = causal() if doc_ids is None else causal_within_documents(doc_ids)
-        rotation = self.rotary(seq, None, input_ids.device)
-        x = self.embed_tokens(input_ids)
-        for layer in self.layers:
+        rotation = None if self.rotary is None else self.rotary(seq, None, input_ids.device)
+        places = None if doc_ids is None else places_in_documents(doc_ids)
+        views = {
+            window: outlook.over_rows(seq, doc_ids, input_ids.device)
+            for window, outlook in self._outlooks(input_ids.device).items()
+        }
+        x = self._embed(input_ids, places)
+        for index, layer in enumerate(self.layers):
+            visibility = views[self.config.window_of(index)]
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(layer, x, rotation, visibility, use_reentrant=False)
             else:
@@ -154,13 +147,34 @@ class Decoder(nn.Module):
         return self.norm(x)
 
     def _forward_cached(self, input_ids: Int[Tensor, "batch seq"], cache: KVCache) -> Float[Tensor, "batch seq dim"]:
-        step = cache.step(input_ids.shape[1])
-        rotation, visibility = self.rotary(input_ids.shape[1], step.positions, input_ids.device), step.visibility()
-        x = self.embed_tokens(input_ids)
+        seq, device = input_ids.shape[1], input_ids.device
+        step = cache.step(seq)
+        rotation = None if self.rotary is None else self.rotary(seq, step.positions, device)
+        views = {window: step.visibility(outlook) for window, outlook in self._outlooks(device).items()}
+        x = self._embed(input_ids, step.positions)
         for index, layer in enumerate(self.layers):
-            x = layer(x, rotation, visibility, step.layer(index))
-        cache.advance(input_ids.shape[1])
+            x = layer(x, rotation, views[self.config.window_of(index)], step.layer(index))
+        cache.advance(seq)
         return self.norm(x)
+
+    def _embed(
+        self, input_ids: Int[Tensor, "batch seq"], places: Int[Tensor, "batch seq"] | None
+    ) -> Float[Tensor, "batch seq dim"]:
+        """Where the residual stream begins; places are those of the row's tokens by default."""
+        x = self.embed_tokens(input_ids)
+        if self.embed_projection is not None:
+            x = self.embed_projection(x)
+        if self.embed_positions is not None:
+            rows = torch.arange(input_ids.shape[1], device=input_ids.device)[None] if places is None else places
+            x = x + self.embed_positions(rows)
+        return x if self.embed_norm is None else self.embed_norm(x)
+
+    def _outlooks(self, device: torch.device) -> dict[int | None, Outlook]:
+        """How far the layers see: one outlook for each window that some layer has."""
+        alibi = self.config.positions.kind == "alibi"
+        slopes = alibi_slopes(self.config.num_heads, device) if alibi else None
+        windows = {self.config.window_of(index) for index in range(self.config.num_layers)}
+        return {window: Outlook(window, slopes) for window in windows}
 
 
 class Block(nn.Module):
@@ -171,15 +185,15 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.input_layernorm = RMSNorm(config.dim, config.norm_eps)
+        self.input_layernorm = make_norm(config)
         self.self_attn = Attention(config)
-        self.post_attention_layernorm = RMSNorm(config.dim, config.norm_eps)
-        self.mlp = SwiGLU(config.dim, config.ffn_dim)
+        self.post_attention_layernorm = make_norm(config)
+        self.mlp = make_feed_forward(config)
 
     def forward(
         self,
         x: Float[Tensor, "batch seq dim"],
-        rotation: Rotation,
+        rotation: Rotation | None,
         visibility: Visibility,
         memory: LayerMemory | None = None,
     ) -> Float[Tensor, "batch seq dim"]:

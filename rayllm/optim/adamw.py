@@ -1,75 +1,56 @@
-"""AdamW that clips by the global norm and never lets a non-finite gradient reach the weights."""
+"""AdamW as a rule of a group, by torch's fused kernel where there is one."""
 
-import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
+from torch.optim.adamw import adamw
 
-from rayllm.optim.config import OptimizerConfig
+from rayllm.optim.config import AdamWConfig, MuonConfig
+from rayllm.optim.layout import Piece
 
-
-def param_groups(parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, Any]]:
-    """Split parameters: matrices decay, vectors (norm gains) do not."""
-    trainable = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
-    matrices = [parameter for _, parameter in trainable if parameter.ndim >= 2]
-    vectors = [parameter for _, parameter in trainable if parameter.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+#: Kinds of device that have the fused kernel.
+FUSED = ("cpu", "cuda")
 
 
-def build_adamw(parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> "GuardedAdamW":
-    """AdamW over named parameters, fused into one kernel per group where torch has one."""
-    return GuardedAdamW(
-        param_groups(parameters, config.weight_decay),
-        lr=config.lr,
-        betas=config.betas,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
+class AdamWRule:
+    """Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization, arXiv:1711.05101, algorithm 2.
 
-
-class GuardedAdamW(torch.optim.AdamW):
-    """``torch.optim.AdamW`` with global-norm clipping and a guard in front of its step.
-
-    Under ZeRO 1 to 3 DeepSpeed clips and guards by itself over all ranks, and ``max_norm`` stays None.
-
-    Attributes:
-        max_norm: Clip to this norm (0: only measure); None leaves clipping and the guard to the caller.
-        last_norm: Global gradient norm before clipping, of the last step.
-        applied: Whether the last step changed the weights.
+    Args:
+        config: Where its constants stand.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.max_norm: float | None = None
-        self.last_norm = 0.0
-        self.applied = True
+    def __init__(self, config: AdamWConfig | MuonConfig) -> None:
+        self._betas, self._eps = config.betas, config.eps
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Clip and update, or skip a step whose gradient is not finite."""
-        if self.max_norm is not None:
-            gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-            norms = torch._foreach_norm(gradients)
-            norm = torch.linalg.vector_norm(torch.stack([n.float() for n in norms]))
-            self.last_norm = float(norm)
-            self.applied = math.isfinite(self.last_norm)
-            if not self.applied:
-                return
-            if 0 < self.max_norm < self.last_norm:
-                torch._foreach_mul_(gradients, self.max_norm / (self.last_norm + 1e-6))
-        super().step(closure)
-
-    def create_state(self, parameter: torch.Tensor) -> None:
-        """Make the empty moments that AdamW would make at its first step, so that a checkpoint can fill them."""
-        self.state[parameter] = {
-            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
+    def new_state(self, tensor: Tensor) -> dict[str, Tensor]:
+        """Empty moments, and the number of steps that the bias correction needs."""
+        return {
+            "step": torch.zeros((), dtype=torch.float32, device=tensor.device),
+            "exp_avg": torch.zeros_like(tensor),
+            "exp_avg_sq": torch.zeros_like(tensor),
         }
+
+    def arrange(self, tensors: Sequence[Tensor], pieces: Sequence[Sequence[Piece]], rank: int) -> None:
+        """Nothing to do: every element is updated on its own."""
+
+    def update(self, tensors: Sequence[Tensor], states: Sequence[dict[str, Tensor]], group: dict[str, Any]) -> None:
+        """Update tensors that have a gradient; others stay, their moments too."""
+        pairs = [(tensor, state) for tensor, state in zip(tensors, states, strict=True) if tensor.grad is not None]
+        adamw(
+            [tensor for tensor, _ in pairs],
+            [tensor.grad for tensor, _ in pairs if tensor.grad is not None],
+            [state["exp_avg"] for _, state in pairs],
+            [state["exp_avg_sq"] for _, state in pairs],
+            [],
+            [state["step"] for _, state in pairs],
+            fused=all(tensor.device.type in FUSED for tensor, _ in pairs),
+            amsgrad=False,
+            beta1=self._betas[0],
+            beta2=self._betas[1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=self._eps,
+            maximize=False,
+        )

@@ -29,7 +29,13 @@ class Stage:
 STAGES: dict[str, Stage] = {
     stage.verb: stage
     for stage in (
-        Stage("prepare", "raw files to a clean, deduplicated corpus", "rayllm.pipelines.prepare", shared=True),
+        Stage(
+            "prepare",
+            "raw files to a clean, deduplicated corpus",
+            "rayllm.pipelines.prepare",
+            shared=True,
+            in_place=True,
+        ),
         Stage(
             "fit_tokenizer",
             "corpus to a frozen tokenizer",

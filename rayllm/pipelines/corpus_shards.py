@@ -1,6 +1,6 @@
 """The text of a corpus artifact, domain by domain, shard by shard."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -38,3 +38,27 @@ def read_texts(uri: str, batch_bytes: int) -> Iterator[pa.Array]:
             for start, end in pairwise([0, *cuts.tolist(), len(texts)]):
                 if end > start:
                     yield texts.slice(start, end - start)
+
+
+def read_origins(uri: str, rows: Collection[int]) -> dict[int, dict[str, str]]:
+    """Where documents of a shard come from.
+
+    Args:
+        uri: The shard.
+        rows: Numbers of documents in it; only the row groups that hold one are read.
+
+    Returns:
+        By number the ``id`` and the ``source`` of the document.
+    """
+    found: dict[int, dict[str, str]] = {}
+    with storage.open_file(uri) as file, pq.ParquetFile(file) as parquet:
+        first = 0
+        for group in range(parquet.num_row_groups):
+            count = parquet.metadata.row_group(group).num_rows
+            here = [row for row in rows if first <= row < first + count]
+            if here:
+                table = parquet.read_row_group(group, columns=["id", "source"])
+                values = table.take(pa.array([row - first for row in here])).to_pylist()
+                found |= dict(zip(here, values, strict=True))
+            first += count
+    return found

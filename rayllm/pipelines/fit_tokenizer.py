@@ -1,8 +1,8 @@
 """fit_tokenizer: a corpus to a frozen tokenizer.
 
 In: the corpus artifact. Out: ``tokenizer.json``, ``tokenizer_config.json``, ``token_bytes.npy``; the counts say how
-well each domain's validation text is compressed. One process: the trainer has threads of its own, and what it reads is
-capped, so a larger corpus costs no more.
+well each domain's validation text is compressed. Three ways (``tokenizer.config``): BPE, SuperBPE, or a tokenizer that
+exists. One process: the trainer has threads of its own, and what it reads is capped, so a larger corpus costs no more.
 """
 
 import contextlib
@@ -10,22 +10,24 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field
 
 from rayllm.core.artifact import Artifact, FileRecord, check_files
-from rayllm.core.config import ConfigModel, Count
 from rayllm.core.errors import DataError
 from rayllm.core.log import get_logger
+from rayllm.core.progress import Step
 from rayllm.core.stage import Work
 from rayllm.pipelines.corpus_shards import domain_shards, read_texts
 from rayllm.pipelines.frame import Frame
-from rayllm.tokenizer.adopt import read_tokenizer
+from rayllm.pipelines.progress import track
+from rayllm.tokenizer.adopt import check_tokenizer, read_tokenizer
 from rayllm.tokenizer.bpe import train_bpe
 from rayllm.tokenizer.codec import Codec
+from rayllm.tokenizer.config import AdoptConfig, BpeConfig, SuperBpeConfig, TokenizerConfig
 from rayllm.tokenizer.freeze import freeze
 from rayllm.tokenizer.measure import measure
 from rayllm.tokenizer.sample import plan_budgets, spread, take, within_budget
-from rayllm.tokenizer.special import smallest_vocab
+from rayllm.tokenizer.superbpe import Superwords, train_superbpe
 
 logger = get_logger(__name__)
 
@@ -37,56 +39,22 @@ MEASURE_BYTES = 4 << 20
 BATCH_BYTES = 1 << 20
 
 
-class FitTokenizerConfig(ConfigModel):
-    """A byte-level BPE of our own, or a tokenizer taken over."""
-
-    vocab_size: Count = Field(
-        default=8192, le=2**31 - 1, description="Ids in all: special tokens, the 256 bytes, and learned tokens."
-    )
-    max_bytes: Count = Field(default=64 << 20, ge=1, description="Text to learn from at most, in bytes.")
-    weights: dict[str, float] | None = Field(
-        default=None, description="Weight of each domain in the text to learn from; by default each as it comes."
-    )
-    min_frequency: int = Field(default=2, ge=1, description="A pair of tokens seen less often is not merged.")
-    max_digits: int = Field(default=3, ge=1, le=3, description="Longest group of digits in one token.")
-    num_reserved: int = Field(default=4, ge=0, le=1024, description="Special tokens kept for later use.")
-    from_file: str | None = Field(
-        default=None, description="URI of a tokenizer.json to take over as it is; then nothing is learned."
-    )
-    from_file_sha256: str | None = Field(default=None, description="What the file of `from_file` must hash to.")
-
-    @field_validator("weights")
-    @classmethod
-    def _not_negative(cls, value: dict[str, float] | None) -> dict[str, float] | None:
-        if value is not None and (bad := [name for name, weight in value.items() if weight < 0]):
-            raise ValueError(f"weights must not be negative: {', '.join(bad)}")
-        return value
-
-    @model_validator(mode="after")
-    def _room_for_bytes(self) -> "FitTokenizerConfig":
-        if self.vocab_size < (least := smallest_vocab(self.num_reserved)):
-            raise ValueError(f"vocab_size must be at least {least}: 256 bytes and the special tokens")
-        if self.from_file_sha256 and not self.from_file:
-            raise ValueError("from_file_sha256 needs from_file")
-        return self
-
-
 class Config(Frame):
     """What fit_tokenizer reads of a run file."""
 
-    fit_tokenizer: FitTokenizerConfig = Field(default=FitTokenizerConfig(), description="The tokenizer.")
+    fit_tokenizer: TokenizerConfig = Field(default=BpeConfig(), description="The tokenizer.")
 
 
 def run(work: Work) -> dict[str, Any]:
     """Train or adopt a tokenizer, freeze it, and measure it on each domain's validation text."""
-    settings: FitTokenizerConfig = work.config.fit_tokenizer
+    settings: TokenizerConfig = work.config.fit_tokenizer
     corpus = work.inputs["prepare"]
     with _all_threads():
-        if settings.from_file:
-            data, sampled = read_tokenizer(settings.from_file, settings.from_file_sha256), {}
+        if isinstance(settings, AdoptConfig):
+            (data, separator), sampled = _adopt(settings), {}
         else:
-            data, sampled = _train(settings, corpus, work.config.seed)
-        codec = Codec.load(work.directory, freeze(data, work.directory))
+            (data, sampled), separator = _train(settings, corpus, work.config.seed), None
+        codec = Codec.load(work.directory, freeze(data, work.directory, separator))
         _log_size(codec.vocab_size, settings)
         return {
             "vocab_size": codec.vocab_size,
@@ -110,7 +78,18 @@ def _all_threads() -> Iterator[None]:
             os.environ["TOKENIZERS_PARALLELISM"] = before
 
 
-def _train(settings: FitTokenizerConfig, corpus: Artifact, seed: int) -> tuple[bytes, dict[str, int]]:
+def _adopt(settings: AdoptConfig) -> tuple[bytes, str]:
+    """The tokenizer of a file, and its separator."""
+    data = read_tokenizer(
+        settings.from_file,
+        expected_sha256=settings.from_file_sha256,
+        pattern=settings.pattern,
+        special_tokens=settings.special_tokens,
+    )
+    return data, check_tokenizer(data, settings.from_file, settings.separator)
+
+
+def _train(settings: BpeConfig | SuperBpeConfig, corpus: Artifact, seed: int) -> tuple[bytes, dict[str, int]]:
     """A new tokenizer, and how many bytes of each domain it has learned from."""
     shards = domain_shards(corpus, "train")
     available = {domain: corpus.counts["domains"][domain]["train"]["bytes"] for domain in shards}
@@ -120,19 +99,34 @@ def _train(settings: FitTokenizerConfig, corpus: Artifact, seed: int) -> tuple[b
     sampled = dict.fromkeys(budgets, 0)
 
     def texts() -> Iterator[str]:
+        """The sample; the same each time."""
         for domain, budget in budgets.items():
+            sampled[domain] = 0
             for text in _sample(corpus, shards[domain], budget, available[domain], seed):
                 sampled[domain] += len(text.encode())
                 yield text
 
-    data = train_bpe(
-        texts(),
-        vocab_size=settings.vocab_size,
-        min_frequency=settings.min_frequency,
-        max_digits=settings.max_digits,
-        num_reserved=settings.num_reserved,
-    )
-    return data, sampled
+    def watched() -> Iterator[str]:
+        """The sample, shown as it is read."""
+        total = sum(budgets.values())
+        return track(texts(), "fit_tokenizer: reading", total=total, step=_step, unit="bytes")
+
+    sizes = {
+        "vocab_size": settings.vocab_size,
+        "min_frequency": settings.min_frequency,
+        "max_digits": settings.max_digits,
+        "num_reserved": settings.num_reserved,
+    }
+    if isinstance(settings, SuperBpeConfig):
+        limits = Superwords(transition_size=settings.transition, max_words=settings.max_words)
+        return train_superbpe(watched, limits, **sizes), sampled
+    return train_bpe(watched(), **sizes), sampled
+
+
+def _step(text: str) -> Step:
+    """What one text of the sample says to those who watch."""
+    size = len(text.encode())
+    return Step(size, documents=1, bytes=size)
 
 
 def _sample(corpus: Artifact, records: list[FileRecord], budget: int, available: int, seed: int) -> Iterator[str]:
@@ -154,7 +148,7 @@ def _measure(codec: Codec, corpus: Artifact) -> dict[str, dict[str, float | int]
     """Compression and fertility by domain, on the head of its validation text."""
     found = {}
     for domain, records in domain_shards(corpus, "validation").items():
-        fit = measure(codec, _head(corpus, records, MEASURE_BYTES))
+        fit = measure(codec.encoder, _head(corpus, records, MEASURE_BYTES))
         found[domain] = {
             "measured_bytes": fit.bytes,
             "bytes_per_token": round(fit.bytes_per_token, 4),
@@ -175,8 +169,8 @@ def _head(corpus: Artifact, records: list[FileRecord], limit: int) -> Iterator[l
                 return
 
 
-def _log_size(vocab_size: int, settings: FitTokenizerConfig) -> None:
-    if not settings.from_file and vocab_size < settings.vocab_size:
+def _log_size(vocab_size: int, settings: TokenizerConfig) -> None:
+    if not isinstance(settings, AdoptConfig) and vocab_size < settings.vocab_size:
         logger.warning(
             "the text fills %s of the %s ids asked for; the tokenizer has %s (more text, a higher max_bytes or a lower "
             "min_frequency would give more)",

@@ -8,7 +8,6 @@ shards whose note holds are not made again. The notes end in ``packed.json``.
 """
 
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,21 +18,13 @@ from rayllm.core.artifact import Artifact, FileRecord, check_files
 from rayllm.core.config import RUNTIME, ConfigModel, Count
 from rayllm.core.errors import ArtifactDamaged, DataError, RayllmError
 from rayllm.core.log import get_logger
+from rayllm.core.progress import Step
 from rayllm.core.stage import Work, full_disk_named
 from rayllm.data.packing import pack_texts
-from rayllm.data.shards import (
-    BOUNDS,
-    BOUNDS_DTYPE,
-    DTYPES,
-    PACKED_JSON,
-    TOKENS,
-    PackedIndex,
-    ShardRecord,
-    ShardWriter,
-    dtype_for,
-)
+from rayllm.data.shards import PACKED_JSON, PackedIndex, ShardRecord, ShardWriter, dtype_for
 from rayllm.pipelines.corpus_shards import domain_shards, read_texts
 from rayllm.pipelines.frame import Frame
+from rayllm.pipelines.progress import track
 from rayllm.pipelines.ray_errors import error_from_json, error_to_json
 from rayllm.pipelines.ray_runtime import cluster_resources, ensure_ray, quiet_libraries, require
 from rayllm.tokenizer.codec import Codec
@@ -44,7 +35,6 @@ logger = get_logger(__name__)
 VERSION = 1
 SPLITS = ("train", "validation")
 PARQUET, NOTE = ".parquet", ".json"
-PROGRESS_EVERY_S = 10.0
 
 
 class PackConfig(ConfigModel):
@@ -105,7 +95,7 @@ def run(work: Work) -> dict[str, Any]:
     codec = Codec.load(tokenizer.uri, tokenizer.counts["sha256"])
     copy_frozen(tokenizer.uri, work.directory)
     tasks = plan_tasks(corpus, work.directory, work.config.pack.batch_bytes)
-    records = list(_log_progress(encode_shards(tasks, tokenizer, work.config), len(tasks)))
+    records = list(_watch(encode_shards(tasks, tokenizer, work.config), tasks))
     index = PackedIndex(
         dtype=dtype_for(codec.vocab_size),
         vocab_size=codec.vocab_size,
@@ -116,6 +106,16 @@ def run(work: Work) -> dict[str, Any]:
     index.write(work.directory)
     _remove_leftovers(work.directory, index)
     return _counts(index)
+
+
+def _watch(records: Iterable[ShardRecord], tasks: Sequence[ShardTask]) -> Iterator[ShardRecord]:
+    """Pass records on, and show how far it is."""
+    sizes = {task.name: task.source.bytes for task in tasks}
+
+    def step(record: ShardRecord) -> Step:
+        return Step(sizes[record.name], documents=record.documents, bytes=record.bytes, tokens=record.tokens)
+
+    return track(records, "pack", total=sum(sizes.values()), step=step, unit="bytes")
 
 
 def plan_tasks(corpus: Artifact, directory: str, batch_bytes: int) -> list[ShardTask]:
@@ -166,22 +166,13 @@ def _finished(task: ShardTask, codec: Codec) -> ShardRecord | None:
         note = ShardNote.model_validate_json(storage.read_bytes(task.note))
         if (note.source_sha256, note.tokenizer_sha256) != (task.source.sha256, codec.sha256):
             return None
-        check_files(task.directory, _files(note.shard, codec), deep=True)
+        check_files(task.directory, note.shard.files(dtype_for(codec.vocab_size)), deep=True)
     except FileNotFoundError:
         return None
     except (ValidationError, ArtifactDamaged) as error:
         logger.warning("%s is made again: %s", task.name, str(error).splitlines()[0])
         return None
     return note.shard
-
-
-def _files(shard: ShardRecord, codec: Codec) -> list[FileRecord]:
-    """What the two files of a shard must be."""
-    size = DTYPES[dtype_for(codec.vocab_size)].itemsize
-    return [
-        FileRecord(path=shard.name + TOKENS, bytes=shard.tokens * size, sha256=shard.tokens_sha256),
-        FileRecord(path=shard.name + BOUNDS, bytes=shard.documents * BOUNDS_DTYPE.itemsize, sha256=shard.bounds_sha256),
-    ]
 
 
 class Encoder:
@@ -233,19 +224,6 @@ def read_row(row: Mapping[str, str]) -> ShardRecord:
     return ShardRecord.model_validate_json(row["record"])
 
 
-def _log_progress(records: Iterable[ShardRecord], total: int) -> Iterator[ShardRecord]:
-    """Pass records on, and say every few seconds how far it is."""
-    start = said = time.monotonic()
-    done = tokens = 0
-    for record in records:
-        yield record
-        done, tokens, now = done + 1, tokens + record.tokens, time.monotonic()
-        if done == total or now - said > PROGRESS_EVERY_S:
-            said = now
-            rate = tokens / (now - start) / 1e6
-            logger.info("%d of %d shards, %.1f M tokens, %.2f M tokens/s", done, total, tokens / 1e6, rate)
-
-
 def _by_split(corpus: Artifact, records: Mapping[str, ShardRecord]) -> dict[str, dict[str, list[ShardRecord]]]:
     """The shards in the order of the run file's domains and the corpus's files."""
     return {
@@ -259,8 +237,8 @@ def _by_split(corpus: Artifact, records: Mapping[str, ShardRecord]) -> dict[str,
 
 def _remove_leftovers(directory: str, index: PackedIndex) -> None:
     """Remove all but the artifact's own files: notes, and scratch files of encoders that were killed."""
-    shards = [shard.name for domains in index.splits.values() for records in domains.values() for shard in records]
-    own = {PACKED_JSON, *FILES, *(name + ending for name in shards for ending in (TOKENS, BOUNDS))}
+    shards = [shard for domains in index.splits.values() for records in domains.values() for shard in records]
+    own = {PACKED_JSON, *FILES, *(file.path for shard in shards for file in shard.files(index.dtype))}
     for path in storage.list_files(directory):
         if path not in own:
             storage.remove(storage.join(directory, path))

@@ -11,10 +11,12 @@ from pydantic import Field, field_validator, model_validator
 
 from rayllm.core.errors import RayllmError
 from rayllm.core.stage import Work
-from rayllm.corpus.build import BuildSettings, build_corpus
+from rayllm.corpus.build import build_corpus
 from rayllm.corpus.fingerprint import files_digest
+from rayllm.corpus.settings import BuildSettings
 from rayllm.corpus.sources import SourceList, ValidationConfig, domain_name
 from rayllm.pipelines.frame import Frame
+from rayllm.pipelines.progress import track
 from rayllm.pipelines.ray_errors import error_from_json, error_to_json
 from rayllm.pipelines.ray_runtime import ensure_ray, quiet_libraries
 
@@ -75,7 +77,14 @@ def run(work: Work) -> dict[str, Any]:
     config: Config = work.config
     ensure_ray(config.ray)
     return build_corpus(
-        config.sources, config.validation, config.prepare, seed=config.seed, output=work.directory, run=run_on_ray
+        config.sources,
+        config.validation,
+        config.prepare,
+        seed=config.seed,
+        output=work.directory,
+        scratch=work.scratch,
+        run=run_on_ray,
+        watch=track,
     )
 
 

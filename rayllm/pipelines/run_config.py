@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 
 from rayllm.core.config import ConfigModel, load_config
 from rayllm.core.errors import ConfigError
-from rayllm.data.curriculum import stage_weights
-from rayllm.data.weights import check_known, check_names
+from rayllm.data.curriculum import check_domains
+from rayllm.data.weights import check_known
 from rayllm.pipelines import STAGES, Stage, evaluate, fit_tokenizer, pack, prepare, report, train
 from rayllm.tune.config import TuneConfig
 
@@ -22,8 +22,7 @@ class RunConfig(prepare.Config, fit_tokenizer.Config, pack.Config, train.Config,
     def _weights_of_known_domains(self) -> "RunConfig":
         """Found here, before the corpus is made, not hours later by the stage that reads the weights."""
         try:
-            for where, weights in stage_weights(self.mixture, self.curriculum):
-                check_names(weights, list(self.sources), where)
+            check_domains(self.mixture, self.curriculum, list(self.sources))
             for name in self.fit_tokenizer.weights or ():
                 check_known(name, list(self.sources), "fit_tokenizer.weights")
         except ConfigError as error:

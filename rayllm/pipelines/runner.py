@@ -1,7 +1,7 @@
 """Run stages of a run file in order, each with its parents' artifacts; what exists is skipped."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rayllm.core import storage
 from rayllm.core.artifact import Artifact
@@ -55,22 +55,26 @@ def run_stages(config: RunConfig, verbs: Sequence[str], *, force: Sequence[str] 
         probe_storage(storage.absolute(config.storage))
     artifacts: dict[str, Artifact] = {}
     for verb in verbs:
-        stage = STAGES[verb]
-        root = artifact_root(config, verb)
-        task = Task(
-            verb=verb,
-            run=stage_module(stage).run,
-            config=stage_config(verb, config),
-            inputs={parent: artifacts[parent] for parent in stage.parents},
-            seen=stage_fingerprint(stage, config),
-            version=stage_module(stage).VERSION,
-            in_place=stage.in_place,
-        )
-        artifacts[verb] = _run(task, root, force=verb in force)
+        task = stage_task(config, verb, artifacts)
+        artifacts[verb] = _run(task, artifact_root(config, verb), force=verb in force)
     _keep(config, "run.yaml", to_yaml(config).encode())
     if "report" in artifacts:
         _keep(config, REPORT, storage.read_bytes(artifacts["report"].file(REPORT)))
     return artifacts
+
+
+def stage_task(config: RunConfig, verb: str, artifacts: Mapping[str, Artifact]) -> Task:
+    """A stage bound to its part of a run's config and to the artifacts of its parents."""
+    stage = STAGES[verb]
+    return Task(
+        verb=verb,
+        run=stage_module(stage).run,
+        config=stage_config(verb, config),
+        inputs={parent: artifacts[parent] for parent in stage.parents},
+        seen=stage_fingerprint(stage, config),
+        version=stage_module(stage).VERSION,
+        in_place=stage.in_place,
+    )
 
 
 def _keep(config: RunConfig, name: str, data: bytes) -> None:

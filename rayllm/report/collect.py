@@ -13,7 +13,7 @@ from rayllm.core import storage
 from rayllm.core.artifact import Artifact, read_artifact
 from rayllm.core.checkpoint import find_checkpoint
 from rayllm.core.errors import ConfigError
-from rayllm.data.curriculum import Plan
+from rayllm.data.plan import Plan
 from rayllm.data.shards import PackedIndex
 from rayllm.report.metrics_log import MetricsLog, Record, parse_metrics
 

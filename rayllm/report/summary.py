@@ -101,11 +101,10 @@ def next_commands(records: RunRecords) -> list[Command]:
         run_file = shlex.quote(storage.join(home, "run.yaml"))
         longer = f"{records.name}-longer"
         steps = records.metrics.train[-1]["step"] * 2 if records.metrics.train else 1000
+        per_param = records.config.get("train", {}).get("tokens_per_param") is not None
+        budget = f"train.max_steps={steps} train.tokens=null" + (" train.tokens_per_param=null" if per_param else "")
         commands.append(
-            Command(
-                "Train twice as long, under another name",
-                f"rayllm run {run_file} name={longer} train.max_steps={steps} train.tokens=null",
-            )
+            Command("Train twice as long, under another name", f"rayllm run {run_file} name={longer} {budget}")
         )
         commands.append(Command("See every setting of this run", f"rayllm config show {run_file}"))
     return commands

@@ -1,8 +1,9 @@
 """A tokenizer as files that cannot change unnoticed.
 
 Out: ``tokenizer.json`` (Hugging Face format; its SHA-256 is the tokenizer's identity), ``tokenizer_config.json`` (for
-``transformers``) and ``token_bytes.npy`` (bytes of text of each id). Everything made with a tokenizer records the hash
-and compares it before use: a vocabulary of the same size with one other merge gives other ids for the same text.
+``transformers``; its ``eos_token`` is what separates documents) and ``token_bytes.npy`` (bytes of text of each id).
+Everything made with a tokenizer records the hash and compares it before use: a vocabulary of the same size with one
+other merge gives other ids for the same text.
 """
 
 import hashlib
@@ -31,24 +32,26 @@ class Frozen:
 
     tokenizer: Tokenizer
     sha256: str
+    separator_id: int
     token_bytes: UInt16[np.ndarray, " vocab_size"]
 
 
-def freeze(tokenizer_json: bytes, directory: str) -> str:
+def freeze(tokenizer_json: bytes, directory: str, separator: str | None = None) -> str:
     """Write a tokenizer's files.
 
     Args:
         tokenizer_json: The bytes of ``tokenizer.json``, written as they are.
         directory: Directory or URI to write into.
+        separator: The special token between documents; by default the end of text, by the names that it usually has.
 
     Returns:
         The SHA-256 of ``tokenizer.json``.
 
     Raises:
-        DataError: If it has no end-of-text token, or its vocabulary does not spell bytes.
+        DataError: If it has no such token, or its vocabulary does not spell bytes.
     """
     tokenizer = Tokenizer.from_str(tokenizer_json.decode())
-    separator, _ = separator_of(tokenizer, directory)
+    separator = separator_of(tokenizer, directory, separator)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": separator,
@@ -69,6 +72,7 @@ def read_frozen(directory: str, expected_sha256: str | None = None) -> Frozen:
 
     Raises:
         ArtifactDamaged: If one is missing or broken, or ``tokenizer.json`` has another hash than expected.
+        DataError: If the separator that they name is no special token.
     """
     data = _read(directory, TOKENIZER_JSON)
     sha256 = hashlib.sha256(data).hexdigest()
@@ -76,13 +80,14 @@ def read_frozen(directory: str, expected_sha256: str | None = None) -> Frozen:
         check_sha256(sha256, expected_sha256, where=storage.join(directory, TOKENIZER_JSON))
     tokenizer = parse_tokenizer(data, storage.join(directory, TOKENIZER_JSON))
     counts = _read_counts(directory)
-    if len(counts) != (size := max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1):
+    vocab = tokenizer.get_vocab(with_added_tokens=True)
+    if len(counts) != (size := max(vocab.values()) + 1):
         raise ArtifactDamaged(
             "the files of a tokenizer do not belong together",
             where=directory,
             why=f"{TOKENIZER_JSON} has {size:,} ids, {TOKEN_BYTES} has {len(counts):,}",
         )
-    return Frozen(tokenizer, sha256, counts)
+    return Frozen(tokenizer, sha256, vocab[_read_separator(directory, tokenizer)], counts)
 
 
 def copy_frozen(source: str, target: str) -> None:
@@ -116,6 +121,15 @@ def parse_tokenizer(data: bytes, where: str) -> Tokenizer:
         return Tokenizer.from_str(data.decode())
     except Exception as error:  # `tokenizers` raises nothing narrower
         raise ArtifactDamaged("the tokenizer cannot be read", where=where, why=str(error)[:200]) from error
+
+
+def _read_separator(directory: str, tokenizer: Tokenizer) -> str:
+    where = storage.join(directory, TOKENIZER_CONFIG)
+    try:
+        name = json.loads(_read(directory, TOKENIZER_CONFIG))["eos_token"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactDamaged("the settings of a tokenizer cannot be read", where=where, why=repr(error)) from error
+    return separator_of(tokenizer, where, name)
 
 
 def _read_counts(directory: str) -> UInt16[np.ndarray, " vocab_size"]:

@@ -9,7 +9,7 @@ Source: Rust et al. 2021, arXiv:2012.15613, section 4 (fertility).
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rayllm.tokenizer.codec import Codec
+from rayllm.tokenizer.encoders.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Fit:
         return self.tokens / self.words if self.words else 0.0
 
 
-def measure(codec: Codec, batches: Iterable[Sequence[str]]) -> Fit:
+def measure(encoder: Encoder, batches: Iterable[Sequence[str]]) -> Fit:
     """Count bytes, words and tokens over batches of texts."""
     size = words = tokens = 0
     for texts in batches:
         size += sum(len(text.encode()) for text in texts)
         words += sum(len(text.split()) for text in texts)
-        tokens += sum(map(len, codec.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)))
+        tokens += int(encoder.encode(texts).lengths.sum())
     return Fit(size, words, tokens)

@@ -5,8 +5,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from rayllm.core.config import RUNTIME, ConfigModel, Count
+from rayllm.data.plan import Packing
 from rayllm.inference.config import SamplingConfig
-from rayllm.optim.config import OptimizerConfig, ScheduleConfig
+from rayllm.optim.config import AdamWConfig, CosineSchedule, OptimizerConfig, ScheduleConfig
 
 Precision = Literal["fp32", "bf16"]
 
@@ -95,20 +96,44 @@ class TrainConfig(ConfigModel):
     micro_batch_size: int = Field(
         default=16, ge=1, description="Rows of one forward pass on one worker.", json_schema_extra=RUNTIME
     )
-    max_steps: int | None = Field(default=None, ge=1, description="Optimizer steps; give this or `tokens`.")
-    tokens: Count | None = Field(default=None, ge=1, description="Training tokens in all; give this or `max_steps`.")
+    max_steps: int | None = Field(
+        default=None, ge=1, description="Optimizer steps; give this, `tokens` or `tokens_per_param`."
+    )
+    tokens: Count | None = Field(
+        default=None, ge=1, description="Training tokens in all; give this, `max_steps` or `tokens_per_param`."
+    )
+    tokens_per_param: float | None = Field(
+        default=None,
+        gt=0,
+        description="Training tokens for each parameter of the model (all of them, a shared embedding once), about 20 "
+        "where compute is the limit (Chinchilla); give this, `max_steps` or `tokens`.",
+    )
+    init: str | None = Field(
+        default=None,
+        pattern=r"^from_(hf|checkpoint):.+",
+        description="Begin with other weights than new ones: `from_hf:URI` (a model of transformers) or "
+        "`from_checkpoint:URI` (weights only, of another run).",
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto",
         description="Compute precision; master weights are float32. `auto` chooses by hardware and width.",
     )
+    packing: Packing = Field(
+        default="concat",
+        description="`concat`: rows are slices of the concatenated documents; `best_fit`: rows are filled with whole "
+        "documents, only those longer than a row are cut.",
+    )
     document_mask: bool = Field(default=True, description="Keep attention within a document.")
+    z_loss: float = Field(
+        default=0.0, ge=0, description="Weight of the squared log-partition added to the training loss (PaLM: 1e-4)."
+    )
     activation_checkpointing: bool = Field(
         default=False,
         description="Recompute activations in the backward pass to save memory.",
         json_schema_extra=RUNTIME,
     )
-    optimizer: OptimizerConfig = Field(default=OptimizerConfig(), description="AdamW.")
-    schedule: ScheduleConfig = Field(default=ScheduleConfig(), description="Learning rate over the run.")
+    optimizer: OptimizerConfig = Field(default=AdamWConfig(), description="How gradients change weights.")
+    schedule: ScheduleConfig = Field(default=CosineSchedule(), description="Learning rate over the run.")
     engine: EngineConfig = Field(
         default=EngineConfig(), description="Gradients, optimiser state, sharding.", json_schema_extra=RUNTIME
     )
@@ -126,6 +151,31 @@ class TrainConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _one_length(self) -> "TrainConfig":
-        if (self.max_steps is None) == (self.tokens is None):
-            raise ValueError("set exactly one of `train.max_steps` and `train.tokens`")
+        given = [name for name in ("max_steps", "tokens", "tokens_per_param") if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(f"`{name}`" for name in given) or "none of them"
+            raise ValueError(
+                f"set exactly one of `train.max_steps`, `train.tokens` and `train.tokens_per_param`, not {found}"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _best_fit_is_masked(self) -> "TrainConfig":
+        if self.packing == "best_fit" and not self.document_mask:
+            raise ValueError(
+                "`packing: best_fit` puts documents that have nothing to do with each other into one row: keep "
+                "`train.document_mask` true, or set `train.packing: concat`"
+            )
+        return self
+
+    def total_tokens(self, parameters: int) -> int | None:
+        """The budget in tokens for a model; None where the budget is in steps.
+
+        Args:
+            parameters: All parameters of the model, ``ParameterCounts.total``: the count behind the rule of 20 tokens
+                for each. Without embeddings, as Kaplan et al. 2020 counted, the rule would be another one (Pearce and
+                Song 2024, arXiv:2406.12907).
+
+        Source: Hoffmann et al. 2022, Training Compute-Optimal Large Language Models, arXiv:2203.15556, table 3.
+        """
+        return self.tokens if self.tokens_per_param is None else round(self.tokens_per_param * parameters)

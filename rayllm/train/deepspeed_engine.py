@@ -17,9 +17,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rayllm.data.batches import Batch
-from rayllm.optim.adamw import GuardedAdamW, build_adamw
-from rayllm.optim.config import OptimizerConfig
-from rayllm.train.engine import KINDS, Slice, StepOutcome, owned_share, replicated_slices, set_optimizer_steps
+from rayllm.model.transformer import Transformer
+from rayllm.optim.config import AdamWConfig, MuonConfig
+from rayllm.optim.layout import Piece
+from rayllm.optim.optimizer import build_optimizer
+from rayllm.optim.schedules import Rates
+from rayllm.train.engine import Holding, Slice, StepOutcome, arrange, owned_share, slices_of, whole_parameters
 
 #: Elements of one reduction bucket; one bucket for models of this size, since each costs a synchronisation.
 BUCKET_ELEMENTS = 200_000_000
@@ -30,8 +33,8 @@ class DeepSpeedEngine:
 
     def __init__(
         self,
-        module: nn.Module,
-        config: OptimizerConfig,
+        module: Transformer,
+        config: AdamWConfig | MuonConfig,
         precision: str,
         device: torch.device,
         *,
@@ -44,7 +47,7 @@ class DeepSpeedEngine:
         self.world_size, self.rank = dist.get_world_size(), dist.get_rank()
         self.zero_stage, self._document_mask = zero_stage, document_mask
         module = module.to(device)
-        self._optimizer: GuardedAdamW = build_adamw(module.named_parameters(), config)
+        self._optimizer = build_optimizer(module, config)
         self._optimizer.max_norm = config.grad_clip if zero_stage == 0 else None
         self._engine, *_ = deepspeed.initialize(
             model=module,
@@ -53,6 +56,8 @@ class DeepSpeedEngine:
             dist_init_required=False,
         )
         self._names = {id(parameter): name for name, parameter in self._engine.module.named_parameters()}
+        self._holdings = self._find_holdings()
+        arrange(self._optimizer, self._holdings)
 
     @property
     def module(self) -> nn.Module:
@@ -67,10 +72,9 @@ class DeepSpeedEngine:
         """See ``Engine``; DeepSpeed averages over ranks, so the loss is scaled up to make it a sum."""
         self._engine.backward(loss * self.world_size, scale_wrt_gas=False)
 
-    def step(self, lr: float) -> StepOutcome:
+    def step(self, rates: Rates) -> StepOutcome:
         """See ``Engine``."""
-        for group in self._engine.optimizer.param_groups:
-            group["lr"] = lr
+        self._optimizer.set_rates(rates)
         self._engine.step()
         if self.zero_stage == 0:
             return StepOutcome(self._optimizer.last_norm, self._optimizer.applied)
@@ -80,9 +84,7 @@ class DeepSpeedEngine:
 
     def slices(self) -> list[Slice]:
         """See ``Engine``."""
-        if self.zero_stage == 0:
-            return replicated_slices(self._engine.module, self._optimizer)
-        return list(self._slices_stage3() if self.zero_stage == 3 else self._slices_stage12())
+        return slices_of(self._holdings, self._optimizer)
 
     def owned_slices(self) -> list[Slice]:
         """See ``Engine``; partitions of stages 1 to 3 do not overlap."""
@@ -91,7 +93,7 @@ class DeepSpeedEngine:
 
     def restored(self, optimizer_steps: int) -> None:
         """See ``Engine``; copies the master weights to the weights that forward passes use."""
-        set_optimizer_steps(self._optimizer, optimizer_steps)
+        self._optimizer.set_applied_steps(optimizer_steps)
         zero = self._engine.optimizer
         if self.zero_stage in (1, 2):
             zero.update_lp_params()
@@ -111,38 +113,36 @@ class DeepSpeedEngine:
             else:
                 yield name, parameter.detach()
 
-    def _slices_stage12(self) -> Iterator[Slice]:
-        zero = self._engine.optimizer
-        for flat, group in zip(zero.single_partition_of_fp32_groups, zero.bit16_groups, strict=True):
-            values = self._flat_state(flat)
-            for parameter in group:
-                mapping = parameter._hp_mapping
-                if mapping is None:
-                    continue
-                inside, at = mapping.lp_fragment_address, mapping.hp_fragment_address
-                for kind in KINDS:
-                    part = values[kind].narrow(0, at.start, at.numel)
-                    yield Slice(self._names[id(parameter)], kind, inside.start, part)
+    def _find_holdings(self) -> list[Holding]:
+        if self.zero_stage == 0:
+            return whole_parameters(self._engine.module, self._optimizer)
+        return list(self._holdings_stage3() if self.zero_stage == 3 else self._holdings_stage12())
 
-    def _slices_stage3(self) -> Iterator[Slice]:
+    def _holdings_stage12(self) -> Iterator[Holding]:
+        """A flat partition for each group: this rank's range of the group's parameters, one after another."""
         zero = self._engine.optimizer
-        groups = zip(zero.fp32_partitioned_groups_flat, zero.fp16_groups, strict=True)
-        for group_index, (flat, group) in enumerate(groups):
-            values = self._flat_state(flat)
-            for parameter in group:
-                index, at, length = zero.grad_position[zero.get_param_id(parameter)]
-                assert index == group_index, "a parameter's gradient lies in another group than its weights"
+        for index, flat in enumerate(zero.single_partition_of_fp32_groups):
+            pieces = []
+            for parameter in zero.bit16_groups[index]:
+                mapping = parameter._hp_mapping
+                if mapping is not None:
+                    inside, at = mapping.lp_fragment_address, mapping.hp_fragment_address
+                    pieces.append(Piece(self._names[id(parameter)], inside.start, at.numel, 0, at.start))
+            yield Holding(index, [flat], pieces)
+
+    def _holdings_stage3(self) -> Iterator[Holding]:
+        """A flat partition for each sub-group of a group: this rank's range of every parameter."""
+        zero = self._engine.optimizer
+        for index, flat in enumerate(zero.fp32_partitioned_groups_flat):
+            pieces = []
+            for parameter in zero.fp16_groups[index]:
+                sub_group, at, length = zero.grad_position[zero.get_param_id(parameter)]
+                assert sub_group == index, "a parameter's gradient lies in another group than its weights"
                 offset = self.rank * length
                 length = max(0, min(length, parameter.ds_numel - offset))
                 if length:
-                    for kind in KINDS:
-                        yield Slice(self._names[id(parameter)], kind, offset, values[kind].narrow(0, at, length))
-
-    def _flat_state(self, flat: Tensor) -> dict[str, Tensor]:
-        if flat not in self._optimizer.state:
-            self._optimizer.create_state(flat)
-        state = self._optimizer.state[flat]
-        return {"master": flat.detach(), "exp_avg": state["exp_avg"], "exp_avg_sq": state["exp_avg_sq"]}
+                    pieces.append(Piece(self._names[id(parameter)], offset, length, 0, at))
+            yield Holding(zero.sub_group_to_group_id[index], [flat], pieces)
 
     def _refresh_persistent(self) -> None:
         """Small parameters stay gathered at stage 3: gather them again from the partitions just written."""
@@ -168,7 +168,7 @@ def import_deepspeed(device: torch.device) -> Any:
 
 
 def _deepspeed_config(
-    config: OptimizerConfig, precision: str, zero_stage: int, micro_batch_size: int
+    config: AdamWConfig | MuonConfig, precision: str, zero_stage: int, micro_batch_size: int
 ) -> dict[str, Any]:
     zero: dict[str, Any] = {
         "stage": zero_stage,

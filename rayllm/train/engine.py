@@ -16,11 +16,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rayllm.data.batches import Batch
-from rayllm.optim.adamw import GuardedAdamW, build_adamw
-from rayllm.optim.config import OptimizerConfig
-
-#: What is saved of each parameter: its float32 master weights and AdamW's two moments.
-KINDS = ("master", "exp_avg", "exp_avg_sq")
+from rayllm.model.transformer import Transformer
+from rayllm.optim.config import AdamWConfig, MuonConfig
+from rayllm.optim.layout import Piece
+from rayllm.optim.optimizer import GroupOptimizer, build_optimizer
+from rayllm.optim.schedules import Rates
+from rayllm.train import collective
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Slice:
 
     Attributes:
         param: Name of the parameter.
-        kind: One of ``KINDS``.
+        kind: ``master`` (float32 weights), or the name of a moment that the optimiser keeps.
         offset: First element, in the flattened parameter.
         tensor: One-dimensional float32 view of the engine's own memory; writing to it changes the state.
     """
@@ -42,6 +43,21 @@ class Slice:
     def part(self, start: int, stop: int) -> "Slice":
         """The elements ``start`` to ``stop`` of this slice."""
         return Slice(self.param, self.kind, self.offset + start, self.tensor[start:stop])
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What one step of a group updates on this rank.
+
+    Attributes:
+        group: Index of the optimiser's group.
+        tensors: What the optimiser steps: whole parameters, or flat partitions.
+        pieces: Which part of which parameter lies where in them.
+    """
+
+    group: int
+    tensors: list[Tensor]
+    pieces: list[Piece]
 
 
 @dataclass(frozen=True)
@@ -67,7 +83,7 @@ class Engine(Protocol):
         """Add a loss's gradient; losses of all ranks and micro-batches are summed."""
         ...
 
-    def step(self, lr: float) -> StepOutcome:
+    def step(self, rates: Rates) -> StepOutcome:
         """Apply the summed gradient and clear it."""
         ...
 
@@ -111,8 +127,8 @@ class TorchEngine:
 
     def __init__(
         self,
-        module: nn.Module,
-        config: OptimizerConfig,
+        module: Transformer,
+        config: AdamWConfig | MuonConfig,
         precision: str,
         device: torch.device,
         *,
@@ -123,8 +139,10 @@ class TorchEngine:
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self._module = module.to(device)
         self._precision, self._document_mask = precision, document_mask
-        self._optimizer: GuardedAdamW = build_adamw(module.named_parameters(), config)
+        self._optimizer = build_optimizer(self._module, config)
         self._optimizer.max_norm = config.grad_clip
+        self._holdings = whole_parameters(self._module, self._optimizer)
+        arrange(self._optimizer, self._holdings)
 
     @property
     def module(self) -> nn.Module:
@@ -140,21 +158,20 @@ class TorchEngine:
         """See ``Engine``."""
         loss.backward()
 
-    def step(self, lr: float) -> StepOutcome:
+    def step(self, rates: Rates) -> StepOutcome:
         """See ``Engine``."""
         if self.world_size > 1:
             for parameter in self._module.parameters():
                 if parameter.grad is not None:
                     dist.all_reduce(parameter.grad)
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
+        self._optimizer.set_rates(rates)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return StepOutcome(self._optimizer.last_norm, self._optimizer.applied)
 
     def slices(self) -> list[Slice]:
         """See ``Engine``."""
-        return replicated_slices(self._module, self._optimizer)
+        return slices_of(self._holdings, self._optimizer)
 
     def owned_slices(self) -> list[Slice]:
         """See ``Engine``."""
@@ -162,7 +179,7 @@ class TorchEngine:
 
     def restored(self, optimizer_steps: int) -> None:
         """See ``Engine``."""
-        set_optimizer_steps(self._optimizer, optimizer_steps)
+        self._optimizer.set_applied_steps(optimizer_steps)
 
     def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """See ``Engine``."""
@@ -170,17 +187,34 @@ class TorchEngine:
             yield name, parameter.detach()
 
 
-def replicated_slices(module: nn.Module, optimizer: GuardedAdamW) -> list[Slice]:
-    """Slices of a rank that holds whole parameters and their AdamW state."""
+def whole_parameters(module: nn.Module, optimizer: GroupOptimizer) -> list[Holding]:
+    """What a rank holds when it holds all: a holding for each group, a piece for each parameter."""
+    names = {parameter: name for name, parameter in module.named_parameters()}
     found = []
-    for name, parameter in module.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if parameter not in optimizer.state:
-            optimizer.create_state(parameter)
-        state = optimizer.state[parameter]
-        values = {"master": parameter.detach(), "exp_avg": state["exp_avg"], "exp_avg_sq": state["exp_avg_sq"]}
-        found += [Slice(name, kind, 0, values[kind].view(-1)) for kind in KINDS]
+    for index, group in enumerate(optimizer.param_groups):
+        tensors = group["params"]
+        pieces = [Piece(names[tensor], 0, tensor.numel(), holder, 0) for holder, tensor in enumerate(tensors)]
+        found.append(Holding(index, tensors, pieces))
+    return found
+
+
+def arrange(optimizer: GroupOptimizer, holdings: list[Holding]) -> None:
+    """Tell the optimiser what every rank holds; all ranks call it together, before the first step."""
+    of_ranks = collective.gather([holding.pieces for holding in holdings])
+    for index, holding in enumerate(holdings):
+        pieces = [of_rank[index] for of_rank in of_ranks]
+        optimizer.arrange(holding.group, holding.tensors, pieces, collective.rank())
+
+
+def slices_of(holdings: list[Holding], optimizer: GroupOptimizer) -> list[Slice]:
+    """Master weights and moments of all pieces, as views."""
+    found = []
+    for holding in holdings:
+        values = [{"master": tensor.detach()} | optimizer.moments(tensor) for tensor in holding.tensors]
+        for piece in holding.pieces:
+            for kind, value in values[piece.holder].items():
+                view = value.view(-1).narrow(0, piece.at, piece.length)
+                found.append(Slice(piece.param, kind, piece.offset, view))
     return found
 
 
@@ -192,9 +226,3 @@ def owned_share(slices: list[Slice], rank: int, world_size: int) -> list[Slice]:
 def _own_share(whole: Slice, rank: int, world_size: int) -> Slice | None:
     start, stop = share(whole.tensor.numel(), rank, world_size)
     return whole.part(start, stop) if stop > start else None
-
-
-def set_optimizer_steps(optimizer: GuardedAdamW, steps: int) -> None:
-    """Set the number of applied steps, which AdamW's bias correction needs, for every parameter."""
-    for state in optimizer.state.values():
-        state["step"].fill_(float(steps))

@@ -20,8 +20,8 @@ from rayllm.core.errors import RunFailed
 from rayllm.core.faults import fault
 from rayllm.core.log import MetricSink
 from rayllm.data.batches import Batch, prefetch
-from rayllm.data.curriculum import Plan
-from rayllm.optim.schedules import lr_frac
+from rayllm.data.plan import Plan
+from rayllm.optim.schedules import Rates, rates_at
 from rayllm.train import collective, retention
 from rayllm.train.checkpoint import Attachments, stage_checkpoint
 from rayllm.train.config import TrainConfig
@@ -135,15 +135,15 @@ def _take_step(run: Run, step: int, micro_batches: list[Batch]) -> bool:
         micro_sum = micro_sum * math.nan if broken else micro_sum
         engine.backward(micro_sum / total_count)
         loss_sum += micro_sum.detach()
-    lr = run.config.optimizer.lr * lr_frac(run.config.schedule, step, run.plan.total_steps)
-    outcome = engine.step(lr)
+    rates = rates_at(run.config.optimizer, run.config.schedule, step, run.plan.total_steps)
+    outcome = engine.step(rates)
     loss = float(collective.sum_over_ranks(loss_sum.cpu().reshape(1))) / total_count
     domain_tokens = {name: int(count) for name, count in zip(run.domains, counts.tolist(), strict=True)}
     state.advance(loss, domain_tokens, applied=outcome.applied)
     run.speed.count(int(total_count))
     _guard(run, loss, outcome)
     if state.step == 1 or state.step % run.config.logging.every_steps == 0 or state.step == run.plan.total_steps:
-        _log_step(run, step, loss, lr, outcome)
+        _log_step(run, step, loss, rates, outcome)
     return stop
 
 
@@ -173,14 +173,14 @@ def _guard(run: Run, loss: float, outcome: StepOutcome) -> None:
         )
 
 
-def _log_step(run: Run, step: int, loss: float, lr: float, outcome: StepOutcome) -> None:
-    index, stage, _ = run.plan.at(step)
+def _log_step(run: Run, step: int, loss: float, rates: Rates, outcome: StepOutcome) -> None:
+    _, stage, _ = run.plan.at(step)
     fields: dict[str, Any] = {
         "loss": loss if math.isfinite(loss) else None,
-        "lr": lr,
+        "lr": rates.lr,
         "grad_norm": outcome.grad_norm if math.isfinite(outcome.grad_norm) else None,
         "tokens": run.state.tokens,
-        "stage": index,
+        "stage": stage.stage,
         "seq_len": stage.seq_len,
         "total_steps": run.plan.total_steps,
     }

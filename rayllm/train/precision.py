@@ -2,20 +2,12 @@
 
 import torch
 
+from rayllm.core.cpu import has_amx
 from rayllm.core.errors import SetupError
 from rayllm.train.config import Precision
 
 #: bf16 on a CPU with AMX pays from this width up (1.8 times the speed at 256); below, casts cost what products save.
 AMX_MIN_DIM = 256
-
-
-def has_amx() -> bool:
-    """Whether this CPU multiplies bf16 matrices in hardware tiles."""
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as file:
-            return "amx_bf16" in file.read()
-    except OSError:
-        return False
 
 
 def resolve_precision(asked: str, dim: int, device: torch.device) -> Precision:

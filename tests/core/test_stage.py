@@ -190,3 +190,28 @@ def test_errors_keep_their_parts_across_process_borders() -> None:
     assert isinstance(copy, RayllmError)
     assert (str(copy), copy.fix, copy.exit_code) == (str(error), "do", 3)
     assert str(error) == "what\n  where: here\n  why:   because\n  fix:   do"
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_scratch_work_stays_until_the_artifact_is_published(tmp_path: Path, in_place: bool) -> None:
+    found: list[bool] = []
+
+    def work(work: Work) -> dict[str, int]:
+        kept = Path(work.scratch) / "kept"
+        found.append(kept.exists())
+        kept.parent.mkdir(exist_ok=True)
+        kept.touch()
+        if len(found) == 1:
+            raise KeyboardInterrupt
+        return {}
+
+    task = _task(run=work, in_place=in_place)
+    with pytest.raises(KeyboardInterrupt):
+        run_task(task, str(tmp_path))
+    artifact, _ = run_task(task, str(tmp_path))
+    assert found == [False, in_place]
+    assert [path.name for path in tmp_path.iterdir()] == [Path(artifact.uri).name]
+    left = tmp_path / f".{Path(artifact.uri).name}.scratch"  # of a process killed just after it had published
+    left.mkdir()
+    assert run_task(task, str(tmp_path))[1]
+    assert not left.exists()

@@ -47,7 +47,13 @@ def build(output: Path | str, sources: dict[str, Any], run: Any = map, **setting
     config = BuildSettings.model_validate({"rules": off, **settings})
     parsed = {name: TypeAdapter(SourceList).validate_python(value) for name, value in sources.items()}
     return build_corpus(
-        parsed, ValidationConfig.model_validate(validation), config, seed=7, output=str(output), run=run
+        parsed,
+        ValidationConfig.model_validate(validation),
+        config,
+        seed=7,
+        output=str(output),
+        scratch=f"{output}.scratch",
+        run=run,
     )["domains"]
 
 

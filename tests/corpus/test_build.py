@@ -186,22 +186,15 @@ def test_an_empty_domain_is_an_error_with_the_drop_table(tmp_path: Path, prepare
         prepare(tmp_path / "out", {"web": single})
 
 
-def test_a_preparation_after_one_that_was_killed_gives_the_same_bytes(tmp_path: Path, prepare: Prepare) -> None:
+def test_what_is_not_of_the_corpus_is_removed_from_its_directory(tmp_path: Path, prepare: Prepare) -> None:
     sources = {"m": {"kind": "synthetic_math", "documents": 1500}}
     prepare(tmp_path / "whole", sources)
-
-    def dies_in_the_third_pass(task: Callable[[str], str], items: Sequence[str]) -> Iterator[str]:
-        for item in items:
-            yield task(item)
-            if "first" in item:
-                raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        prepare(tmp_path / "out", {"other": {**sources["m"], "split": "validation"}, **sources}, dies_in_the_third_pass)
-    assert (tmp_path / "out/.scratch").exists()
+    for name in ("train/m/00007.parquet", "train/gone/00000.parquet", "dropped/m/x.parquet", "train/m/.tmp"):
+        path = tmp_path / "out" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("of another attempt")
     prepare(tmp_path / "out", sources)
     assert files(tmp_path / "out") == files(tmp_path / "whole")
-    assert not (tmp_path / "out/.scratch").exists()
 
 
 def test_a_full_disk_is_named(tmp_path: Path, prepare: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +215,7 @@ def test_the_card_tells_what_there_is(tmp_path: Path, prepare: Prepare, jsonl: J
     assert card["length_bytes"]["train"]["p50"] == pytest.approx(21, abs=1)
     assert len(card["examples"]["train"]) == 2
     markdown = (tmp_path / "out/data_card.md").read_text()
-    for text in ("| web | train |", "| too_short | 1 |", "| wrong_type | 1 |", "> words number"):
+    for text in ("| web | train |", "| too_short | 1 | 1 |", "| wrong_type | 1 |", "```text\nwords number"):
         assert text in markdown
 
 
@@ -279,5 +272,5 @@ def test_real_data_from_raw_files_to_shards(
     assert counts["code"]["dropped"]["in_validation"] == 82
     english = counts["english"]
     assert english["train"]["documents"] + english["validation"]["documents"] > 1200
-    assert english["dropped"]["too_short"] > 100
+    assert english["dropped"]["gopher_few_words"] > 100
     assert corpus_texts(tmp_path / "out", "validation", "code")[0].lstrip().startswith(("from", "def", "import"))

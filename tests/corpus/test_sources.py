@@ -47,7 +47,13 @@ def test_large_jsonl_is_cut_small_files_are_grouped_and_compressed_ones_stay_who
 
 def test_a_group_holds_at_least_one_file_and_no_more_than_fits() -> None:
     files = [FileRef(uri=str(index), label="", bytes=size) for index, size in enumerate([60, 60, 300, 20, 30])]
-    assert [[file.bytes for file in group] for group in group_files(files, 100)] == [[60], [60], [300], [20, 30]]
+    assert [[file.bytes for file in piece.files] for piece in group_files(files, 100)] == [[60], [60], [300], [20, 30]]
+
+
+def test_pieces_of_a_file_have_together_the_bytes_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"x" * 950)
+    listed = units_of({"d": {"kind": "jsonl", "path": str(tmp_path / "*")}})
+    assert sum(unit.bytes for unit in listed) == 950
 
 
 def test_synthetic_documents_are_cut_by_number() -> None:

@@ -9,6 +9,7 @@ import torch
 from rayllm.core.errors import DataError
 from rayllm.data.batches import PADDING_ROW, BatchReader, make_batch, prefetch, rank_rows, validation_batches
 from rayllm.data.plan import Plan, StageRow
+from rayllm.data.rows import Piece
 from rayllm.model.config import IGNORE_INDEX
 
 SEPARATOR = 3
@@ -17,8 +18,9 @@ SEPARATOR = 3
 class Stream:
     """Tokens in memory; the separator comes up about every 13th time."""
 
-    def __init__(self, tokens):
+    def __init__(self, tokens, mask=None):
         self.tokens = np.asarray(tokens, np.int64)
+        self.mask = mask
 
     @classmethod
     def random(cls, size, seed, low=4):
@@ -35,6 +37,14 @@ class Stream:
     def read(self, start, count):
         assert 0 <= start <= start + count <= len(self.tokens)
         return self.tokens[start : start + count].copy()
+
+    @property
+    def has_mask(self):
+        return self.mask is not None
+
+    def read_mask(self, start, count):
+        assert 0 <= start <= start + count <= len(self.tokens)
+        return self.mask[start : start + count]
 
 
 STREAMS = [Stream.random(size, seed) for seed, size in enumerate((5000, 3001, 901))]
@@ -91,7 +101,7 @@ def test_copying_the_input_predicts_nothing():
 
 
 def test_documents_are_counted_by_their_separators():
-    batch = make_batch([np.array([7, 8, 3, 9, 3, 3, 5])], [2], 6, SEPARATOR)
+    batch = make_batch([[Piece(np.array([7, 8, 3, 9, 3, 3, 5]))]], [2], 6, SEPARATOR)
     assert batch.doc_ids.tolist() == [[0, 0, 1, 1, 2, 3]]
     assert batch.labels.tolist() == [[8, 3, 9, 3, 3, 5]]  # the end of a text is learnt as its separator
     assert batch.domain.tolist() == [2]
@@ -132,7 +142,7 @@ def test_validation_reads_each_label_once_over_all_ranks(world_size, size, max_t
     assert labels[labels != IGNORE_INDEX].tolist() == expected.tolist()
     for batches in ranks:
         inputs, labels, *_ = joined(batches)
-        seen = labels[:, :-1] != IGNORE_INDEX
+        seen = labels[:, 1:] != IGNORE_INDEX
         assert torch.equal(inputs[:, 1:][seen], labels[:, :-1][seen])
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayllm.data.mixture import Mixture, chairman_order, mix64, permute
-from rayllm.data.plan import Plan, StageRow
+from rayllm.data.plan import Plan, RowIndex, StageRow
 from rayllm.data.weights import PERIOD, quantize
 
 shares = st.lists(st.floats(0.001, 1), min_size=1, max_size=9).map(lambda x: [v / sum(x) for v in x])
@@ -79,7 +79,8 @@ def test_no_token_is_read_twice_in_an_epoch_across_stages_of_different_length(st
     mixture = Mixture(plan)
     read = Counter()
     for index, stage in enumerate(plan.stages):
-        domain, first = mixture.draws(index, 0, stage.steps * stage.batch_rows)
+        domain, row = mixture.draws(index, 0, stage.steps * stage.batch_rows)
+        first = row * stage.seq_len
         starts = np.arange(0, stage.seq_len, 2)  # all lengths are multiples of two tokens
         pairs = (domain * 10**9 + first)[:, None] + starts
         read.update(pairs.ravel().tolist())
@@ -94,17 +95,17 @@ def test_no_token_is_read_twice_in_an_epoch_across_stages_of_different_length(st
 
 def test_an_epoch_reads_every_block_once_and_the_next_one_in_another_order():
     plan = make_plan([(40, 8, 64, (1024,))], [8 * 1000 + 1])
-    _, first = Mixture(plan).draws(0, 0, 2000)
-    assert sorted(first[:1000]) == list(range(0, 8000, 8))
-    assert sorted(first[1000:]) == list(range(0, 8000, 8))
-    assert not np.array_equal(first[:1000], first[1000:])
+    _, row = Mixture(plan).draws(0, 0, 2000)
+    assert sorted(row[:1000]) == sorted(row[1000:]) == list(range(1000))
+    assert not np.array_equal(row[:1000], row[1000:])
 
 
 def test_the_rows_of_one_block_are_a_period_apart():
     plan = make_plan([(64, 4, 64, (512, 512)), (1, 16, 1, (512, 512))], [10_000 * 16 + 1] * 2)
-    domain, first = Mixture(plan).draws(0, 0, 4 * PERIOD)
+    domain, row = Mixture(plan).draws(0, 0, 4 * PERIOD)
+    assert (row[:PERIOD] % 4 == 0).all()
     for part in range(1, 4):
-        assert np.array_equal(first[:PERIOD] + 4 * part, first[part * PERIOD : (part + 1) * PERIOD])
+        assert np.array_equal(row[:PERIOD] + part, row[part * PERIOD : (part + 1) * PERIOD])
         assert np.array_equal(domain[:PERIOD], domain[part * PERIOD : (part + 1) * PERIOD])
 
 
@@ -152,3 +153,41 @@ def test_domain_tokens_counts_what_was_drawn(step):
         domain, _ = mixture.draws(index, 0, steps * stage.batch_rows)
         counted += np.bincount(domain, minlength=3) * stage.seq_len
     assert list(mixture.domain_tokens(step).values()) == counted.tolist()
+
+
+def indexed_plan(stages, rows, seed=7):
+    """A plan over best-fit rows: for each length the rows of each domain."""
+    indexes = tuple(RowIndex(length, count, ("0" * 64,) * len(count)) for length, count in rows.items())
+    tokens = {f"d{i}": 10**6 for i in range(len(next(iter(rows.values()))))}
+    return Plan(seed, tokens, tuple(StageRow(*stage) for stage in stages), "best_fit", indexes)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.tuples(st.integers(1, 300), st.sampled_from([8, 16, 24]), st.integers(1, 40)), min_size=1, max_size=5),
+    st.tuples(st.integers(1, 900), st.integers(1, 900)),
+    st.tuples(st.integers(1, 900), st.integers(1, 900)),
+)
+def test_no_best_fit_row_is_read_twice_in_an_epoch_of_its_length(stages, few, many):
+    rows = {8: many, 16: few, 24: few[::-1]}
+    plan = indexed_plan([(*stage, (600, 424)) for stage in stages], rows)
+    mixture, read = Mixture(plan), Counter()
+    for index, stage in enumerate(plan.stages):
+        domain, row = mixture.draws(index, 0, stage.steps * stage.batch_rows)
+        assert (row < np.asarray(rows[stage.seq_len])[domain]).all()
+        read.update(zip([stage.seq_len] * len(row), domain.tolist(), row.tolist(), strict=True))
+    for length in {stage.seq_len for stage in plan.stages}:
+        periods = sum(-(-s.steps * s.batch_rows // PERIOD) for s in plan.stages if s.seq_len == length)
+        for domain, weight in enumerate((600, 424)):
+            most = max((n for key, n in read.items() if key[:2] == (length, domain)), default=0)
+            assert most <= -(-periods * weight // rows[length][domain])
+
+
+def test_an_epoch_of_best_fit_rows_reads_each_of_them_once():
+    plan = indexed_plan([(10, 16, 50, (1024,)), (10, 8, 30, (1024,)), (10, 16, 20, (1024,))], {8: (999,), 16: (1024,)})
+    _, first = Mixture(plan).draws(0, 0, 500)
+    _, second = Mixture(plan).draws(2, 0, 200)  # a new epoch: the first stage's period is spent
+    assert len(set(first.tolist())) == 500
+    assert len(set(second.tolist())) == 200
+    _, whole = Mixture(indexed_plan([(1, 16, 1024, (1024,))], {16: (1024,)})).draws(0, 0, 1024)
+    assert sorted(whole.tolist()) == list(range(1024))

@@ -1,6 +1,8 @@
+import dataclasses
+
 import pytest
 
-from rayllm.data.plan import Plan, StageRow
+from rayllm.data.plan import Plan, RowIndex, StageRow
 
 STAGES = (StageRow(200, 32, 16, (341, 683)), StageRow(100, 128, 8, (512, 512)))
 PLAN = Plan(1, {"english": 100_001, "code": 10_001}, STAGES)
@@ -34,9 +36,42 @@ def test_the_plan_survives_json_unchanged():
 
 def test_expected_tokens_and_epochs_follow_the_weights():
     assert PLAN.expected_tokens() == [{"english": 34_100, "code": 68_300}, {"english": 51_200, "code": 51_200}]
-    assert PLAN.epochs() == {"english": 85_300 / (781 * 128), "code": 119_500 / (78 * 128)}
+    assert PLAN.epochs() == pytest.approx({"english": 85_300 / (781 * 128), "code": 119_500 / (78 * 128)})
 
 
-def test_a_domain_that_is_repeated_too_often_is_warned_of():
-    (warning,) = PLAN.warnings()
-    assert warning.startswith("domain code is read 12.0 times")
+def test_the_epochs_of_the_rows_of_the_table_add_up_to_those_of_the_run():
+    rows = PLAN.epochs_by_row()
+    assert rows[0]["code"] == pytest.approx(68_300 / (78 * 128))
+    assert PLAN.epochs() == pytest.approx({name: rows[0][name] + rows[1][name] for name in PLAN.domains})
+
+
+def test_a_domain_that_is_repeated_more_often_than_its_cap_is_warned_of():
+    (warning,) = PLAN.warnings({"english": 4, "code": 4})
+    assert warning.startswith("domain code is read 12.0 times, more than mixture.max_epochs, 4;")
+    assert not PLAN.warnings({"english": 1, "code": 12})
+    assert len(PLAN.warnings({"english": 0.5, "code": 11})) == 2
+
+
+def test_a_table_of_an_older_run_without_stage_numbers_is_read():
+    old = PLAN.to_json().replace(',\n   "stage": 0', "")
+    assert '"stage"' not in old
+    assert Plan.from_json(old) == PLAN
+
+
+def test_best_fit_rows_of_several_lengths_are_warned_of():
+    caps = {"english": 100.0, "code": 100.0}
+    indexes = tuple(RowIndex(length, (4000, 400), ("", "")) for length in (32, 128))
+    (warning,) = dataclasses.replace(PLAN, packing="best_fit", indexes=indexes).warnings(caps)
+    assert warning.startswith("best-fit rows of 32, 128 tokens have epochs of their own")
+    assert not dataclasses.replace(PLAN, packing="best_fit", indexes=indexes[:1]).warnings(caps)
+
+
+def test_units_of_best_fit_are_the_rows_of_each_length():
+    indexes = (RowIndex(32, (4000, 400), ("", "")), RowIndex(128, (1000, 100), ("", "")))
+    plan = dataclasses.replace(PLAN, packing="best_fit", indexes=indexes)
+    assert [plan.units(stage) for stage in STAGES] == [(4000, 400), (1000, 100)]
+    assert [PLAN.units(stage) for stage in STAGES] == [PLAN.domain_blocks] * 2
+    first, second = (stage.tokens / (n * stage.seq_len) for stage, n in zip(STAGES, (4000, 1000), strict=True))
+    assert plan.full_epochs()[0][0] == first
+    assert plan.full_epochs()[1][0] == second
+    assert Plan.from_json(plan.to_json()) == plan

@@ -159,3 +159,62 @@ def test_a_pickled_stream_reads_the_same_and_carries_no_tokens(tmp_path):
     data = pickle.dumps(stream)
     assert len(data) < 2_000
     assert pickle.loads(data).read(0, 100).tolist() == expected  # noqa: S301  our own bytes, made on the line above
+
+
+masked = st.lists(
+    st.lists(st.tuples(st.lists(st.tuples(ids, st.booleans()), max_size=6), st.booleans()), max_size=4), max_size=4
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(shards=masked, data=st.data())
+def test_every_slice_of_the_mask_equals_the_slice_of_all_of_it(tmp_path_factory, shards, data):
+    directory = tmp_path_factory.mktemp("masked")
+    records, expected = [], []
+    for number, documents in enumerate(shards):
+        with ShardWriter(str(directory), f"train/web/{number:05d}", "uint16") as writer:
+            for tokens, has_mask in documents:
+                learnt = np.array([True, *(counts for _, counts in tokens)])
+                writer.append(
+                    np.array([SEPARATOR, *(i for i, _ in tokens)]), np.array([0]), 0, learnt if has_mask else None
+                )
+                expected += learnt.tolist() if has_mask else [True] * len(learnt)
+        records.append(writer.record)
+        assert (writer.record.mask_sha256 is not None) == any(has_mask for _, has_mask in documents)
+    PackedIndex(
+        dtype="uint16", vocab_size=300, tokenizer_sha256="a", separator_id=0, splits={"train": {"web": records}}
+    ).write(str(directory))
+    stream = PackedData.open(str(directory)).stream("train", "web")
+    stream.check()
+    start = data.draw(st.integers(0, len(expected)))
+    count = data.draw(st.integers(0, len(expected) - start))
+    assert stream.read_mask(start, count).tolist() == expected[start : start + count]
+    assert stream.has_mask == any(record.mask_sha256 for record in records)
+
+
+def test_a_mask_of_another_length_than_its_tokens_is_refused(tmp_path):
+    with (
+        pytest.raises(ValueError, match="a loss mask of 1 for 2 tokens"),
+        ShardWriter(str(tmp_path), "train/web/00000", "uint16") as writer,
+    ):
+        writer.append(np.array([0, 5]), np.array([0]), 1, np.array([True]))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_shards_without_a_mask_keep_the_index_that_they_had(tmp_path):
+    write_packed(tmp_path, [[[1, 2, 3]]])
+    assert "mask" not in (tmp_path / "packed.json").read_text()
+    assert not PackedData.open(str(tmp_path)).stream("train", "web").has_mask
+
+
+def test_a_truncated_mask_is_named(tmp_path):
+    with ShardWriter(str(tmp_path), "train/web/00000", "uint16") as writer:
+        writer.append(np.array([0, 5]), np.array([0]), 1, np.array([False, True]))
+    assert [file.path for file in writer.record.files("uint16")] == [
+        f"train/web/00000.{end}" for end in ("tokens", "bounds", "mask")
+    ]
+    index = {"dtype": "uint16", "vocab_size": 9, "tokenizer_sha256": "a", "separator_id": 0}
+    PackedIndex(**index, splits={"train": {"web": [writer.record]}}).write(str(tmp_path))
+    (tmp_path / "train/web/00000.mask").write_bytes(b"\x01")
+    with pytest.raises(ArtifactDamaged, match=r"00000\.mask"):
+        PackedData.open(str(tmp_path)).stream("train", "web").check()

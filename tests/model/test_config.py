@@ -15,23 +15,36 @@ from rayllm.model.flops import count_parameters
 PRESETS = Path(__file__).resolve().parents[2] / "configs" / "model"
 
 
-@pytest.mark.parametrize(
-    ("preset", "tokenizer", "low", "high"),
-    [
-        ("tiny", 2048, 1.8e6, 2e6),
-        ("small", 16_384, 20e6, 40e6),
-        ("gpt2-124m", 50_257, 120e6, 127e6),
-        ("350m", 50_257, 340e6, 370e6),
-        ("1b", 50_257, 1.0e9, 1.4e9),
-    ],
-)
-def test_presets_load_and_have_the_size_of_their_name(preset: str, tokenizer: int, low: float, high: float) -> None:
-    config = load_config(str(PRESETS / f"{preset}.yaml"), [], ModelConfig).with_vocab(tokenizer)
+#: Preset → vocabulary, and the bounds of its parameters.
+SIZES = {
+    "tiny": (2048, 1.8e6, 2e6),
+    "small": (16_384, 20e6, 40e6),
+    "gpt2-124m": (50_257, 120e6, 127e6),
+    "350m": (50_257, 340e6, 370e6),
+    "1b": (50_257, 1.0e9, 1.4e9),
+    "gpt2-small": (50_257, 124.4e6, 124.5e6),
+    "gpt2-medium": (50_257, 354.8e6, 354.9e6),
+    "gpt2-large": (50_257, 774.0e6, 774.1e6),
+    "gpt2-xl": (50_257, 1557.6e6, 1557.7e6),
+    "llama-6m": (512, 5.9e6, 6.3e6),
+    "llama-42m": (32_000, 40e6, 44e6),
+    "llama-124m": (50_257, 120e6, 127e6),
+    "llama-1b": (128_256, 1.235e9, 1.237e9),
+    "qwen3-0.6b": (151_936, 595.9e6, 596.2e6),
+    "superbpe-270m": (200_000, 260e6, 280e6),
+    "superbpe-0.6b": (200_000, 0.57e9, 0.63e9),
+}
+
+
+@pytest.mark.parametrize("preset", SIZES)
+def test_presets_load_and_have_the_size_of_their_name(preset: str) -> None:
+    tokenizer, low, high = SIZES[preset]
+    config = load_config(str(PRESETS / f"{preset}.yaml"), ["vocab_multiple=1"], ModelConfig).with_vocab(tokenizer)
     assert low < count_parameters(config).total < high
 
 
 def test_every_preset_is_checked() -> None:
-    assert {path.stem for path in PRESETS.glob("*.yaml")} == {"tiny", "small", "gpt2-124m", "350m", "1b"}
+    assert {path.stem for path in PRESETS.glob("*.yaml")} == set(SIZES)
 
 
 @given(st.integers(1, 300_000), st.integers(1, 512))

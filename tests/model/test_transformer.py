@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from rayllm.core.errors import ConfigError
 from rayllm.model.config import IGNORE_INDEX, ModelConfig
+from rayllm.model.position_config import RopePositions
 from rayllm.model.transformer import Transformer
 
 SMALL = ModelConfig(
@@ -49,7 +50,7 @@ def qwen3_with_weights_of(model: Transformer) -> torch.nn.Module:
             head_dim=config.resolved_head_dim,
             max_position_embeddings=config.max_seq_len,
             rms_norm_eps=config.norm_eps,
-            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
+            rope_parameters={"rope_type": "default", "rope_theta": config.positions.theta},
             tie_word_embeddings=config.tie_embeddings,
         )
     )
@@ -70,7 +71,9 @@ def qwen3_with_weights_of(model: Transformer) -> torch.nn.Module:
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("num_kv_heads", [1, 2, 4])
 def test_logits_equal_those_of_qwen3(tied: bool, num_kv_heads: int) -> None:
-    config = SMALL.model_copy(update={"tie_embeddings": tied, "num_kv_heads": num_kv_heads, "rope_theta": 5000.0})
+    config = SMALL.model_copy(
+        update={"tie_embeddings": tied, "num_kv_heads": num_kv_heads, "positions": RopePositions(theta=5000.0)}
+    )
     model = spread(build(config))
     tokens = ids(2, 40)
     with torch.no_grad():

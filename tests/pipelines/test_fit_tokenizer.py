@@ -28,7 +28,7 @@ def corpus(make_corpus) -> Artifact:
 
 
 def fit(corpus: Artifact, root, **settings) -> Artifact:
-    settings = {"vocab_size": 300, **settings}
+    settings = settings if "kind" in settings else {"vocab_size": 300, **settings}
     config = fit_tokenizer.Config(name="test", fit_tokenizer=settings)
     return run_task(Task("fit_tokenizer", fit_tokenizer.run, config, {"prepare": corpus}), str(root))[0]
 
@@ -85,7 +85,7 @@ def test_a_vocabulary_that_the_text_cannot_fill_is_said(corpus, tmp_path, caplog
 
 def test_an_existing_tokenizer_is_adopted_byte_for_byte(corpus, tmp_path, shared_data):
     path = shared_data / "tokenizers/gpt2/tokenizer.json"
-    artifact = fit(corpus, tmp_path, from_file=str(path))
+    artifact = fit(corpus, tmp_path, kind="adopt", from_file=str(path))
     assert artifact.counts["vocab_size"] == 50_257
     assert (tmp_path / artifact.uri / "tokenizer.json").read_bytes() == path.read_bytes()
     assert artifact.counts["sampled_bytes"] == {}
@@ -109,7 +109,10 @@ def test_settings_that_cannot_be_are_refused():
     for settings, text in (
         ({"vocab_size": 100}, "at least 264"),
         ({"weights": {"a": -1.0}}, "must not be negative"),
-        ({"from_file_sha256": "0" * 64}, "needs from_file"),
+        ({"kind": "adopt"}, "from_file"),
+        ({"kind": "adopt", "from_file": "x", "special_tokens": {"<eos>": 1}}, "without a pattern"),
+        ({"kind": "superbpe", "transition_size": 9000}, "stage 2 would begin at a vocabulary of 9,000"),
+        ({"kind": "superbpe", "transition_size": 4000, "transition_frac": 0.5}, "not both"),
     ):
         with pytest.raises(ValidationError, match=text):
             fit_tokenizer.Config(name="test", fit_tokenizer=settings)

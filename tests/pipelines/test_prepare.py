@@ -29,7 +29,9 @@ def files(root: Path) -> dict[str, bytes]:
 
 
 def run(settings: Config, root: Path, **options: Any) -> Artifact:
-    return run_task(Task("prepare", prepare.run, settings, version=prepare.VERSION), str(root), **options)[0]
+    return run_task(
+        Task("prepare", prepare.run, settings, version=prepare.VERSION, in_place=True), str(root), **options
+    )[0]
 
 
 def test_one_source_or_a_list_of_them_and_yaml_that_loads_back(tmp_path: Path) -> None:
@@ -100,13 +102,19 @@ def test_ray_makes_the_bytes_that_a_plain_loop_makes(tmp_path: Path, ray_session
             "b": [{"kind": "jsonl", "path": str(tmp_path / "b.jsonl")}, {"kind": "synthetic_math", "documents": 50}],
         },
         validation={"heldout_frac": 0.1},
-        prepare={"unit_bytes": 2000, "shard_bytes": 6000, "rules": {"prose": {"min_words": 1, "min_stop_words": None}}},
+        prepare={"unit_bytes": 2000, "shard_bytes": 6000, "rules": {"prose": {"min_words": 1}}},
     )
     artifact = run(settings, tmp_path / "runs")
     artifact.verify(deep=True)
     loop = tmp_path / "loop"
     counts = build_corpus(
-        settings.sources, settings.validation, settings.prepare, seed=settings.seed, output=str(loop), run=map
+        settings.sources,
+        settings.validation,
+        settings.prepare,
+        seed=settings.seed,
+        output=str(loop),
+        scratch=str(tmp_path / "scratch"),
+        run=map,
     )
     assert artifact.counts == counts
     assert files(Path(artifact.uri)) == files(loop)

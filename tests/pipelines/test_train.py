@@ -2,13 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from packing_fixture import make_packed
 from ranks import run_ranks
-from tiny_run import TRAIN
+from small_session import forked_run, make_config, records
 
 from rayllm.core import storage
 from rayllm.core.artifact import Artifact
@@ -20,16 +19,6 @@ from rayllm.pipelines.train.session import Job, NullSink, Outlets, run_session, 
 from rayllm.train.config import EngineConfig, WorkersConfig
 
 
-def make_config(root: Path, **changes: Any) -> train.Config:
-    return train.Config(
-        name="t",
-        storage=str(root),
-        model={"dim": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "ffn_dim": 64, "max_seq_len": 64},
-        mixture={"weights": "uniform"},
-        train=TRAIN | changes,
-    )
-
-
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return make_packed(tmp_path_factory.mktemp("packed"), count=120)
@@ -37,23 +26,6 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 def run_train(config: train.Config, packed: Artifact, root: Path) -> Artifact:
     return run_task(Task("train", train.run, config, {"pack": packed}, in_place=True), str(root))[0]
-
-
-def forked_run(config: train.Config, packed_uri: str, directory: str) -> dict[str, float]:
-    """The same session on a rank that was forked, without Ray."""
-    job = Job(config, packed_uri, directory)
-    outlets = Outlets(
-        publish=lambda staging, name: publish_directory(staging, storage.join(job.checkpoints, name)),
-        sink=NullSink(),
-        stop_requested=lambda: False,
-    )
-    return run_session(job, outlets, config.train.engine, torch.device("cpu"))[1].validation
-
-
-def records(directory: str, kind: str) -> dict[int, dict[str, Any]]:
-    lines = Path(directory, "metrics.jsonl").read_text().splitlines()
-    found = [record for record in map(json.loads, lines) if record["kind"] == kind]
-    return {record["step"]: record for record in sorted(found, key=lambda record: record["attempt"])}
 
 
 def weights(directory: str) -> bytes:

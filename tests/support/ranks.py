@@ -22,7 +22,7 @@ from rayllm.data.curriculum import Plan, build_plan
 from rayllm.data.weights import MixtureConfig
 from rayllm.model.config import ModelConfig
 from rayllm.model.transformer import Transformer
-from rayllm.optim.config import OptimizerConfig, ScheduleConfig
+from rayllm.optim.config import AdamWConfig, CosineSchedule
 from rayllm.train import checkpoint
 from rayllm.train.checkpoint import Attachments
 from rayllm.train.config import CheckpointConfig, LoggingConfig, TrainConfig, ValidationRunConfig
@@ -101,6 +101,8 @@ def _rank_main(function: Callable[..., Any], rank: int, world_size: int, scratch
 class ListStream:
     """A token stream in memory: documents of a simple arithmetic language, so that there is something to learn."""
 
+    has_mask = False
+
     def __init__(self, seed: int, num_tokens: int) -> None:
         rng = np.random.default_rng(seed)
         steps = rng.integers(1, 4, num_tokens).cumsum() % (VOCAB - 1) + 1
@@ -136,8 +138,8 @@ def small_config(**changes: Any) -> TrainConfig:
         "micro_batch_size": 2,
         "max_steps": 6,
         "precision": "fp32",
-        "optimizer": OptimizerConfig(lr=3e-3),
-        "schedule": ScheduleConfig(warmup_frac=0.2),
+        "optimizer": AdamWConfig(lr=3e-3),
+        "schedule": CosineSchedule(warmup_frac=0.2),
         "checkpoint": CheckpointConfig(every_steps=3),
         "validation": ValidationRunConfig(every_steps=1000),
         "logging": LoggingConfig(every_steps=1),

@@ -6,7 +6,7 @@ from rayllm.tokenizer.measure import Fit, measure
 def test_counts_are_of_bytes_words_and_tokens(codec):
     texts = [["naïve cat", ""], ["the mat"]]
     tokens = sum(len(codec.encode(text)) for batch in texts for text in batch)
-    assert measure(codec, texts) == Fit(bytes=17, words=4, tokens=tokens)
+    assert measure(codec.encoder, texts) == Fit(bytes=17, words=4, tokens=tokens)
 
 
 def test_ratios_of_nothing_are_zero():

@@ -22,9 +22,11 @@ def plain_losses(precision: str) -> list[float]:
     plan = small_plan(config)
     model = Transformer(MODEL)
     model.init_weights(1)
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+    decays = {name: p.ndim >= 2 and "embed_tokens" not in name for name, p in model.named_parameters()}
+    groups = [
+        {"params": [p for name, p in model.named_parameters() if decays[name]], "weight_decay": 0.1},
+        {"params": [p for name, p in model.named_parameters() if not decays[name]], "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), eps=1e-8)
     reader = BatchReader(list(streams().values()), plan, 0)
     losses = []

@@ -1,80 +1,167 @@
 """Bytes of a file as chunks and lines: decompressed by the file's ending, in bounded memory, damage named.
 
 The decompressors of fsspec stop silently at the end of the first zstd frame and at a cut-off zstd file; here every
-member is read and a missing end is an error.
+member is read and a missing end is an error. Their output is bounded too: 64 KiB of a zstd file may hold 2 GiB.
 """
 
 import bz2
+import itertools
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Protocol
+from urllib.parse import urlsplit
 
 import zstandard
 
-from rayllm.core import storage
+from rayllm.corpus.documents import FileRef
+from rayllm.corpus.files.opening import is_http, read_raw
 
 CHUNK_BYTES = 1 << 20
 COMPRESSED_CHUNK_BYTES = 1 << 16
 
-#: What makes a decompressor, by the ending of the file's name.
-_DECOMPRESSORS: dict[str, Callable[[], Any]] = {
-    ".gz": lambda: zlib.decompressobj(wbits=31),
-    ".bz2": bz2.BZ2Decompressor,
-    ".zst": lambda: zstandard.ZstdDecompressor().decompressobj(),
-}
+#: A file that becomes so many times as large, and larger than this, is no text: the rest of it is not read.
+MAX_EXPANSION = 200
+EXPANSION_FREE_BYTES = 64 << 20
+
+#: zstd gives out all it can at once, 128 KiB for every 4 bytes at the most: so it gets little at a time.
+_ZSTD_STEP_BYTES = 512
 
 
 class DamagedFile(Exception):
-    """The rest of a file cannot be read because its bytes are wrong or missing."""
+    """The rest of a file cannot be read because its bytes are wrong or missing.
+
+    Args:
+        detail: What is wrong, for a person.
+        kind: Short name that counts are kept by.
+    """
+
+    def __init__(self, detail: str, kind: str = "damaged_file") -> None:
+        self.kind = kind
+        super().__init__(detail)
 
 
-def is_compressed(uri: str) -> bool:
-    """Whether the file's ending says that it is compressed."""
-    return uri.endswith(tuple(_DECOMPRESSORS))
+class _Member(Protocol):
+    """The decompressor of one member of a file."""
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Decompress in pieces of bounded size."""
+        ...
+
+    @property
+    def rest(self) -> bytes | None:
+        """What followed the member's end; None before it."""
+        ...
 
 
-def read_chunks(uri: str, start: int = 0) -> Iterator[bytes]:
+class _Gzip:
+    def __init__(self) -> None:
+        self.inner = zlib.decompressobj(wbits=31)
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        while True:
+            plain = self.inner.decompress(data, CHUNK_BYTES)
+            yield plain
+            data = self.inner.unconsumed_tail
+            if self.inner.eof or (not data and len(plain) < CHUNK_BYTES):
+                return
+
+    @property
+    def rest(self) -> bytes | None:
+        return self.inner.unused_data if self.inner.eof else None
+
+
+class _Bzip2:
+    def __init__(self) -> None:
+        self.inner = bz2.BZ2Decompressor()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        yield self.inner.decompress(data, CHUNK_BYTES)
+        while not (self.inner.eof or self.inner.needs_input):
+            yield self.inner.decompress(b"", CHUNK_BYTES)
+
+    @property
+    def rest(self) -> bytes | None:
+        return self.inner.unused_data if self.inner.eof else None
+
+
+class _Zstd:
+    def __init__(self) -> None:
+        self.inner = zstandard.ZstdDecompressor().decompressobj()
+        self.rest: bytes | None = None
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        for start in range(0, len(data), _ZSTD_STEP_BYTES):
+            stop = start + _ZSTD_STEP_BYTES
+            yield self.inner.decompress(data[start:stop])
+            if self.inner.eof:
+                self.rest = self.inner.unused_data + data[stop:]
+                return
+
+
+#: What makes a decompressor, by the ending of the file's name.
+_MEMBERS: dict[str, Callable[[], _Member]] = {".gz": _Gzip, ".bz2": _Bzip2, ".zst": _Zstd}
+
+
+def compression_of(uri: str) -> str:
+    """The ending that says how a file is compressed; empty if it is not."""
+    name = urlsplit(uri).path if is_http(uri) else uri
+    return next((ending for ending in _MEMBERS if name.endswith(ending)), "")
+
+
+def read_chunks(file: FileRef, start: int = 0) -> Iterator[bytes]:
     """Read a file from a byte on, decompressed if its name ends in ``.gz``, ``.bz2`` or ``.zst``.
 
     Raises:
-        DamagedFile: After the last good bytes of a damaged or cut-off compressed file.
+        DamagedFile: After the last good bytes of a damaged or cut-off compressed file, or of one that expands too much.
         OSError: If the file cannot be opened or read.
     """
-    suffix = next((ending for ending in _DECOMPRESSORS if uri.endswith(ending)), "")
-    with storage.open_file(uri) as file:
-        if suffix:
-            yield from _decompress(iter(lambda: file.read(COMPRESSED_CHUNK_BYTES), b""), _DECOMPRESSORS[suffix])
-            return
-        file.seek(start)
-        while chunk := file.read(CHUNK_BYTES):
-            yield chunk
+    if suffix := compression_of(file.uri):
+        yield from _decompress(read_raw(file, 0, COMPRESSED_CHUNK_BYTES), _MEMBERS[suffix])
+    else:
+        yield from read_raw(file, start, CHUNK_BYTES)
 
 
-def _decompress(chunks: Iterator[bytes], make: Callable[[], Any]) -> Iterator[bytes]:
-    member: Any = None
+def _decompress(chunks: Iterator[bytes], make: Callable[[], _Member]) -> Iterator[bytes]:
+    member: _Member | None = None
+    taken = given = 0
     for chunk in chunks:
+        taken += len(chunk)
         data = chunk
         while data:
             member = member or make()
-            try:
-                plain = member.decompress(data)
-            except (zlib.error, zstandard.ZstdError, OSError, ValueError) as error:
-                raise DamagedFile(str(error)) from error
-            data = member.unused_data.lstrip(b"\0") if member.eof else b""  # members may be padded with zeros
-            member = None if member.eof else member
-            if plain:
+            for plain in _named_damage(member.feed(data)):
+                given += len(plain)
+                _check_expansion(taken, given)
                 yield plain
+            data = (member.rest or b"").lstrip(b"\0")  # members may be padded with zeros
+            member = member if member.rest is None else None
     if member is not None:
         raise DamagedFile("the file ends in the middle of its compressed data")
 
 
-def read_lines(uri: str, start: int = 0, stop: int | None = None, *, max_bytes: int) -> Iterator[bytes | None]:
+def _named_damage(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    try:
+        yield from pieces
+    except (zlib.error, zstandard.ZstdError, OSError, ValueError) as error:
+        raise DamagedFile(str(error)) from error
+
+
+def _check_expansion(taken: int, given: int) -> None:
+    if given > EXPANSION_FREE_BYTES and given > MAX_EXPANSION * taken:
+        raise DamagedFile(
+            f"{taken:,} compressed bytes became {given:,}, more than {MAX_EXPANSION} times as many; the rest is not "
+            "read (if the file is really meant, store it uncompressed)",
+            kind="compression_bomb",
+        )
+
+
+def read_lines(file: FileRef, start: int = 0, stop: int | None = None, *, max_bytes: int) -> Iterator[bytes | None]:
     r"""Read the lines that begin in ``[start, stop)``, without their ``\n``.
 
     Ranges that tile a file yield each line exactly once. Only ``\n`` ends a line: JSONL may hold U+2028 and U+0085.
 
     Args:
-        uri: The file; a range needs an uncompressed one.
+        file: The file; a range needs an uncompressed one.
         start: First byte of the range.
         stop: One after its last byte; None for the end of the file.
         max_bytes: Longer lines are skipped without being held, and yield None.
@@ -83,18 +170,26 @@ def read_lines(uri: str, start: int = 0, stop: int | None = None, *, max_bytes: 
         DamagedFile: See ``read_chunks``.
         OSError: If the file cannot be read.
     """
-    begin = start - 1 if start else 0
-    lines = split_lines(read_chunks(uri, begin), max_bytes)
-    position = begin
-    for count, (line, length) in enumerate(lines):
-        # A range that does not start at 0 begins one byte early: what it meets up to the first newline is the end of
-        # the previous range's last line, or nothing if that byte is the newline itself.
-        skipped = bool(start) and count == 0
-        if not skipped:
-            if stop is not None and position >= stop:
-                return
-            yield line
+    chunks, position = read_chunks(file, max(0, start - 1)), 0
+    if start:  # one byte early: the line of the range before may end with just that byte
+        chunks, position = _skip_line(chunks, start - 1, stop)
+    for line, length in split_lines(chunks, max_bytes) if stop is None or position < stop else ():
+        yield line
         position += length
+        if stop is not None and position >= stop:
+            return
+
+
+def _skip_line(chunks: Iterator[bytes], position: int, stop: int | None) -> tuple[Iterator[bytes], int]:
+    """The chunks from the next line on, and where it begins; without looking for it beyond ``stop``."""
+    for chunk in chunks:
+        end = chunk.find(b"\n") + 1
+        if end:
+            return itertools.chain([chunk[end:]], chunks), position + end
+        position += len(chunk)
+        if stop is not None and position >= stop:
+            break
+    return iter(()), position
 
 
 def split_lines(chunks: Iterator[bytes], max_bytes: int) -> Iterator[tuple[bytes | None, int]]:

@@ -5,13 +5,19 @@ import os
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
+
+from fsspec.asyn import sync
 
 from rayllm.core import storage
 from rayllm.core.errors import ConfigError, DataError
 from rayllm.corpus.documents import FileRef
+from rayllm.corpus.files.opening import is_http, source_filesystem
 
+#: What file systems call a mark that changes with a file's contents, the best first.
+_VERSIONS = ("blob_id", "ETag", "etag", "md5Hash", "Content-MD5", "Last-Modified", "LastModified")
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
@@ -39,28 +45,26 @@ def find_files(pattern: str, setting: str) -> list[FileRef]:
     """List the files of a path or glob, sorted by name.
 
     Args:
-        pattern: Local path or URI, with ``*``, ``?``, ``[]`` or ``**``; relative to the working directory.
+        pattern: Local path or URI, with ``*``, ``?``, ``[]`` or ``**`` (no ``?`` in URLs, where it begins a query);
+            relative to the working directory.
         setting: The setting that holds it, for errors.
 
     Raises:
         DataError: If nothing is there.
+        SetupError: If its storage cannot be reached.
     """
     path = expand_variables(pattern, setting)
-    fs, root = storage.filesystem(storage.absolute(path))
+    fs, root = source_filesystem(storage.absolute(path))
     with storage.reaching(path), _named_errors(path, setting):
-        if any(character in root for character in "*?["):
+        if any(character in root for character in ("*[" if is_http(path) else "*?[")):
             found = fs.glob(root, detail=True)
             entries = [entry for entry in found.values() if entry["type"] == "file"]
         else:
             entries = [_single(fs, root, path, setting)]
-    if not entries:
-        raise DataError(
-            "no file matches",
-            where=f"{setting}: {path}",
-            why=_looked_in(path),
-            fix="correct the path, or create the files",
-        )
-    return sorted((_reference(fs, entry, path) for entry in entries), key=lambda file: file.uri)
+        references = [_reference(fs, entry, path) for entry in entries]
+    if not references:
+        raise DataError("no file matches", where=f"{setting}: {path}", why=_looked_in(path), fix=_fix(path))
+    return sorted(references, key=lambda file: file.uri)
 
 
 def find_tree(root: str, setting: str) -> list[tuple[FileRef, str]]:
@@ -68,18 +72,16 @@ def find_tree(root: str, setting: str) -> list[tuple[FileRef, str]]:
 
     Raises:
         DataError: If there is no such directory.
+        SetupError: If its storage cannot be reached.
     """
     path = expand_variables(root, setting)
-    fs, base = storage.filesystem(storage.absolute(path))
+    fs, base = source_filesystem(storage.absolute(path))
     base = base.rstrip("/")
     with storage.reaching(path), _named_errors(path, setting):
         found = fs.find(base, detail=True)
     if not found:
         raise DataError(
-            "no such directory, or it is empty",
-            where=f"{setting}: {path}",
-            why=_looked_in(path),
-            fix="correct the path",
+            "no such directory, or it is empty", where=f"{setting}: {path}", why=_looked_in(path), fix=_fix(path)
         )
     return [(_reference(fs, found[name], path), name[len(base) :].lstrip("/")) for name in sorted(found)]
 
@@ -100,15 +102,22 @@ def _named_errors(path: str, setting: str) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise DataError("no such file", where=where, why=_looked_in(path), fix="correct the path") from error
-    except OSError as error:
-        why = error.strerror or str(error)
+        why = _looked_in(path) or str(error.__cause__ or "")
+        raise DataError("no such file", where=where, why=why, fix=_fix(path)) from error
+    except (OSError, ValueError, NotImplementedError) as error:
+        why = getattr(error, "strerror", None) or str(error)
         raise DataError("a source cannot be read", where=where, why=why, fix="make it readable") from error
 
 
 def _looked_in(path: str) -> str:
     relative = storage.is_local(path) and not os.path.isabs(os.path.expanduser(path))
     return f"relative paths begin at the working directory, {os.getcwd()}" if relative else ""
+
+
+def _fix(path: str) -> str:
+    if is_http(path):
+        return "correct the URL; a glob needs a server that lists its directories, so else name every file: path: [...]"
+    return "correct the path, or create the files" if storage.is_local(path) else "correct the path"
 
 
 def _single(fs: Any, root: str, path: str, setting: str) -> dict[str, Any]:
@@ -121,9 +130,31 @@ def _single(fs: Any, root: str, path: str, setting: str) -> dict[str, Any]:
 
 
 def _reference(fs: Any, entry: dict[str, Any], configured: str) -> FileRef:
-    name = entry["name"]
-    if not storage.is_local(configured):
-        uri = fs.unstrip_protocol(name)
-        return FileRef(uri=uri, label=uri, bytes=int(entry.get("size") or 0))
-    relative = not os.path.isabs(configured) and not urlsplit(configured).scheme
-    return FileRef(uri=name, label=os.path.relpath(name) if relative else name, bytes=int(entry.get("size") or 0))
+    name, size = entry["name"], int(entry.get("size") or 0)
+    if storage.is_local(configured):
+        relative = not os.path.isabs(configured) and not urlsplit(configured).scheme
+        return FileRef(uri=name, label=os.path.relpath(name) if relative else name, bytes=size)
+    uri = fs.unstrip_protocol(name)
+    version = next((str(entry[key]) for key in _VERSIONS if entry.get(key)), "")
+    if not is_http(uri):
+        return FileRef(uri=uri, label=uri, bytes=size, version=version)
+    return FileRef(
+        uri=uri, label=_without_secrets(uri), bytes=size, version=version, seekable=size > 0 and _has_ranges(fs, uri)
+    )
+
+
+def _without_secrets(url: str) -> str:
+    """A URL as it may be written into a corpus: without user, password and query, where signatures stand."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def _has_ranges(fs: Any, url: str) -> bool:
+    """Whether a web server sends a part of a file when it is asked for one; many send all, whatever they declare."""
+
+    async def ask() -> bool:
+        session = await fs.set_session()
+        async with session.get(url, headers={**fs.kwargs.get("headers", {}), "Range": "bytes=0-0"}) as reply:
+            return reply.status == HTTPStatus.PARTIAL_CONTENT
+
+    return bool(sync(fs.loop, ask))

@@ -1,39 +1,18 @@
-"""Grouped-query attention, and who may look at whom."""
+"""Grouped-query attention."""
 
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from rayllm.model.config import ModelConfig
 from rayllm.model.layers.norms import RMSNorm
 from rayllm.model.layers.positions import Rotation, apply_rope
+from rayllm.model.layers.visibility import Visibility
 
 NewTokens = Float[Tensor, "batch num_kv_heads new head_dim"]
 AllTokens = Float[Tensor, "batch num_kv_heads tokens head_dim"]
-
-
-@dataclass(frozen=True)
-class Visibility:
-    """Which keys each query sees: causal, or by an explicit mask; neither means all of them."""
-
-    is_causal: bool
-    mask: Bool[Tensor, "batch 1 queries keys"] | None = None
-
-
-def causal() -> Visibility:
-    """Every token sees itself and what stands before it."""
-    return Visibility(is_causal=True)
-
-
-def causal_within_documents(doc_ids: Int[Tensor, "batch seq"]) -> Visibility:
-    """Every token sees itself and what stands before it in its own document."""
-    seq = doc_ids.shape[1]
-    same = doc_ids[:, None, :, None] == doc_ids[:, None, None, :]
-    return Visibility(is_causal=False, mask=same & torch.ones(seq, seq, dtype=torch.bool, device=same.device).tril())
 
 
 @runtime_checkable
@@ -49,7 +28,7 @@ class Attention(nn.Module):
     """Causal self-attention in which several query heads share a key and value head.
 
     Queries, keys and values come from one matrix (rows in this order). Each head of queries and keys is normalised,
-    then rotated by its position.
+    then rotated by its position, where the config says so.
 
     Args:
         config: Sizes.
@@ -62,15 +41,14 @@ class Attention(nn.Module):
         super().__init__()
         self.head_dim = config.resolved_head_dim
         self.widths = [config.query_dim, config.kv_dim, config.kv_dim]
-        self.qkv_proj = nn.Linear(config.dim, sum(self.widths), bias=False)
-        self.o_proj = nn.Linear(config.query_dim, config.dim, bias=False)
-        self.q_norm = RMSNorm(self.head_dim, config.norm_eps) if config.qk_norm else None
-        self.k_norm = RMSNorm(self.head_dim, config.norm_eps) if config.qk_norm else None
+        self.qkv_proj = nn.Linear(config.dim, sum(self.widths), bias=config.bias)
+        self.o_proj = nn.Linear(config.query_dim, config.dim, bias=config.bias)
+        self.q_norm, self.k_norm = _head_norm(config), _head_norm(config)
 
     def forward(
         self,
         x: Float[Tensor, "batch seq dim"],
-        rotation: Rotation,
+        rotation: Rotation | None,
         visibility: Visibility,
         memory: LayerMemory | None = None,
     ) -> Float[Tensor, "batch seq dim"]:
@@ -78,7 +56,7 @@ class Attention(nn.Module):
 
         Args:
             x: The normalised residual stream.
-            rotation: Angles of the positions of ``x``.
+            rotation: Angles of the positions of ``x``; None where positions are not rotary.
             visibility: Which keys each query sees.
             memory: Keys and values of past tokens; the new ones are added to it.
         """
@@ -86,11 +64,18 @@ class Attention(nn.Module):
         q, k, v = (part.unflatten(-1, (-1, self.head_dim)) for part in self.qkv_proj(x).split(self.widths, dim=-1))
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = apply_rope(q, rotation), apply_rope(k, rotation)
+        if rotation is not None:
+            q, k = apply_rope(q, rotation), apply_rope(k, rotation)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if memory is not None:
             k, v = memory.append(k, v)
         return self.o_proj(attend(q, k, v, visibility).transpose(1, 2).flatten(2))
+
+
+def _head_norm(config: ModelConfig) -> RMSNorm | None:
+    if config.qk_norm == "none":
+        return None
+    return RMSNorm(config.resolved_head_dim, config.norm_eps, weighted=config.qk_norm == "weighted")
 
 
 def attend(
@@ -107,6 +92,9 @@ def attend(
     if groups > 1 and q.is_cuda and visibility.mask is not None:
         # The CUDA kernel that takes a mask knows no groups; with enable_gqa torch would write out the score matrix.
         k, v, groups = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1), 1
+    mask = visibility.mask
+    if mask is not None and mask.is_floating_point():
+        mask = mask.to(q.dtype)
     return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=visibility.mask, is_causal=visibility.is_causal, enable_gqa=groups > 1
+        q, k, v, attn_mask=mask, is_causal=visibility.is_causal, enable_gqa=groups > 1
     )

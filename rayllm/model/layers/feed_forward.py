@@ -1,26 +1,78 @@
 """The feed-forward part of a block."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rayllm.model.config import ModelConfig
 
-class SwiGLU(nn.Module):
-    """``down(silu(gate(x)) * up(x))``, with gate and up as one matrix (gate's rows first).
+Activation = Callable[[Tensor], Tensor]
+
+
+def relu_squared(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """``max(x, 0)²``.
+
+    Source: So et al. 2021, Primer, arXiv:2109.08668, section 4.
+    """
+    return F.relu(x).square()
+
+
+#: GELU by tanh, as GPT-2 and Gemma have it. Source: Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2.
+gelu: Activation = partial(F.gelu, approximate="tanh")
+
+ACTIVATIONS: dict[str, Activation] = {
+    "swiglu": F.silu,
+    "geglu": gelu,
+    "reglu": F.relu,
+    "gelu": gelu,
+    "relu2": relu_squared,
+}
+
+
+class GatedFeedForward(nn.Module):
+    """``down(activation(gate(x)) * up(x))``, with gate and up as one matrix (gate's rows first).
 
     Args:
-        dim: Width of the residual stream.
-        ffn_dim: Hidden width.
+        config: Sizes, and which activation.
 
-    Source: Shazeer 2020, GLU Variants Improve Transformer, arXiv:2002.05202, equation 6.
+    Source: Shazeer 2020, GLU Variants Improve Transformer, arXiv:2002.05202, equations 5 and 6.
     """
 
-    def __init__(self, dim: int, ffn_dim: int) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_up_proj = nn.Linear(dim, 2 * ffn_dim, bias=False)
-        self.down_proj = nn.Linear(ffn_dim, dim, bias=False)
+        self.activation = ACTIVATIONS[config.feed_forward]
+        self.gate_up_proj = nn.Linear(config.dim, 2 * config.ffn_dim, bias=config.bias)
+        self.down_proj = nn.Linear(config.ffn_dim, config.dim, bias=config.bias)
 
     def forward(self, x: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
         """Apply to each token on its own."""
         gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
-        return self.down_proj(F.silu(gate) * up)
+        return self.down_proj(self.activation(gate) * up)
+
+
+class PlainFeedForward(nn.Module):
+    """``down(activation(up(x)))``.
+
+    Args:
+        config: Sizes, and which activation.
+
+    Source: Vaswani et al. 2017, Attention Is All You Need, arXiv:1706.03762, section 3.3.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[config.feed_forward]
+        self.up_proj = nn.Linear(config.dim, config.ffn_dim, bias=config.bias)
+        self.down_proj = nn.Linear(config.ffn_dim, config.dim, bias=config.bias)
+
+    def forward(self, x: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
+        """Apply to each token on its own."""
+        return self.down_proj(self.activation(self.up_proj(x)))
+
+
+def make_feed_forward(config: ModelConfig) -> nn.Module:
+    """The part that the config names."""
+    return GatedFeedForward(config) if config.is_gated else PlainFeedForward(config)

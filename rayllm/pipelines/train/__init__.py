@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from rayllm.core.artifact import Artifact
 from rayllm.core.stage import Work
-from rayllm.data.curriculum import CurriculumStage, stage_shapes
+from rayllm.data.stages import Curriculum, stage_shapes, stage_steps
 from rayllm.data.weights import MixtureConfig
 from rayllm.model.config import ModelConfig
 from rayllm.pipelines.frame import Frame
@@ -24,7 +24,7 @@ class Config(Frame):
 
     model: ModelConfig = Field(default=ModelConfig(), description="Sizes of the transformer.")
     mixture: MixtureConfig = Field(default=MixtureConfig(), description="Weights of the training domains.")
-    curriculum: list[CurriculumStage] = Field(default=[], description="Stages with other weights, lengths or batches.")
+    curriculum: Curriculum = Field(default=[], description="Stages with other weights, lengths or batches.")
     train: TrainConfig = Field(description="Length, batch, precision, engine, checkpoints, validation.")
 
     @model_validator(mode="after")
@@ -33,7 +33,31 @@ class Config(Frame):
         longest = max(length for length, _ in shapes)
         if longest > self.model.max_seq_len:
             raise ValueError(f"seq_len {longest} is more than model.max_seq_len {self.model.max_seq_len}; raise that")
+        if self.train.tokens_per_param is None:  # else the budget is known with the tokenizer
+            step_tokens = [length * rows for length, rows in shapes]
+            stage_steps(self.curriculum, step_tokens, max_steps=self.train.max_steps, total_tokens=self.train.tokens)
         return self
+
+
+def check(config: Config) -> None:
+    """Look at the model that the run begins with, where it does not begin with new weights.
+
+    Raises:
+        ConfigError: If it is not there, or is another model than the config's.
+    """
+    if config.train.init:
+        from rayllm.pipelines.train.initial import check_initial
+
+        check_initial(config.train.init, config.model)
+
+
+def fingerprint(config: Config) -> dict[str, str]:
+    """The model that the run begins with, as it is now."""
+    if not config.train.init:
+        return {}
+    from rayllm.pipelines.train.initial import initial_fingerprint
+
+    return {"init": initial_fingerprint(config.train.init)}
 
 
 def run(work: Work) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +20,12 @@ from rayllm.core import storage
 from rayllm.core.artifact import content_hash, versions
 from rayllm.core.checkpoint import DIRECTORY, clear_staging, publish_directory
 from rayllm.core.config import to_yaml
-from rayllm.core.errors import RunFailed
+from rayllm.core.errors import DataError, RunFailed
 from rayllm.core.log import MetricSink, SinkGroup
 from rayllm.core.rng import derive_seed
-from rayllm.data.batches import BatchReader, validation_batches
-from rayllm.data.curriculum import Plan, build_plan
+from rayllm.data.batches import open_reader, validation_batches
+from rayllm.data.plan import Plan
+from rayllm.data.row_index import describe_fill
 from rayllm.data.shards import PackedData
 from rayllm.evals.scoring import DomainScore, metrics, score_batches
 from rayllm.inference.generate import generate
@@ -32,7 +33,9 @@ from rayllm.model.config import ModelConfig
 from rayllm.model.flops import count_parameters, training_flops_per_token
 from rayllm.model.transformer import Transformer
 from rayllm.pipelines.train import Config
+from rayllm.pipelines.train.initial import load_initial
 from rayllm.pipelines.train.metric_files import MetricFiles, open_metric_files
+from rayllm.pipelines.train.planning import plan_packed
 from rayllm.train import checkpoint, collective
 from rayllm.train.checkpoint import Attachments
 from rayllm.train.config import EngineConfig
@@ -45,7 +48,7 @@ from rayllm.train.sinks import WandbSink
 from rayllm.train.state import RunState, seed_everything
 
 STOP_FILE = "stop-requested"
-ATTEMPT = "attempt.json"
+ATTEMPT, PLAN = "attempt.json", "plan.json"
 
 
 @dataclass(frozen=True)
@@ -92,12 +95,14 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
     chosen, rejected = checkpoint.choose(job.checkpoints)
     state = RunState(attempt=_next_attempt(job.directory))
     packed = PackedData.open(job.packed_uri)
-    plan = make_plan(job.config, packed)
+    plan = plan_packed(job.config, packed)
+    if chosen:
+        _check_plan(plan, chosen)
     asked = checkpoint.read_state(chosen).precision if chosen else job.config.train.precision
     state.precision = resolve_precision(asked, job.config.model.dim, device)
     seed_everything(derive_seed(job.config.seed, "rank", collective.rank()))
     model = job.config.model.with_vocab(packed.vocab_size)
-    built = build_engine(job.config, model, engine, state.precision, device)
+    built = build_engine(job.config, model, engine, state.precision, device, None if chosen else job.packed_uri)
     if chosen:
         checkpoint.restore(built, state, chosen)
     if built.rank == 0:
@@ -108,10 +113,13 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
         sink = SinkGroup([files, outlets.sink, *_loggers(job)])
         outlets = dataclasses.replace(outlets, sink=sink, publish=_guarded_publish(job, state, files, outlets.publish))
     try:
-        for line in rejected + plan.warnings():
+        for line in rejected + plan.warnings(job.config.mixture.caps(plan.domains)):
             _event(outlets.sink, built, state, "warning", line)
         if chosen:
             _event(outlets.sink, built, state, "info", f"resumed from {chosen} at step {state.step}")
+        elif built.rank == 0:
+            for line in describe_fill(packed, plan):
+                _event(outlets.sink, built, state, "info", line)
         run = _assemble(job, packed, plan, model, built, state, outlets)
         finished = train(run)
     finally:
@@ -119,28 +127,55 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
     return finished, state
 
 
-def make_plan(config: Config, packed: PackedData) -> Plan:
-    """The stage table of a run over its packed training domains."""
-    sizes = {name: packed.stream("train", name).num_tokens for name in packed.domains("train")}
-    return build_plan(
-        mixture=config.mixture,
-        curriculum=config.curriculum,
-        seq_len=config.train.seq_len,
-        global_batch_tokens=config.train.global_batch_tokens,
-        domain_tokens=sizes,
-        seed=config.seed,
-        max_steps=config.train.max_steps,
-        total_tokens=config.train.tokens,
-    )
+def _check_plan(plan: Plan, checkpoint_uri: str) -> None:
+    """Refuse to go on from a checkpoint with other data than it was trained on.
+
+    Raises:
+        DataError: Naming the part of the plan that differs.
+    """
+    where = storage.join(checkpoint_uri, PLAN)
+    saved = Plan.from_json(storage.read_text(where))
+    names = [field.name for field in dataclasses.fields(Plan)]
+    different = [name for name in names if getattr(saved, name) != getattr(plan, name)]
+    if different:
+        raise DataError(
+            "the checkpoint was trained on other data, or in another order, than this run would go on with",
+            where=where,
+            why=f"{', '.join(different)} of its plan: {_short(saved, different)}; now {_short(plan, different)}",
+            fix="restore the packed artifact and the version of rayllm that the run was started with, or start anew "
+            "under another `name`",
+        )
+
+
+def _short(plan: Plan, names: Sequence[str]) -> str:
+    return ", ".join(f"{getattr(plan, name)}"[:200] for name in names)
 
 
 def build_engine(
-    config: Config, model: ModelConfig, engine: EngineConfig, precision: str, device: torch.device
+    config: Config,
+    model: ModelConfig,
+    engine: EngineConfig,
+    precision: str,
+    device: torch.device,
+    packed_uri: str | None = None,
 ) -> Engine:
-    """The model with its initial weights, the same on every rank, inside an engine."""
+    """The model with its initial weights, the same on every rank, inside an engine.
+
+    Args:
+        config: The run.
+        model: With the vocabulary known.
+        engine: Which engine.
+        precision: Of computing.
+        device: Where this rank computes.
+        packed_uri: The packed data, for a run that begins with the weights of `train.init`; None where a checkpoint
+            will be restored anyway.
+    """
     module = Transformer(model)
     module.init_weights(config.seed)
+    if config.train.init and packed_uri:
+        load_initial(config.train.init, module, packed_uri)
     module.set_activation_checkpointing(config.train.activation_checkpointing)
+    module.set_z_loss(config.train.z_loss)
     if engine.kind == "torch":
         return TorchEngine(module, config.train.optimizer, precision, device, document_mask=config.train.document_mask)
     from rayllm.train.deepspeed_engine import DeepSpeedEngine
@@ -161,7 +196,7 @@ def _assemble(
 ) -> Run:
     config = job.config.train
     domains = packed.domains("train")
-    reader = BatchReader([packed.stream("train", name) for name in domains], plan, packed.separator_id)
+    reader = open_reader(packed, plan)
     peak = peak_flops(engine.device)
     services = Services(
         sink=outlets.sink,
@@ -193,7 +228,7 @@ def _attachments(job: Job, packed: PackedData, model: ModelConfig, state: RunSta
     files = {
         "model.json": json.dumps(model.model_dump(mode="json"), indent=1).encode(),
         "run.yaml": to_yaml(frozen).encode(),
-        "plan.json": plan.to_json().encode(),
+        PLAN: plan.to_json().encode(),
     }
     for name in ("tokenizer.json", "tokenizer_config.json", "token_bytes.npy"):
         files[name] = storage.read_bytes(storage.join(job.packed_uri, name))
@@ -307,7 +342,7 @@ def _write_environment(job: Job, plan: Plan, model: ModelConfig, engine: Engine,
         "parameters": count_parameters(model).total,
     }
     storage.write_text(storage.join(job.directory, "environment.json"), json.dumps(found, indent=1))
-    storage.write_text(storage.join(job.directory, "plan.json"), plan.to_json())
+    storage.write_text(storage.join(job.directory, PLAN), plan.to_json())
 
 
 def _event(sink: MetricSink, engine: Engine, state: RunState, level: str, message: str) -> None:

@@ -29,6 +29,8 @@ VERSION = 1
 
 #: Settings that trials do not read: where a run is, and how many processes it has. A trial is one process.
 _NOT_OF_A_TRIAL = ("name", "storage", "ray", "train.engine", "train.workers")
+#: What `tune.max_steps` takes the place of.
+_NO_OTHER_BUDGET = {"train.tokens": None, "train.tokens_per_param": None}
 
 logger = get_logger(__name__)
 
@@ -132,7 +134,7 @@ def plan_runs(
     _check_weights_are_read(config, settings)
     base = train.Config.model_validate({name: getattr(config, name) for name in train.Config.model_fields})
     if settings.max_steps is not None:
-        base = apply_settings(base, {"train.max_steps": settings.max_steps, "train.tokens": None})
+        base = apply_settings(base, {"train.max_steps": settings.max_steps, **_NO_OTHER_BUDGET})
     samples = propose(settings.space, settings.trials, settings.seed, domains)
     trials = unique_trials([*settings.baselines, *samples])
     configs = trial_configs(base, trials)

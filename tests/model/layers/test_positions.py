@@ -6,12 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayllm.model.layers.positions import RotaryTable, Rotation, apply_rope, rotation_table
+from rayllm.model.position_config import RopePositions
 
 CPU = torch.device("cpu")
 
 
 def rotate(x: torch.Tensor, position: int, theta: float = 10_000.0) -> torch.Tensor:
-    table = rotation_table(x.shape[-1], position + 1, theta, CPU)
+    table = rotation_table(x.shape[-1], position + 1, RopePositions(theta=theta), CPU)
     return apply_rope(x.view(1, 1, 1, -1), Rotation(table.cos[position:], table.sin[position:])).flatten()
 
 
@@ -43,12 +44,12 @@ def test_lengths_stay() -> None:
 
 def test_half_precision_is_turned_in_float32() -> None:
     x = torch.randn(1, 300, 2, 16, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
-    rotation = rotation_table(16, 300, 10_000.0, CPU)
+    rotation = rotation_table(16, 300, RopePositions(), CPU)
     assert torch.equal(apply_rope(x, rotation), apply_rope(x.float(), rotation).to(torch.bfloat16))
 
 
 def test_given_positions_are_looked_up_for_each_row() -> None:
-    table = RotaryTable(8, 20, 10_000.0)
+    table = RotaryTable(8, 20, RopePositions())
     plain = table(20, None, CPU)
     found = table(2, torch.tensor([[3, 4], [0, 19]]), CPU)
     assert torch.equal(found.cos, torch.stack([plain.cos[3:5], plain.cos[[0, 19]]]))
@@ -56,7 +57,7 @@ def test_given_positions_are_looked_up_for_each_row() -> None:
 
 @pytest.mark.parametrize("positions", [None, torch.tensor([[0, 1]])])
 def test_the_table_is_made_once(positions: torch.Tensor | None) -> None:
-    table = RotaryTable(8, 20, 10_000.0)
+    table = RotaryTable(8, 20, RopePositions())
     table(2, positions, CPU)
     first = table._table
     table(2, positions, CPU)

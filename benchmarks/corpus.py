@@ -1,0 +1,338 @@
+"""From Parquet files to packed shards: cleaning, rules, MinHash, tokens; against datatrove, and against a plain pool.
+
+Text: real pages multiplied with edits, near-copies and exact copies among them (``support.web_text``). Rules: Gopher's of
+quality and of repetition, C4's for pages, FineWeb's; 14 bands of 8 hashes; the tokens of one tokenizer.json.
+
+- ``datatrove``: the documents that both keep are compared and every difference listed; then both are timed in turn, from
+  nothing, with the start of Ray and of datatrove's workers. Aim: 6 times.
+- ``pool``: Ray Data against two plain processes that run the same tasks, both warm. Aim: at most 1.25 times the time.
+- ``memory``: one large corpus; the most memory that all processes of the run hold together. Aim: 2 GB.
+- ``growth``: 1, 2, 4 and 8 times a size. Aim: seconds per byte within 10 %.
+- ``cpus``: one CPU against two. Aim: at least 1.8 times.
+
+Every measurement is a process of its own. Usage: corpus.py NAME [--mb N] [--rounds N] [--words spacy|split]
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+from support.peers import REPO, alternate, describe_machine, median_ratio, peer_python
+from support.web_text import real_pages, write_parquet
+
+from rayllm.core.artifact import Artifact
+from rayllm.core.stage import Task, Work, run_task
+from rayllm.corpus.build import build_corpus
+from rayllm.pipelines import fit_tokenizer, pack, prepare
+from rayllm.pipelines.frame import RayConfig
+from rayllm.pipelines.ray_runtime import ensure_ray, shutdown
+from rayllm.tokenizer.codec import Codec
+
+DATA = Path(os.environ.get("RAYLLM_TEST_DATA") or REPO.parent / "shared" / "data")
+TOKENIZER = DATA / "tokenizers" / "gpt2" / "tokenizer.json"
+RULES = {"gopher_quality": {"marks_are_words": True}, "gopher_repetition": {}, "c4": {}, "fineweb": {}}
+WARM_BYTES = 1_000_000
+SAMPLE_S = 0.1
+OBJECT_STORE_BYTES = 200_000_000
+
+
+def settings(source: Path, cpus: int, **more: Any) -> dict[str, Any]:
+    """The part of a run file that the stages read."""
+    return {
+        "name": "bench",
+        "ray": {"num_cpus": cpus, "object_store_bytes": OBJECT_STORE_BYTES},
+        "sources": {"web": {"kind": "parquet", "path": f"{source}/*.parquet", "id": "id"}},
+        "validation": {"heldout_frac": 0},
+        "prepare": {"rules": {"prose": RULES}, "near_duplicates": {}, **more},
+    }
+
+
+def run_on_ray(source: Path, root: Path, cpus: int, **more: Any) -> dict[str, Any]:
+    """The three stages on Ray."""
+    values = settings(source, cpus, **more)
+    start = time.perf_counter()
+    corpus = _stage("prepare", prepare, values, root)
+    prepared = time.perf_counter()
+    tokenizer = _stage("fit_tokenizer", fit_tokenizer, _adopt(values), root, prepare=corpus)
+    packed = _stage("pack", pack, values, root, prepare=corpus, fit_tokenizer=tokenizer)
+    end = time.perf_counter()
+    return _result(corpus, packed.counts["tokens"], start, prepared, end)
+
+
+def run_in_pool(source: Path, root: Path, pool: Any) -> dict[str, Any]:
+    """The same tasks in plain processes."""
+    values = settings(source, 2)
+    config = prepare.Config.model_validate(_cut(values, prepare))
+
+    def build(work: Work) -> dict[str, Any]:
+        return build_corpus(
+            config.sources,
+            config.validation,
+            config.prepare,
+            seed=config.seed,
+            output=work.directory,
+            scratch=work.scratch,
+            run=pool.imap,
+        )
+
+    start = time.perf_counter()
+    corpus = run_task(Task("prepare", build, config, in_place=True), str(root))[0]
+    prepared = time.perf_counter()
+    tokenizer = _stage("fit_tokenizer", fit_tokenizer, _adopt(values), root, prepare=corpus)
+    tasks = pack.plan_tasks(corpus, str(root / "packed"), 1 << 20)
+    encode = partial(_pack_shard, tokenizer=tokenizer.uri, sha256=tokenizer.counts["sha256"])
+    tokens = sum(pool.imap_unordered(encode, [task.model_dump_json() for task in tasks]))
+    return _result(corpus, tokens, start, prepared, time.perf_counter())
+
+
+_codecs: dict[str, Codec] = {}
+
+
+def _pack_shard(text: str, *, tokenizer: str, sha256: str) -> int:
+    codec = _codecs.get(tokenizer) or _codecs.setdefault(tokenizer, Codec.load(tokenizer, sha256))
+    return pack.pack_shard(pack.ShardTask.model_validate_json(text), codec).tokens
+
+
+def _stage(verb: str, module: Any, values: dict[str, Any], root: Path, **inputs: Artifact) -> Artifact:
+    config = module.Config.model_validate(_cut(values, module))
+    return run_task(Task(verb, module.run, config, inputs, in_place=verb != "fit_tokenizer"), str(root))[0]
+
+
+def _cut(values: dict[str, Any], module: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in module.Config.model_fields}
+
+
+def _adopt(values: dict[str, Any]) -> dict[str, Any]:
+    return {**values, "fit_tokenizer": {"kind": "adopt", "from_file": str(TOKENIZER)}}
+
+
+def _result(corpus: Artifact, tokens: int, start: float, prepared: float, end: float) -> dict[str, Any]:
+    counts = corpus.counts["domains"]["web"]
+    seconds = {"seconds": end - start, "prepare_s": prepared - start, "pack_s": end - prepared}
+    return {**seconds, "corpus": corpus.uri, "tokens": tokens, "documents": counts["train"]["documents"]}
+
+
+class Memory:
+    """Watches how much memory this process and all that it has started hold together, in bytes (PSS)."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "Memory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        me = psutil.Process()
+        while not self._stop.wait(SAMPLE_S):
+            self.peak = max(self.peak, sum(_pss(process) for process in [me, *me.children(recursive=True)]))
+
+
+def _pss(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().pss)
+    except psutil.Error:  # it has ended
+        return 0
+
+
+def measure_here(order: dict[str, Any]) -> dict[str, Any]:
+    """One measurement in this process, with the time that starting and warming took."""
+    source, root, side, cpus = Path(order["source"]), Path(order["root"]), order["side"], order["cpus"]
+    warm, begin = Path(order["warm"]) if order["warm"] else None, time.perf_counter()
+    with Memory() as memory:
+        if side == "ray":
+            ensure_ray(RayConfig(num_cpus=cpus, object_store_bytes=OBJECT_STORE_BYTES))
+            run: Callable[[Path, Path], dict[str, Any]] = partial(run_on_ray, cpus=cpus, **order["prepare"])
+        else:
+            pool = multiprocessing.get_context("spawn").Pool(cpus)
+            run = partial(run_in_pool, pool=pool)
+        if warm is not None:
+            # A small unit for each worker: both import what they need and make their tables.
+            run(warm, root / "warm")
+        started = time.perf_counter() - begin
+        found = run(source, root / "run")
+        shutdown()
+    return {**found, "start_s": started, "peak_bytes": memory.peak}
+
+
+def measure(source: Path, side: str, *, cpus: int = 2, warm: Path | None = None, **more: Any) -> dict[str, Any]:
+    """One measurement in a process of its own."""
+    root = Path(tempfile.mkdtemp(prefix="corpus-bench-"))
+    order = {"source": str(source), "root": str(root), "side": side, "cpus": cpus, "prepare": more}
+    order["warm"] = None if warm is None else str(warm)
+    command = [sys.executable, __file__, "one", "--order", json.dumps(order)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        result = json.loads(done.stdout.splitlines()[-1])
+        if more.get("keep_dropped"):
+            result |= {"kept": kept_by_us(result["corpus"]), "dropped": dropped_by_us(result["corpus"])}
+        return result
+    finally:
+        shutil.rmtree(root)
+
+
+def kept_by_us(corpus: str) -> list[str]:
+    paths = sorted(Path(corpus, "train", "web").glob("*.parquet"))
+    return [name for path in paths for name in pq.read_table(path, columns=["id"]).column("id").to_pylist()]
+
+
+def dropped_by_us(corpus: str) -> dict[str, str]:
+    tables = (pq.read_table(path, columns=["id", "reason"]) for path in Path(corpus, "dropped", "web").glob("*"))
+    return {row["id"]: row["reason"] for table in tables for row in table.to_pylist()}
+
+
+def run_datatrove(source: Path, words: str) -> dict[str, Any]:
+    """datatrove's passes in its own interpreter; seconds of all passes, and the ids after rules and in the end."""
+    root = Path(tempfile.mkdtemp(prefix="datatrove-bench-"))
+    script = REPO / "benchmarks" / "peers" / "datatrove_corpus.py"
+    command = [peer_python("datatrove"), str(script), str(source), str(root), str(TOKENIZER), "2", words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    try:
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        passes = json.loads(done.stdout.splitlines()[-1])
+        kept = {name: _lines((root / name).glob("*.txt")) for name in ("passed", "kept")}
+        return {"seconds": sum(passes.values()), "passes": passes, **kept}
+    finally:
+        shutil.rmtree(root)
+
+
+def _lines(paths: Iterable[Path]) -> list[str]:
+    return [line for path in sorted(paths) for line in path.read_text().splitlines()]
+
+
+def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Every document that one side keeps and the other does not: what kind of difference it is, and its id."""
+    kept, dropped = set(ours["kept"]), ours["dropped"]
+    passed, theirs_kept = set(theirs["passed"]), set(theirs["kept"])
+    for name in sorted(kept ^ theirs_kept):
+        copies = {copy for copy in (kept if name in theirs_kept else theirs_kept) if copy[:7] == name[:7]}
+        reason = "kept" if name in kept else dropped[name]
+        other = (
+            "kept" if name in theirs_kept else "dropped as near-duplicate" if name in passed else "dropped by a rule"
+        )
+        same = "another copy of the same page is kept there" if copies else "no copy of the page is kept there"
+        yield f"rayllm: {reason}; datatrove: {other}; {same}", name
+
+
+def compare(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    found = list(differences(ours, theirs))
+    both = len(set(ours["kept"]) & set(theirs["kept"]))
+    print(f"kept: rayllm {len(ours['kept']):,}, datatrove {len(theirs['kept']):,}, both {both:,}; differences:")
+    for kind, number in Counter(kind for kind, _ in found).most_common():
+        print(f"{number:6,}  {kind}: {', '.join(name for other, name in found if other == kind)}")
+
+
+def against_datatrove(options: argparse.Namespace, source: Path, warm: Path) -> None:
+    print(f"datatrove's words: {options.words}")
+    compare(measure(source, "ray", keep_dropped=True), run_datatrove(source, options.words))
+
+    def ours() -> float:
+        found = measure(source, "ray")
+        return found["seconds"] + found["start_s"]
+
+    def theirs() -> float:
+        return run_datatrove(source, options.words)["seconds"]
+
+    times = alternate([ours, theirs], options.rounds)
+    for name, seconds in zip(("rayllm, with Ray's start", "datatrove"), times, strict=True):
+        _print_times(name, seconds, options.mb)
+    print(f"{median_ratio(times[1], times[0]):.1f} times datatrove (aim 6)")
+
+
+def against_pool(options: argparse.Namespace, source: Path, warm: Path) -> None:
+    sides = [lambda side=side: measure(source, side, warm=warm)["seconds"] for side in ("ray", "pool")]
+    times = alternate(sides, options.rounds)
+    for name, seconds in zip(("Ray Data", "pool of 2"), times, strict=True):
+        _print_times(name, seconds, options.mb)
+    print(f"{median_ratio(times[0], times[1]):.2f} times the time of a pool (aim 1.25)")
+
+
+def memory(options: argparse.Namespace, source: Path, warm: Path) -> None:
+    found = measure(source, "ray", warm=warm)
+    _print_times("rayllm", [found["seconds"]], options.mb)
+    print(f"peak memory of all processes {found['peak_bytes'] / 1e9:.2f} GB (aim 2); {found['tokens']:,} tokens")
+
+
+def growth(options: argparse.Namespace, source: Path, warm: Path) -> None:
+    pages, rates = real_pages(DATA), []
+    for factor in (1, 2, 4, 8):
+        with tempfile.TemporaryDirectory() as folder:
+            write_parquet(Path(folder), pages, factor * options.mb * 1_000_000, files=4 * factor)
+            times = [measure(Path(folder), "ray", warm=warm) for _ in range(options.rounds)]
+        seconds = [found["seconds"] for found in times]
+        _print_times(f"{factor} times", seconds, factor * options.mb)
+        print(f"{'':26} peak memory {max(found['peak_bytes'] for found in times) / 1e9:.2f} GB")
+        rates.append(statistics.median(seconds) / factor)
+    print(f"seconds per byte: {', '.join(f'{rate / rates[0]:.3f}' for rate in rates)} of the first (aim 0.9 to 1.1)")
+
+
+def cpus(options: argparse.Namespace, source: Path, warm: Path) -> None:
+    sides = [lambda number=number: measure(source, "ray", cpus=number, warm=warm)["seconds"] for number in (1, 2)]
+    times = alternate(sides, options.rounds)
+    for number, seconds in zip((1, 2), times, strict=True):
+        _print_times(f"{number} CPUs", seconds, options.mb)
+    print(f"two CPUs are {median_ratio(times[0], times[1]):.2f} times as fast (aim 1.8)")
+
+
+def _print_times(name: str, seconds: Sequence[float], mb: int) -> None:
+    median = statistics.median(seconds)
+    print(f"{name:26} {median:8.2f} s {mb / median:8.2f} MB/s  of {', '.join(f'{value:.2f}' for value in seconds)}")
+
+
+BENCHES: dict[str, tuple[Callable[[argparse.Namespace, Path, Path], None], int]] = {
+    "datatrove": (against_datatrove, 50),
+    "pool": (against_pool, 50),
+    "memory": (memory, 500),
+    "growth": (growth, 60),
+    "cpus": (cpus, 60),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="From Parquet to packed shards.")
+    parser.add_argument("name", choices=[*BENCHES, "one"])
+    parser.add_argument("--mb", type=int, help="text, in MB")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--words", choices=["spacy", "split"], default="spacy", help="datatrove's word splitter")
+    parser.add_argument("--order", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.name == "one":
+        print(json.dumps(measure_here(json.loads(options.order))))
+        return
+    bench, size = BENCHES[options.name]
+    options.mb = options.mb or size
+    print(describe_machine())
+    with tempfile.TemporaryDirectory(prefix="corpus-bench-") as folder:
+        pages = real_pages(DATA)
+        source, warm = Path(folder, "text"), Path(folder, "warm")
+        write_parquet(warm, pages, WARM_BYTES)
+        if options.name != "growth":
+            write_parquet(source, pages, options.mb * 1_000_000)
+        bench(options, source, warm)
+    print(f"load at the end {os.getloadavg()[0]:.2f}")
+
+
+if __name__ == "__main__":
+    main()

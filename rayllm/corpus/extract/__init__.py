@@ -1,0 +1,1 @@
+"""Text out of formats that mix it with markup: HTML and Markdown."""

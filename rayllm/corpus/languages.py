@@ -1,0 +1,98 @@
+"""Programming languages by the endings of their files."""
+
+from typing import Literal
+
+Language = Literal[
+    "assembly",
+    "c",
+    "clojure",
+    "cpp",
+    "csharp",
+    "css",
+    "cuda",
+    "dart",
+    "dockerfile",
+    "elixir",
+    "erlang",
+    "fortran",
+    "go",
+    "haskell",
+    "html",
+    "java",
+    "javascript",
+    "julia",
+    "kotlin",
+    "lean",
+    "lua",
+    "makefile",
+    "ocaml",
+    "perl",
+    "php",
+    "powershell",
+    "protobuf",
+    "python",
+    "r",
+    "ruby",
+    "rust",
+    "scala",
+    "shell",
+    "solidity",
+    "sql",
+    "swift",
+    "tex",
+    "typescript",
+    "verilog",
+    "zig",
+]
+
+#: Endings of each language's files; a whole name is an ending too. A header `.h` counts as C.
+SUFFIXES: dict[Language, tuple[str, ...]] = {
+    "assembly": (".asm", ".s", ".S"),
+    "c": (".c", ".h"),
+    "clojure": (".clj", ".cljs", ".cljc"),
+    "cpp": (".cpp", ".cc", ".cxx", ".hpp", ".hh", ".hxx"),
+    "csharp": (".cs",),
+    "css": (".css", ".scss"),
+    "cuda": (".cu", ".cuh"),
+    "dart": (".dart",),
+    "dockerfile": ("Dockerfile", ".dockerfile"),
+    "elixir": (".ex", ".exs"),
+    "erlang": (".erl", ".hrl"),
+    "fortran": (".f", ".f90", ".f95", ".f03", ".f08"),
+    "go": (".go",),
+    "haskell": (".hs",),
+    "html": (".html", ".htm"),
+    "java": (".java",),
+    "javascript": (".js", ".jsx", ".mjs", ".cjs"),
+    "julia": (".jl",),
+    "kotlin": (".kt", ".kts"),
+    "lean": (".lean",),
+    "lua": (".lua",),
+    "makefile": ("Makefile", "makefile", ".mk"),
+    "ocaml": (".ml", ".mli"),
+    "perl": (".pl", ".pm"),
+    "php": (".php",),
+    "powershell": (".ps1", ".psm1"),
+    "protobuf": (".proto",),
+    "python": (".py", ".pyi"),
+    "r": (".r", ".R"),
+    "ruby": (".rb",),
+    "rust": (".rs",),
+    "scala": (".scala", ".sc"),
+    "shell": (".sh", ".bash", ".zsh"),
+    "solidity": (".sol",),
+    "sql": (".sql",),
+    "swift": (".swift",),
+    "tex": (".tex",),
+    "typescript": (".ts", ".tsx"),
+    "verilog": (".v", ".sv", ".svh"),
+    "zig": (".zig",),
+}
+
+_LANGUAGES: dict[str, Language] = {suffix: name for name, suffixes in SUFFIXES.items() for suffix in suffixes}
+
+
+def language_of(path: str) -> Language | None:
+    """The language of a file by its name; None where it is not in the table."""
+    name = path.rsplit("/", 1)[-1]
+    return _LANGUAGES.get(name) or _LANGUAGES.get(name[name.rfind(".") :] if "." in name else "")

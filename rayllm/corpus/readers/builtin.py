@@ -1,0 +1,39 @@
+"""Documents that every machine has: prose of installed packages, and generated problems."""
+
+import hashlib
+from collections.abc import Iterator
+
+from rayllm.core import storage
+from rayllm.corpus.builtin.math import generate_problem
+from rayllm.corpus.builtin.prose import prose_of_metadata, prose_of_python
+from rayllm.corpus.documents import Document, Row, Unit
+from rayllm.corpus.sources.builtin import InstalledProseSource, SyntheticMathSource
+
+
+def read_prose(unit: Unit, source: InstalledProseSource, max_row_bytes: int, seed: int) -> Iterator[Row]:
+    """Read the prose of packages, a document for each module, up to ``unit.stop`` bytes.
+
+    Modules are taken in the order of their names' hashes, so that a limit leaves out some of everything; a paragraph
+    that occurred before in the unit is left out.
+    """
+    seen: set[str] = set()
+    left = unit.stop
+    for file in sorted(unit.files, key=lambda file: hashlib.blake2b(file.label.encode(), digest_size=8).digest()):
+        data = storage.read_bytes(file.uri)
+        extract = prose_of_metadata if file.label.endswith("/METADATA") else prose_of_python
+        paragraphs = [text for text in dict.fromkeys(extract(data)) if text not in seen]
+        seen.update(paragraphs)
+        text = "\n\n".join(paragraphs)
+        if left is not None:
+            left -= len(text.encode())
+            if left < 0:
+                return
+        if text:
+            yield Document(text, file.label, metadata={"path": file.label})
+
+
+def generate_math(unit: Unit, source: SyntheticMathSource, max_row_bytes: int, seed: int) -> Iterator[Row]:
+    """Generate the documents of a range of numbers."""
+    for number in range(unit.start, unit.stop or source.documents):
+        problem = generate_problem(seed, source.split, number)
+        yield Document(problem.document, f"synthetic_math/{source.split}", metadata={"template": problem.template})

@@ -1,0 +1,1 @@
+"""Models of other systems: names, splits, verified round trips."""

@@ -1,0 +1,59 @@
+"""The README of an exported model: what it is, on what it was trained, how good it is, how to use it."""
+
+from typing import Any
+
+import yaml
+
+from rayllm.core import storage
+from rayllm.interchange.layouts import ARCHITECTURES, model_type
+from rayllm.model.config import ModelConfig
+from rayllm.model.flops import count_parameters
+
+USE = """```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("PATH")
+model = AutoModelForCausalLM.from_pretrained("PATH")
+ids = tokenizer(tokenizer.bos_token + "Once", return_tensors="pt")
+print(tokenizer.decode(model.generate(**ids, max_new_tokens=50)[0]))
+```"""
+
+
+def model_card(uri: str, config: ModelConfig, state: dict[str, Any]) -> str:
+    """Markdown with the front matter that model hubs read.
+
+    Args:
+        uri: The checkpoint; its ``run.yaml`` tells about the data.
+        config: The exported model.
+        state: Its ``state.json``: step, tokens, validation.
+    """
+    run = yaml.safe_load(storage.read_text(storage.join(uri, "run.yaml")))
+    tags = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["rayllm"]}
+    domains = state.get("domain_tokens", {})
+    rows = {
+        "architecture": f"`{ARCHITECTURES[model_type(config)]}`",
+        "parameters": f"{count_parameters(config).total:,}",
+        "layers, width, heads": f"{config.num_layers}, {config.dim}, {config.num_heads}",
+        "context": f"{config.max_seq_len:,} tokens",
+        "vocabulary": f"{config.resolved_vocab_size:,} ids",
+        "trained for": f"{state['step']:,} steps, {state['tokens']:,} tokens",
+        "precision": str(run["train"]["precision"]),
+    }
+    lines = ["---", yaml.safe_dump(tags, sort_keys=False).rstrip(), "---", "", f"# {run['name']}", ""]
+    lines += ["Trained with rayllm.", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in rows.items()]
+    if domains:
+        total = max(sum(domains.values()), 1)
+        lines += ["", "## Training data", "", "| domain | tokens | share |", "|---|--:|--:|"]
+        lines += [f"| {name} | {count:,} | {count / total:.1%} |" for name, count in domains.items()]
+    if scores := _scores(state.get("validation") or {}):
+        lines += ["", "## Validation", "", "| domain | bits per byte | perplexity |", "|---|--:|--:|", *scores]
+    return "\n".join([*lines, "", "## Use", "", "A document begins with the end-of-text token.", "", USE, ""])
+
+
+def _scores(validation: dict[str, float]) -> list[str]:
+    names = [key.removeprefix("bits_per_byte/") for key in validation if key.startswith("bits_per_byte/")]
+    return [
+        f"| {name} | {validation[f'bits_per_byte/{name}']:.3f} | {validation[f'perplexity/{name}']:.2f} |"
+        for name in names
+    ]

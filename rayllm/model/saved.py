@@ -1,0 +1,26 @@
+"""What a checkpoint says of its model, beside the weights."""
+
+from pydantic import ValidationError
+
+from rayllm.core import storage
+from rayllm.core.errors import ArtifactDamaged
+from rayllm.model.config import ModelConfig
+
+CONFIG = "model.json"
+STATE = "state.json"
+
+
+def read_config(uri: str) -> ModelConfig:
+    """The model's sizes, as a checkpoint tells them."""
+    where = storage.join(uri, CONFIG)
+    try:
+        return ModelConfig.model_validate_json(storage.read_bytes(where))
+    except FileNotFoundError as error:
+        raise ArtifactDamaged("a checkpoint lacks its model's sizes", where=where, why="the file is missing") from error
+    except ValidationError as error:
+        raise ArtifactDamaged(
+            "the sizes of a checkpoint's model cannot be read",
+            where=where,
+            why=f"{error.errors()[0]['loc']}: {error.errors()[0]['msg']}",
+            fix="it may be from another version of rayllm; use the one that its manifest names",
+        ) from error

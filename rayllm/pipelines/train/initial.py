@@ -1,0 +1,98 @@
+"""Weights that a run begins with, where they are not drawn: a model of transformers, or a checkpoint of another run.
+
+In: ``train.init``. Out: the module with those weights, once it is certain that the model is the one in the config and
+the tokenizer the one that the data was packed with.
+"""
+
+import hashlib
+
+import torch
+
+from rayllm.core import storage
+from rayllm.core.checkpoint import COMMIT, find_checkpoint, verify_checkpoint
+from rayllm.core.errors import ConfigError
+from rayllm.interchange.hf_import import CONFIG_JSON, load_weights, read_model_config
+from rayllm.interchange.weights import TensorFiles
+from rayllm.model.config import ModelConfig
+from rayllm.model.saved import read_config
+from rayllm.model.transformer import Transformer
+from rayllm.tokenizer.freeze import check_sha256, read_frozen
+
+FROM_HF, FROM_CHECKPOINT = "from_hf:", "from_checkpoint:"
+#: Settings in which the run may differ from the model that it begins with.
+FREE = {"vocab_size", "vocab_multiple", "real_vocab_size", "max_seq_len", "init_scale", "init_std", "exportable"}
+
+
+def check_initial(init: str, model: ModelConfig) -> None:
+    """Refuse a run whose model is not the one that it should begin with.
+
+    Args:
+        init: ``from_hf:URI`` or ``from_checkpoint:URI``.
+        model: The run's ``model:``.
+
+    Raises:
+        ConfigError: Naming each setting that differs, with both values.
+    """
+    there = _config_there(init).model_dump(exclude=FREE | {"loss_chunk_tokens"})
+    here = model.model_dump(exclude=FREE | {"loss_chunk_tokens"})
+    here["head_dim"], there["head_dim"] = model.resolved_head_dim, _config_there(init).resolved_head_dim
+    differing = [f"{name}: {here[name]} here, {there[name]} there" for name in here if here[name] != there[name]]
+    if model.positions.kind == "learned" and _config_there(init).max_seq_len != model.max_seq_len:
+        differing.append(f"max_seq_len: {model.max_seq_len} here, {_config_there(init).max_seq_len} there")
+    if differing:
+        raise ConfigError(
+            "the model to begin with is another one than the config's",
+            where=f"model, train.init: {init}",
+            why="; ".join(differing),
+            fix="take over its settings (`rayllm import URI` prints them), or begin with another model",
+        )
+
+
+def load_initial(init: str, module: Transformer, packed_uri: str) -> None:
+    """Put the weights into a new module.
+
+    Raises:
+        ConfigError: If the model there is another one, or has fewer ids than the tokenizer.
+        ArtifactDamaged: If its files are damaged, or its tokenizer is not that of the packed data.
+    """
+    check_initial(init, module.config)
+    there, uri = _config_there(init), _uri(init)
+    needed, rows = module.config.real_vocab_size or 0, there.resolved_vocab_size
+    if rows < needed or rows > module.config.resolved_vocab_size:
+        raise ConfigError(
+            "the model to begin with has another vocabulary than the data",
+            where=f"train.init: {init}",
+            why=f"it has {rows:,} ids, the tokenizer of the packed data {needed:,}",
+            fix="pack the data with that model's tokenizer (fit_tokenizer: adopt), or set model.vocab_size to its rows",
+        )
+    if init.startswith(FROM_HF):
+        load_weights(module, uri)
+        return
+    verify_checkpoint(uri, deep=True)
+    check_sha256(read_frozen(uri).sha256, read_frozen(packed_uri).sha256, where=uri)
+    with torch.no_grad():
+        for name, tensor in TensorFiles(uri).read(name for name, _ in module.named_parameters()):
+            module.get_parameter(name).copy_(tensor)
+
+
+def initial_fingerprint(init: str) -> str:
+    """What is there now, so that another model at the same place makes another run."""
+    uri = _uri(init)
+    if init.startswith(FROM_CHECKPOINT):
+        seen = storage.read_bytes(storage.join(uri, COMMIT))
+    else:
+        weights = [name for name in storage.list_files(uri) if name.endswith(".safetensors")]
+        sizes = "".join(f"{name} {storage.size(storage.join(uri, name))}\n" for name in weights)
+        seen = storage.read_bytes(storage.join(uri, CONFIG_JSON)) + sizes.encode()
+    return hashlib.sha256(seen).hexdigest()
+
+
+def _uri(init: str) -> str:
+    """Where the weights are: the checkpoint itself where a directory of several is named."""
+    if init.startswith(FROM_HF):
+        return init.removeprefix(FROM_HF)
+    return find_checkpoint(init.removeprefix(FROM_CHECKPOINT), "best")
+
+
+def _config_there(init: str) -> ModelConfig:
+    return read_model_config(_uri(init)) if init.startswith(FROM_HF) else read_config(_uri(init))

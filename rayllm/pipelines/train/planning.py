@@ -1,0 +1,57 @@
+"""The plan of a run, from its config and the sizes of its domains; needs neither torch nor ray."""
+
+import functools
+from collections.abc import Callable, Mapping
+
+from rayllm.data.curriculum import build_plan
+from rayllm.data.plan import Plan, RowIndex
+from rayllm.data.row_index import index_row
+from rayllm.data.shards import PackedData
+from rayllm.model.config import ModelConfig
+from rayllm.model.flops import count_parameters
+from rayllm.pipelines.train import Config
+
+
+def plan_packed(config: Config, packed: PackedData) -> Plan:
+    """The stage table of a run over packed data, with best-fit indexes made where they are missing.
+
+    Raises:
+        ConfigError: If the settings do not fit together.
+        DataError: If a domain is too small.
+    """
+    sizes = {name: packed.stream("train", name).num_tokens for name in packed.domains("train")}
+    index = None if config.train.packing == "concat" else functools.partial(index_row, packed, "train")
+    return plan_run(config, sizes, config.model.with_vocab(packed.vocab_size), index)
+
+
+def plan_run(
+    config: Config,
+    domain_tokens: Mapping[str, int],
+    model: ModelConfig,
+    index: Callable[[int], RowIndex] | None = None,
+) -> Plan:
+    """The stage table of a run.
+
+    Args:
+        config: The run.
+        domain_tokens: Training tokens of each domain.
+        model: Its model with the tokenizer's vocabulary, which ``train.tokens_per_param`` counts; other budgets do not
+            look at it.
+        index: The best-fit rows of a length; without it, rows are slices.
+
+    Raises:
+        ConfigError: If the settings do not fit together.
+        DataError: If a domain is too small.
+    """
+    train = config.train
+    return build_plan(
+        mixture=config.mixture,
+        curriculum=config.curriculum,
+        seq_len=train.seq_len,
+        global_batch_tokens=train.global_batch_tokens,
+        domain_tokens=domain_tokens,
+        seed=config.seed,
+        max_steps=train.max_steps,
+        total_tokens=train.total_tokens(count_parameters(model).total) if train.tokens_per_param else train.tokens,
+        index=index,
+    )

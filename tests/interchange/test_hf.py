@@ -1,0 +1,211 @@
+"""Models of transformers to ours and back: logits, greedy text, files, and what cannot be taken."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from rayllm.cli import main
+from rayllm.core.errors import ArtifactDamaged, ConfigError
+from rayllm.inference.config import SamplingConfig
+from rayllm.inference.generate import generate
+from rayllm.inference.loading import load_checkpoint
+from rayllm.interchange.hf_export import export_checkpoint
+from rayllm.interchange.hf_import import import_model, read_model_config
+
+transformers = pytest.importorskip("transformers")
+
+SMALL: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "vocab_size": 99, "initializer_range": 0.2},
+    "llama": {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 99,
+        "intermediate_size": 40, "max_position_embeddings": 64, "initializer_range": 0.2, "tie_word_embeddings": False,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 777.0},
+    },
+    "qwen3": {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 99,
+        "intermediate_size": 40, "max_position_embeddings": 64, "head_dim": 16, "initializer_range": 0.2,
+    },
+}  # fmt: skip
+
+
+def save_theirs(kind: str, directory: Path, **changes: Any) -> torch.nn.Module:
+    torch.manual_seed(4)
+    config = transformers.AutoConfig.for_model(kind, **SMALL[kind] | changes)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    model.save_pretrained(directory, max_shard_size="20KB")
+    return model
+
+
+def tokens(*shape: int) -> torch.Tensor:
+    return torch.randint(99, shape, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize("kind", SMALL)
+@torch.no_grad()
+def test_a_model_made_by_transformers_is_imported_with_its_logits(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = save_theirs(kind, tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    ours = import_model(str(tmp_path))
+    expected, found = theirs(tokens(2, 50)).logits, ours.logits(tokens(2, 50))
+    gap = float((expected - found).abs().max())
+    with capsys.disabled():
+        print(f"\nimport of {kind}: largest difference of logits {gap:.1e} (of {float(expected.abs().max()):.1f})")
+    assert expected.std() > 1
+    assert gap < 1e-5 * max(1.0, float(expected.abs().max()))
+    options = {"max_new_tokens": 20, "sampling": SamplingConfig(temperature=0), "stop_ids": set(), "seed": 0}
+    text = generate(ours, tokens(1, 8).tolist(), **options)[0]
+    assert text == theirs.generate(tokens(1, 8), max_new_tokens=20, do_sample=False)[0, 8:].tolist()
+
+
+def test_the_trained_stories_model_writes_its_known_text(shared_data: Path) -> None:
+    directory = shared_data / "checkpoints" / "stories260K"
+    expected = json.loads((directory / "expected_greedy.json").read_text())
+    prompt, whole = expected["prompt_ids"], expected["greedy_ids"]
+    found = generate(
+        import_model(str(directory)),
+        [prompt],
+        max_new_tokens=len(whole) - len(prompt),
+        sampling=SamplingConfig(temperature=0),
+        stop_ids=set(),
+        seed=0,
+    )[0]
+    assert prompt + found == whole
+
+
+def test_names_of_gpt2s_own_files_are_known(tmp_path: Path) -> None:
+    save_theirs("gpt2", tmp_path / "a")
+    ours = import_model(str(tmp_path / "a"))
+    weights = {name: t for path in (tmp_path / "a").glob("*.safetensors") for name, t in load_file(path).items()}
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "config.json").write_bytes((tmp_path / "a" / "config.json").read_bytes())
+    renamed = {name.removeprefix("transformer."): tensor for name, tensor in weights.items()}
+    save_file(renamed | {"h.0.attn.bias": torch.ones(1, 1, 64, 64)}, tmp_path / "b" / "model.safetensors")
+    assert torch.equal(import_model(str(tmp_path / "b")).logits(tokens(1, 9)), ours.logits(tokens(1, 9)))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "told"),
+    [
+        (lambda d: (d / "config.json").unlink(), ConfigError, "name a directory with a config.json"),
+        (lambda d: _edit(d, model_type="mamba"), ConfigError, "type 'mamba' cannot be imported"),
+        (lambda d: _edit(d, hidden_act="relu"), ConfigError, "hidden_act: relu"),
+        (lambda d: _edit(d, rope_parameters={"rope_type": "longrope"}), ConfigError, "'longrope' cannot be imported"),
+        (lambda d: _edit(d, num_hidden_layers=3), ArtifactDamaged, "model.layers.2"),
+        (lambda d: _edit(d, num_hidden_layers=1), ArtifactDamaged, "hold more than the model"),
+        (lambda d: _edit(d, intermediate_size=41), ArtifactDamaged, "gate_proj.weight has 40 rows, not 41"),
+        (lambda d: _edit(d, hidden_size=48, head_dim=8), ArtifactDamaged, "another shape"),
+        (lambda d: [path.unlink() for path in d.glob("*.safetensors")], ArtifactDamaged, "cannot be read"),
+        (lambda d: [path.unlink() for path in d.glob("model*")], ArtifactDamaged, "pickled weights are not read"),
+    ],
+    ids=[
+        "no config",
+        "kind",
+        "activation",
+        "rope",
+        "too few",
+        "too many",
+        "rows",
+        "columns",
+        "no shards",
+        "no weights",
+    ],
+)
+def test_what_cannot_be_imported_is_refused_with_the_reason(
+    change: Callable[[Path], Any], error: type[Exception], told: str, tmp_path: Path
+) -> None:
+    save_theirs("llama", tmp_path)
+    change(tmp_path)
+    with pytest.raises(error, match=told):
+        import_model(str(tmp_path))
+
+
+def _edit(directory: Path, **changes: Any) -> None:
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+LOAD = """
+import sys, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model, info = AutoModelForCausalLM.from_pretrained(sys.argv[1], output_loading_info=True, dtype=torch.float32)
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+assert "rayllm" not in sys.modules
+assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+ids = tokenizer(tokenizer.bos_token + "the quick", return_tensors="pt").input_ids
+text = model.generate(ids, max_new_tokens=12, do_sample=False)
+torch.save({"ids": ids, "logits": model(ids).logits, "text": text}, sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("max_shard_bytes", [2 << 30, 20_000])
+def test_an_exported_checkpoint_loads_in_transformers_with_no_code_of_ours(
+    checkpoint: Path, tmp_path: Path, max_shard_bytes: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = export_checkpoint(str(checkpoint), str(tmp_path / "out"), max_shard_bytes=max_shard_bytes)
+    assert len(list((tmp_path / "out").glob("*.safetensors"))) == (1 if max_shard_bytes > 1 << 20 else 5)
+    clean = tmp_path / "clean"
+    clean.mkdir()
+    subprocess.run([sys.executable, "-I", "-c", LOAD, str(tmp_path / "out"), "seen.pt"], cwd=clean, check=True)
+    seen = torch.load(clean / "seen.pt", weights_only=True)
+    loaded = load_checkpoint(str(checkpoint))
+    ids = seen["ids"]
+    assert ids[0].tolist() == [loaded.codec.separator_id, *loaded.codec.encode("the quick")]
+    real = loaded.codec.vocab_size
+    with torch.no_grad():
+        gap = float((loaded.model.logits(ids)[..., :real] - seen["logits"]).abs().max())
+    with capsys.disabled():
+        print(f"\nexport: largest difference of logits {gap:.1e}; {done.parameters:,} parameters")
+    assert gap < 1e-5
+    assert seen["logits"].shape[-1] == real < loaded.model.config.resolved_vocab_size
+    options = {"max_new_tokens": 12, "sampling": SamplingConfig(temperature=0), "stop_ids": set(), "seed": 0}
+    assert seen["text"][0, ids.shape[1] :].tolist() == generate(loaded.model, ids.tolist(), **options)[0]
+
+
+def test_an_export_comes_back_bit_for_bit_and_has_a_card(checkpoint: Path, tmp_path: Path) -> None:
+    export_checkpoint(str(checkpoint), str(tmp_path / "out"))
+    again, loaded = import_model(str(tmp_path / "out")), load_checkpoint(str(checkpoint))
+    real = loaded.codec.vocab_size
+    for name, parameter in loaded.model.named_parameters():
+        assert torch.equal(again.get_parameter(name), parameter[:real] if name.endswith("tokens.weight") else parameter)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    assert "| trained for | 7 steps, 1,000 tokens |" in card
+
+
+def test_half_precision_is_what_was_asked_for(checkpoint: Path, tmp_path: Path) -> None:
+    export_checkpoint(str(checkpoint), str(tmp_path / "out"), dtype="bfloat16")
+    assert {t.dtype for t in load_file(tmp_path / "out" / "model.safetensors").values()} == {torch.bfloat16}
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_nothing_is_written_over(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="the output is not empty"):
+        export_checkpoint(str(checkpoint), str(tmp_path / "out"))
+
+
+def test_export_to_an_object_store_and_back(checkpoint: Path) -> None:
+    export_checkpoint(str(checkpoint), "memory://exported/model")
+    assert read_model_config("memory://exported/model").dim == 32
+    import_model("memory://exported/model")
+
+
+def test_the_commands_say_what_they_did(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(checkpoint), str(tmp_path / "out"), "--max-shard", "1M"]) == 0
+    assert "qwen3" in capsys.readouterr().out
+    assert main(["import", str(tmp_path / "out")]) == 0
+    assert "train.init: from_hf:" in capsys.readouterr().out
+    assert main(["export", str(checkpoint), str(tmp_path / "other"), "--max-shard", "many"]) == 2

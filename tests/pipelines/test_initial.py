@@ -1,0 +1,92 @@
+"""Runs that begin with weights that are there: the first validation is that of the model they come from."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packing_fixture import make_packed
+from ranks import run_ranks
+from small_session import forked_run, make_config, records
+
+from rayllm.core.artifact import Artifact
+from rayllm.core.checkpoint import list_checkpoints
+from rayllm.core.errors import ArtifactDamaged, ConfigError
+from rayllm.interchange.hf_export import export_checkpoint
+from rayllm.pipelines import train
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return make_packed(tmp_path_factory.mktemp("packed"), count=120)
+
+
+@pytest.fixture(scope="module")
+def first(packed: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of twelve steps at ZeRO 3 on two ranks."""
+    root = tmp_path_factory.mktemp("first")
+    engine = {"kind": "deepspeed", "zero_stage": 3}
+    run_ranks(forked_run, 2, make_config(root, engine=engine), packed.uri, str(root / "run"))
+    return root / "run"
+
+
+def last_checkpoint(run: Path) -> str:
+    return list_checkpoints(str(run / "checkpoints"))[-1].uri
+
+
+def begin(init: str, packed: Artifact, root: Path, **model: Any) -> float:
+    """Mean bits per byte of a new run before its first step."""
+    config = make_config(root, init=init, engine={"kind": "torch"}, max_steps=2)
+    config = config.model_copy(update={"model": config.model.model_copy(update=model)})
+    run_ranks(forked_run, 1, config, packed.uri, str(root / "run"))
+    return records(str(root / "run"), "validation")[0]["mean_bits_per_byte"]
+
+
+@pytest.mark.parametrize("source", ["from_hf", "from_checkpoint"])
+def test_a_run_goes_on_from_another_ones_weights(source: str, first: Path, packed: Artifact, tmp_path: Path) -> None:
+    where = last_checkpoint(first)
+    if source == "from_hf":
+        export_checkpoint(where, str(tmp_path / "exported"))
+        where = str(tmp_path / "exported")
+    before = records(str(first), "validation")
+    found = begin(f"{source}:{where}", packed, tmp_path)
+    assert found == pytest.approx(before[12]["mean_bits_per_byte"], rel=1e-5)
+    assert found < 0.9 * before[0]["mean_bits_per_byte"]
+
+
+def test_another_model_is_refused_with_each_difference(first: Path, packed: Artifact, tmp_path: Path) -> None:
+    config = make_config(tmp_path, init=f"from_checkpoint:{first}")
+    config = config.model_copy(update={"model": config.model.model_copy(update={"dim": 64, "num_layers": 3})})
+    with pytest.raises(ConfigError, match="dim: 64 here, 32 there; num_layers: 3 here, 2 there"):
+        train.check(config)
+
+
+def test_a_model_that_is_not_there_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no model of transformers here"):
+        train.check(make_config(tmp_path, init=f"from_hf:{tmp_path}/none"))
+    with pytest.raises(ConfigError):
+        train.check(make_config(tmp_path, init=f"from_checkpoint:{tmp_path}/none"))
+
+
+def test_another_tokenizer_is_refused(first: Path, tmp_path: Path) -> None:
+    from rayllm.model.transformer import Transformer
+    from rayllm.pipelines.train.initial import load_initial
+
+    other = make_packed(tmp_path, vocab_size=400)
+    config = make_config(tmp_path).model
+    fewer = Transformer(config.model_copy(update={"vocab_size": 512, "real_vocab_size": 400}))
+    with pytest.raises(ArtifactDamaged, match="another tokenizer"):
+        load_initial(f"from_checkpoint:{first}", fewer, other.uri)
+    more = Transformer(config.model_copy(update={"vocab_size": 640, "real_vocab_size": 600}))
+    with pytest.raises(ConfigError, match="it has 512 ids, the tokenizer of the packed data 600"):
+        load_initial(f"from_checkpoint:{first}", more, other.uri)
+
+
+def test_another_model_at_the_same_place_is_another_run(first: Path, tmp_path: Path) -> None:
+    config = make_config(tmp_path, init=f"from_hf:{tmp_path}/exported")
+    export_checkpoint(last_checkpoint(first), str(tmp_path / "exported"))
+    before = train.fingerprint(config)
+    path = tmp_path / "exported" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rope_theta": 5.0}))
+    assert train.fingerprint(config) != before
+    assert train.fingerprint(make_config(tmp_path)) == {}

@@ -1,0 +1,42 @@
+"""A small training session on forked ranks, without Ray, and its records."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tiny_run import TRAIN
+
+from rayllm.core import storage
+from rayllm.core.checkpoint import publish_directory
+from rayllm.pipelines import train
+from rayllm.pipelines.train.session import Job, NullSink, Outlets, run_session
+
+
+def make_config(root: Path, **changes: Any) -> train.Config:
+    """A small run of two domains."""
+    return train.Config(
+        name="t",
+        storage=str(root),
+        model={"dim": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "ffn_dim": 64, "max_seq_len": 64},
+        mixture={"weights": "uniform"},
+        train=TRAIN | changes,
+    )
+
+
+def forked_run(config: train.Config, packed_uri: str, directory: str) -> dict[str, float]:
+    """The same session on a rank that was forked, without Ray."""
+    job = Job(config, packed_uri, directory)
+    outlets = Outlets(
+        publish=lambda staging, name: publish_directory(staging, storage.join(job.checkpoints, name)),
+        sink=NullSink(),
+        stop_requested=lambda: False,
+    )
+    return run_session(job, outlets, config.train.engine, torch.device("cpu"))[1].validation
+
+
+def records(directory: str, kind: str) -> dict[int, dict[str, Any]]:
+    """Records of a kind by step, those of the latest attempt."""
+    lines = Path(directory, "metrics.jsonl").read_text().splitlines()
+    found = [record for record in map(json.loads, lines) if record["kind"] == kind]
+    return {record["step"]: record for record in sorted(found, key=lambda record: record["attempt"])}

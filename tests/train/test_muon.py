@@ -1,0 +1,171 @@
+"""Muon is the same update on every engine, at every ZeRO stage and number of ranks, and resumes like AdamW."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ranks import MODEL, run_ranks, small_config, small_plan, streams, train_small
+
+from rayllm.core.errors import ArtifactDamaged
+from rayllm.data.batches import BatchReader
+from rayllm.model.matrices import matrix_splits
+from rayllm.model.transformer import Transformer
+from rayllm.optim.config import MuonConfig
+from rayllm.optim.schedules import rates_at
+from rayllm.train.config import TrainConfig
+
+ENGINES = [("torch", 0, 1), ("torch", 0, 2), *(("deepspeed", stage, world) for stage in range(4) for world in (2, 3))]
+TOLERANCE = {"fp32": 1e-5, "bf16": 1e-3}
+
+
+def muon_config(ns_dtype: str = "fp32", **changes: Any) -> TrainConfig:
+    optimizer = MuonConfig(lr=3e-3, ns_dtype=ns_dtype, momentum_warmup_steps=4, grad_clip=changes.pop("grad_clip", 1.0))
+    return small_config(optimizer=optimizer, global_batch_tokens=192, **changes)
+
+
+def separate(model: Transformer) -> dict[str, torch.nn.Parameter]:
+    """The matrices inside the blocks, those of fused parameters apart: views of the model's own memory."""
+    splits, found = matrix_splits(model.config), {}
+    for name, parameter in model.named_parameters():
+        if parameter.ndim >= 2 and ".layers." in name:
+            rows = next((rows for end, rows in splits.items() if name.endswith(end)), (parameter.shape[0],))
+            for index, part in enumerate(parameter.detach().split(list(rows))):
+                found[f"{name}:{index}"] = torch.nn.Parameter(part)
+    return found
+
+
+def plain_losses(config: TrainConfig) -> list[float]:
+    """A loop without any of the training package: ``torch.optim.Muon`` on separate matrices, and AdamW."""
+    assert isinstance(config.optimizer, MuonConfig)
+    plan, model = small_plan(config), Transformer(MODEL)
+    model.init_weights(1)
+    matrices = separate(model)
+    rest = [p for name, p in model.named_parameters() if p.ndim < 2 or ".layers." not in name]
+    muon = torch.optim.Muon(list(matrices.values()), weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW(rest, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)
+    reader = BatchReader(list(streams().values()), plan, 0)
+    losses = []
+    for step in range(plan.total_steps):
+        batch = next(reader.micro_batches(step, 1, 0, 10_000))
+        loss = model(batch.input_ids, batch.labels, batch.doc_ids).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.grad_clip)
+        for name, matrix in matrices.items():
+            full, _, index = name.partition(":")
+            rows = [m.shape[0] for other, m in matrices.items() if other.startswith(full + ":")]
+            gradient = model.get_parameter(full).grad
+            assert gradient is not None
+            matrix.grad = gradient.split(rows)[int(index)].clone()
+        rates = rates_at(config.optimizer, config.schedule, step, plan.total_steps)
+        muon.param_groups[0]["lr"], muon.param_groups[0]["momentum"] = rates.lr, rates.momentum
+        adamw.param_groups[0]["lr"] = rates.lr
+        muon.step()
+        adamw.step()
+        model.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.fixture(scope="module")
+def reference() -> dict[str, list[float]]:
+    """With the iteration of torch's Muon in bf16, as it is, and in fp32."""
+    from torch.optim import _muon
+
+    def iterate_fp32(grad: torch.Tensor, coefficients: tuple[float, ...], steps: int, eps: float) -> torch.Tensor:
+        a, b, c = coefficients
+        x = grad.mT if grad.shape[0] > grad.shape[1] else grad
+        x = x / x.norm().clamp(min=eps)
+        for _ in range(steps):
+            gram = x @ x.mT
+            x = a * x + (b * gram + c * gram @ gram) @ x
+        return x.mT if grad.shape[0] > grad.shape[1] else x
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    found = {"bf16": plain_losses(muon_config())}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_muon, "_zeropower_via_newtonschulz", iterate_fp32)
+        found["fp32"] = plain_losses(muon_config())
+    torch.set_num_threads(threads)
+    return found
+
+
+@pytest.mark.parametrize("ns_dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize(("kind", "stage", "world"), ENGINES)
+def test_losses_equal_a_plain_loop_with_torch_muon(
+    kind: str, stage: int, world: int, ns_dtype: str, reference: dict[str, list[float]], tmp_path: Path
+) -> None:
+    result = run_ranks(train_small, world, str(tmp_path), kind, stage, muon_config(ns_dtype))[0]
+    found = [result["losses"][step] for step in range(1, 7)]
+    gap = max(abs(a - b) for a, b in zip(found, reference[ns_dtype], strict=True))
+    assert gap < TOLERANCE[ns_dtype], f"largest gap {gap:.2e}"
+
+
+@pytest.mark.parametrize(("kind", "stage"), [("torch", 0), *(("deepspeed", stage) for stage in range(4))])
+def test_resume_is_bit_identical_at_the_same_world_size(kind: str, stage: int, tmp_path: Path) -> None:
+    straight = run_ranks(train_small, 2, str(tmp_path / "straight"), kind, stage, muon_config("bf16"))
+    run_ranks(train_small, 2, str(tmp_path / "halves"), kind, stage, muon_config("bf16"), "fp32", 3)
+    second = run_ranks(train_small, 2, str(tmp_path / "halves"), kind, stage, muon_config("bf16"))
+    assert second[0]["resumed"].endswith("step-00000003-a1")
+    for rank in range(2):
+        for found in ("weights", "slices"):
+            assert second[rank][found].keys() == straight[rank][found].keys()
+            assert all(torch.equal(value, straight[rank][found][key]) for key, value in second[rank][found].items())
+    assert second[0]["losses"] == {step: straight[0]["losses"][step] for step in (4, 5, 6)}
+
+
+@pytest.mark.parametrize("ns_dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("wrote", "reads"),
+    [
+        (("deepspeed", 1, 2), ("deepspeed", 3, 3)),
+        (("deepspeed", 3, 3), ("deepspeed", 2, 4)),
+        (("deepspeed", 2, 4), ("deepspeed", 0, 2)),
+        (("deepspeed", 0, 2), ("torch", 0, 1)),
+        (("torch", 0, 1), ("deepspeed", 1, 4)),
+    ],
+)
+def test_another_stage_and_world_size_go_on_from_the_same_state(
+    wrote: tuple[str, int, int], reads: tuple[str, int, int], ns_dtype: str, tmp_path: Path
+) -> None:
+    straight = run_ranks(train_small, 1, str(tmp_path / "straight"), "torch", 0, muon_config(ns_dtype))[0]
+    run_ranks(train_small, wrote[2], str(tmp_path / "halves"), *wrote[:2], muon_config(ns_dtype), "fp32", 3)
+    second = run_ranks(train_small, reads[2], str(tmp_path / "halves"), *reads[:2], muon_config(ns_dtype))[0]
+    gaps = [abs(second["losses"][step] - straight["losses"][step]) for step in (4, 5, 6)]
+    assert max(gaps) < TOLERANCE[ns_dtype], f"largest gap {max(gaps):.2e}"
+
+
+@pytest.mark.parametrize(("kind", "stage"), [("torch", 0), *(("deepspeed", stage) for stage in range(4))])
+def test_a_step_that_is_not_finite_leaves_weights_and_momentum_on_all_ranks(
+    kind: str, stage: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYLLM_ALLOW_FAULTS", "1")
+    monkeypatch.setenv("RAYLLM_FAULT", "step:3=nan")
+    results = run_ranks(train_small, 2, str(tmp_path), kind, stage, muon_config())
+    for result in results:
+        assert result["state"]["optimizer_steps"] == 5
+        assert all(tensor.isfinite().all() for tensor in (*result["weights"].values(), *result["slices"].values()))
+    left, right = (result["weights"] for result in results)
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.mark.parametrize(("kind", "stage"), [("torch", 0), *(("deepspeed", stage) for stage in range(4))])
+def test_the_norm_that_is_clipped_is_the_gradients(kind: str, stage: int, tmp_path: Path) -> None:
+    config = muon_config(grad_clip=1e-2)
+    single = run_ranks(train_small, 1, str(tmp_path / "single"), "torch", 0, config)[0]
+    double = run_ranks(train_small, 2, str(tmp_path / "double"), kind, stage, config)[0]
+    assert double["norms"] == pytest.approx(single["norms"], rel=1e-4)
+    assert double["losses"] == pytest.approx(single["losses"], abs=1e-5)
+
+
+def test_a_checkpoint_of_another_optimiser_is_refused(tmp_path: Path) -> None:
+    run_ranks(train_small, 1, str(tmp_path), "torch", 0, small_config(), "fp32", 3)
+    (message,) = run_ranks(_resume_with_muon, 1, str(tmp_path))
+    assert "momentum of model.layers.0" in message
+
+
+def _resume_with_muon(directory: str) -> str:
+    with pytest.raises(ArtifactDamaged) as caught:
+        train_small(directory, "torch", 0, muon_config())
+    return str(caught.value)

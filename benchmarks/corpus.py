@@ -1,7 +1,7 @@
-"""From Parquet files to packed shards: cleaning, rules, MinHash, tokens; against datatrove, and against a plain pool.
+"""From Parquet files to packed shards: cleaning, rules, MinHash, tokens; against datatrove and a plain pool.
 
-Text: real pages multiplied with edits, near-copies and exact copies among them (``support.web_text``). Rules: Gopher's of
-quality and of repetition, C4's for pages, FineWeb's; 14 bands of 8 hashes; the tokens of one tokenizer.json.
+Text: real pages multiplied with edits, near-copies and exact copies among them (``support.web_text``). Rules:
+Gopher's of quality and of repetition, C4's for pages, FineWeb's; 14 bands of 8 hashes; one tokenizer.json's tokens.
 
 - ``datatrove``: the documents that both keep are compared and every difference listed; then both are timed in turn, from
   nothing, with the start of Ray and of datatrove's workers. Aim: 6 times.

@@ -3,8 +3,8 @@
 Arguments: folder of Parquet files, folder for everything it writes, tokenizer.json, workers, ``spacy`` (its default for
 English) or ``split`` (words at white space, the fastest that it could have). The rules have the thresholds of
 ``benchmarks/corpus.py``; the dearest come last. Signatures are made in the pass that filters, with no compression
-between the passes: both are faster than FineWeb's own scripts. Prints the seconds of each pass as JSON; the ids that are
-kept lie in ``kept/``.
+between the passes: both are faster than FineWeb's own scripts. Prints the seconds of each pass as JSON; the ids
+that are kept lie in ``kept/``.
 """
 
 import json

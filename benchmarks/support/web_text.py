@@ -2,8 +2,9 @@
 
 A few megabytes of real pages are few: multiplied as they are, every tool would see the same page again and again. Here
 each round over the pages replaces two in five of their words by words of other pages, so that documents of different
-rounds are far from one another, but lengths, lines, punctuation and word frequencies stay those of real pages. A twelfth
-of all documents are near-copies (one word in 300 replaced: every tool has to find them), another part exact copies.
+rounds are far from one another, but lengths, lines, punctuation and word frequencies stay those of real pages. A
+twelfth of all documents are near-copies (one word in 300 replaced: every tool has to find them), another part exact
+copies.
 """
 
 import gzip

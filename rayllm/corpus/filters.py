@@ -4,7 +4,6 @@ The filters come in this order: rules, language, contamination. Each looks only 
 the first that refuses a document is the reason that is counted.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -55,7 +54,7 @@ class Filters:
         self._index: NgramIndex | None = load_contamination(recipe.models, recipe.scratch("models"))
         self._drops = settings.decontaminate is not None and settings.decontaminate.drops
 
-    def judge(self, texts: Sequence[str], sizes: Int64[np.ndarray, " texts"]) -> Verdicts:
+    def judge(self, texts: list[str], sizes: Int64[np.ndarray, " texts"]) -> Verdicts:
         """Look at cleaned texts, ``sizes`` being their UTF-8 bytes."""
         verdicts = Verdicts(broken_rules(texts, self._rules))
         if self._language is not None:
@@ -65,7 +64,7 @@ class Filters:
         return verdicts
 
     def _identify(
-        self, config: LanguageConfig, texts: Sequence[str], sizes: Int64[np.ndarray, " texts"], verdicts: Verdicts
+        self, config: LanguageConfig, texts: list[str], sizes: Int64[np.ndarray, " texts"], verdicts: Verdicts
     ) -> None:
         kept = verdicts.kept()
         found = identify([texts[place] for place in kept.tolist()], config.sample_chars)
@@ -73,7 +72,7 @@ class Filters:
         for place, (language, probability) in zip(kept.tolist(), found, strict=True):
             verdicts.reasons[place] = None if config.keeps(language, probability) else LANGUAGE
 
-    def _find_items(self, index: NgramIndex, texts: Sequence[str], verdicts: Verdicts) -> None:
+    def _find_items(self, index: NgramIndex, texts: list[str], verdicts: Verdicts) -> None:
         kept = verdicts.kept()
         for place, match in zip(kept.tolist(), index.find([texts[place] for place in kept.tolist()]), strict=True):
             if match is not None:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,7 +33,8 @@ def write_table(uri: str, table: pa.Table, compression: str = "zstd") -> FileRec
     """
     repeated = [name for name in table.column_names if name in REPEATED]
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression=compression, row_group_size=ROW_GROUP_ROWS, use_dictionary=repeated)
+    dictionary: Any = repeated  # pyarrow's stub knows only yes or no
+    pq.write_table(table, sink, compression=compression, row_group_size=ROW_GROUP_ROWS, use_dictionary=dictionary)
     return write_checked(uri, sink.getvalue())
 
 

@@ -3,8 +3,8 @@
 Text: real pages multiplied with edits, near-copies and exact copies among them (``support.web_text``). Rules:
 Gopher's of quality and of repetition, C4's for pages, FineWeb's; 14 bands of 8 hashes; one tokenizer.json's tokens.
 
-- ``datatrove``: the documents that both keep are compared and every difference listed; then both are timed in turn, from
-  nothing, with the start of Ray and of datatrove's workers. Aim: 6 times.
+- ``datatrove``: the documents that both keep are compared and every difference listed; then both are timed in turn,
+  from nothing, with the start of Ray and of datatrove's workers. Aim: 6 times.
 - ``pool``: Ray Data against two plain processes that run the same tasks, both warm. Aim: at most 1.25 times the time.
 - ``memory``: one large corpus; the most memory that all processes of the run hold together. Aim: 2 GB.
 - ``growth``: 1, 2, 4 and 8 times a size. Aim: seconds per byte within 10 %.

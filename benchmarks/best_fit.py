@@ -24,7 +24,7 @@ import numpy as np
 from support.peers import REPO, alternate, describe_machine, median_ratio, peer_python
 from tokenizers import Tokenizer
 
-from rayllm.data.best_fit import RowTable, pack_documents
+from rayllm.data.packing.best_fit import RowTable, pack_documents
 
 DATA = Path(os.environ.get("RAYLLM_TEST_DATA") or REPO.parent / "shared" / "data")
 REAL_TEXT = {"C4": "text/c4_en.jsonl", "GSM8K": "math/gsm8k_train.jsonl"}

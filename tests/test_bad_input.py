@@ -377,7 +377,7 @@ def test_a_stage_that_finds_no_room_says_so(ready: Path, home: Path) -> None:
 @pytest.mark.ray
 def test_an_encoder_that_finds_no_room_says_so(ready: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rayllm.core.artifact import read_artifact
-    from rayllm.data.shards import ShardWriter
+    from rayllm.data.shards.writer import ShardWriter
     from rayllm.pipelines.pack import Encoder, plan_tasks
 
     def full(*_: object) -> None:

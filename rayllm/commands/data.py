@@ -7,9 +7,9 @@ and the attention mask.
 import argparse
 
 from rayllm.core.errors import ConfigError
-from rayllm.data.row_index import open_rows
-from rayllm.data.rows import fill_of, read_segments
-from rayllm.data.shards import PackedData
+from rayllm.data.packing.row_index import open_rows
+from rayllm.data.packing.rows import fill_of, read_segments
+from rayllm.data.shards.packed import PackedData
 from rayllm.pipelines.existing import find_artifacts
 from rayllm.pipelines.run_config import load_run
 

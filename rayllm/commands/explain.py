@@ -18,8 +18,8 @@ import numpy as np
 from rayllm.core import storage
 from rayllm.core.artifact import Artifact
 from rayllm.core.errors import ConfigError
-from rayllm.data.plan import Plan
-from rayllm.data.shards import PackedData
+from rayllm.data.mixing.plan import Plan
+from rayllm.data.shards.packed import PackedData
 from rayllm.pipelines.existing import find_artifacts, train_directory
 from rayllm.pipelines.run_config import RunConfig, load_run
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from rayllm.core.config import parse_count
 from rayllm.core.errors import ConfigError, SetupError
-from rayllm.data.plan import Plan
-from rayllm.data.weights import PERIOD, check_known
+from rayllm.data.mixing.plan import Plan
+from rayllm.data.mixing.weights import PERIOD, check_known
 from rayllm.model.config import ModelConfig
 from rayllm.model.flops import count_parameters
 from rayllm.pipelines.run_config import RunConfig, load_run
@@ -57,7 +57,7 @@ class Forecast:
 
 
 def _from_packed(config: RunConfig, file: str) -> Forecast:
-    from rayllm.data.shards import PackedData
+    from rayllm.data.shards.packed import PackedData
     from rayllm.pipelines.existing import find_artifacts
     from rayllm.pipelines.train.planning import plan_packed
 

@@ -16,7 +16,7 @@ from rayllm.commands.token_view import Look, document_bar, folded, letter, mask_
 from rayllm.core import storage
 from rayllm.data.batches import Batch, Place
 from rayllm.data.provenance import Documents, Passage
-from rayllm.data.shards import TokenStream
+from rayllm.data.shards.stream import TokenStream
 from rayllm.pipelines.corpus_shards import read_origins
 from rayllm.tokenizer.codec import Codec
 

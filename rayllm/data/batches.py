@@ -16,11 +16,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from rayllm.core.errors import DataError
-from rayllm.data.mixture import Mixture
-from rayllm.data.plan import Plan
-from rayllm.data.row_index import planned_rows, slices_of
-from rayllm.data.rows import Piece, Rows, Segment, Tokens, read_segments
-from rayllm.data.shards import PackedData
+from rayllm.data.mixing.mixture import Mixture
+from rayllm.data.mixing.plan import Plan
+from rayllm.data.packing.row_index import planned_rows, slices_of
+from rayllm.data.packing.rows import Piece, Rows, Segment, Tokens, read_segments
+from rayllm.data.shards.packed import PackedData
 from rayllm.model.config import IGNORE_INDEX
 
 #: The number of a row that only fills up a rank's share; none of its labels counts.

@@ -12,8 +12,8 @@ from itertools import accumulate
 
 import numpy as np
 
-from rayllm.data.rows import Segment
-from rayllm.data.shards import TokenStream
+from rayllm.data.packing.rows import Segment
+from rayllm.data.shards.stream import TokenStream
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 
 from rayllm.core.log import get_logger
 from rayllm.data.batches import Batch, validation_batches
-from rayllm.data.shards import PackedData
+from rayllm.data.shards.packed import PackedData
 from rayllm.evals.config import EvaluateConfig
 from rayllm.evals.ngram import fit_bigram, sample_tokens, score_bigram
 from rayllm.evals.samples import identification, write_samples

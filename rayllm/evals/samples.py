@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rayllm.core.rng import derive_seed
-from rayllm.data.shards import PackedData
+from rayllm.data.shards.packed import PackedData
 from rayllm.evals.config import SampleConfig
 from rayllm.evals.identify import Identifier, fit_identifier
 from rayllm.evals.ngram import sample_tokens

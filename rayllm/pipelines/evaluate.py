@@ -66,7 +66,7 @@ def compute_scores(config: Config, packed: Artifact, train: Artifact) -> dict[st
     """Load the checkpoint and measure it, on the GPU where there is one; the content of ``scores.json``."""
     import torch
 
-    from rayllm.data.shards import PackedData
+    from rayllm.data.shards.packed import PackedData
     from rayllm.evals.runner import Conditions, evaluate
     from rayllm.inference.loading import load_checkpoint
     from rayllm.report.metrics_log import read_metrics

@@ -20,8 +20,9 @@ from rayllm.core.errors import ArtifactDamaged, DataError, RayllmError
 from rayllm.core.log import get_logger
 from rayllm.core.progress import Step
 from rayllm.core.stage import Work, full_disk_named
-from rayllm.data.packing import pack_texts
-from rayllm.data.shards import PACKED_JSON, PackedIndex, ShardRecord, ShardWriter, dtype_for
+from rayllm.data.shards.flatten import pack_texts
+from rayllm.data.shards.format import PACKED_JSON, PackedIndex, ShardRecord, dtype_for
+from rayllm.data.shards.writer import ShardWriter
 from rayllm.pipelines.corpus_shards import domain_shards, read_texts
 from rayllm.pipelines.frame import Frame
 from rayllm.pipelines.progress import track

@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 
 from rayllm.core.config import ConfigModel, load_config
 from rayllm.core.errors import ConfigError
-from rayllm.data.curriculum import check_domains
-from rayllm.data.weights import check_known
+from rayllm.data.mixing.curriculum import check_domains
+from rayllm.data.mixing.weights import check_known
 from rayllm.pipelines import STAGES, Stage, evaluate, fit_tokenizer, pack, prepare, report, train
 from rayllm.tune.config import TuneConfig
 

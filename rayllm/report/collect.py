@@ -13,8 +13,8 @@ from rayllm.core import storage
 from rayllm.core.artifact import Artifact, read_artifact
 from rayllm.core.checkpoint import find_checkpoint
 from rayllm.core.errors import ConfigError
-from rayllm.data.plan import Plan
-from rayllm.data.shards import PackedIndex
+from rayllm.data.mixing.plan import Plan
+from rayllm.data.shards.format import PackedIndex
 from rayllm.report.metrics_log import MetricsLog, Record, parse_metrics
 
 MEASURES = ("loss", "perplexity", "bits_per_byte", "surprise_ratio")

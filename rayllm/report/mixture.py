@@ -1,6 +1,6 @@
 """The mixture that was read against the one that was planned."""
 
-from rayllm.data.weights import PERIOD
+from rayllm.data.mixing.weights import PERIOD
 from rayllm.report.collect import RunRecords
 
 

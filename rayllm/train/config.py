@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from rayllm.core.config import RUNTIME, ConfigModel, Count
-from rayllm.data.plan import Packing
+from rayllm.data.mixing.plan import Packing
 from rayllm.inference.config import SamplingConfig
 from rayllm.optim.config import AdamWConfig, CosineSchedule, OptimizerConfig, ScheduleConfig
 

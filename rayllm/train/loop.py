@@ -20,7 +20,7 @@ from rayllm.core.errors import RunFailed
 from rayllm.core.faults import fault
 from rayllm.core.log import MetricSink
 from rayllm.data.batches import Batch, prefetch
-from rayllm.data.plan import Plan
+from rayllm.data.mixing.plan import Plan
 from rayllm.optim.schedules import Rates, rates_at
 from rayllm.train import collective, retention
 from rayllm.train.checkpoint import Attachments, stage_checkpoint

@@ -15,7 +15,7 @@ from pydantic import Field, JsonValue, model_validator
 from rayllm.core.config import ConfigModel
 from rayllm.core.errors import ConfigError
 from rayllm.core.rng import derive_seed
-from rayllm.data.weights import PERIOD, quantize
+from rayllm.data.mixing.weights import PERIOD, quantize
 
 Settings = dict[str, JsonValue]
 

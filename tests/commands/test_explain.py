@@ -14,8 +14,8 @@ from tiny_run import write_run
 from rayllm.cli import main
 from rayllm.core.artifact import Artifact
 from rayllm.data.batches import open_reader
-from rayllm.data.plan import Plan
-from rayllm.data.shards import PackedData
+from rayllm.data.mixing.plan import Plan
+from rayllm.data.shards.packed import PackedData
 from rayllm.pipelines.existing import train_directory
 from rayllm.pipelines.run_config import load_run
 from rayllm.pipelines.train.planning import plan_packed

@@ -11,8 +11,8 @@ from packing_fixture import make_packed
 from rayllm.cli import main
 from rayllm.commands.mix import read_sizes
 from rayllm.core.errors import ConfigError
-from rayllm.data.mixture import Mixture
-from rayllm.data.shards import PackedData
+from rayllm.data.mixing.mixture import Mixture
+from rayllm.data.shards.packed import PackedData
 from rayllm.model.flops import count_parameters
 from rayllm.pipelines import existing
 from rayllm.pipelines.run_config import load_run

@@ -8,8 +8,8 @@ import torch
 
 from rayllm.core.errors import DataError
 from rayllm.data.batches import PADDING_ROW, BatchReader, make_batch, prefetch, rank_rows, validation_batches
-from rayllm.data.plan import Plan, StageRow
-from rayllm.data.rows import Piece
+from rayllm.data.mixing.plan import Plan, StageRow
+from rayllm.data.packing.rows import Piece
 from rayllm.model.config import IGNORE_INDEX
 
 SEPARATOR = 3

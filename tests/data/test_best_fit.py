@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayllm.data.best_fit import RowTable, best_fit_shapes, pack_documents
-from rayllm.data.exact_fill import exact_fill_shapes
-from rayllm.data.shapes import Shape
+from rayllm.data.packing.best_fit import RowTable, best_fit_shapes, pack_documents
+from rayllm.data.packing.exact_fill import exact_fill_shapes
+from rayllm.data.packing.shapes import Shape
 
 document_lengths = st.lists(st.integers(1, 70), max_size=80)
 

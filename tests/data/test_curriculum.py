@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayllm.core.errors import ConfigError, DataError
-from rayllm.data.curriculum import MAX_PIECES, build_plan, piece_steps
-from rayllm.data.mixture import Mixture
-from rayllm.data.plan import StageRow
-from rayllm.data.stages import CurriculumStage
-from rayllm.data.weights import PERIOD, MixtureConfig
+from rayllm.data.mixing.curriculum import MAX_PIECES, build_plan, piece_steps
+from rayllm.data.mixing.mixture import Mixture
+from rayllm.data.mixing.plan import StageRow
+from rayllm.data.mixing.stages import CurriculumStage
+from rayllm.data.mixing.weights import PERIOD, MixtureConfig
 
 SIZES = {"english": 600_001, "maths": 300_001, "code": 100_001}
 

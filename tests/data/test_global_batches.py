@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayllm.data.batches import BatchReader
-from rayllm.data.best_fit import pack_documents
-from rayllm.data.curriculum import build_plan
-from rayllm.data.plan import Plan, RowIndex
-from rayllm.data.rows import BestFitRows
-from rayllm.data.stages import CurriculumStage
-from rayllm.data.weights import MixtureConfig
+from rayllm.data.mixing.curriculum import build_plan
+from rayllm.data.mixing.plan import Plan, RowIndex
+from rayllm.data.mixing.stages import CurriculumStage
+from rayllm.data.mixing.weights import MixtureConfig
+from rayllm.data.packing.best_fit import pack_documents
+from rayllm.data.packing.rows import BestFitRows
 from rayllm.model.config import IGNORE_INDEX
 
 WORLD_SIZES = (1, 2, 3, 4, 8)

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayllm.data.mixture import Mixture, chairman_order, mix64, permute
-from rayllm.data.plan import Plan, RowIndex, StageRow
-from rayllm.data.weights import PERIOD, quantize
+from rayllm.data.mixing.mixture import Mixture, chairman_order, mix64, permute
+from rayllm.data.mixing.plan import Plan, RowIndex, StageRow
+from rayllm.data.mixing.weights import PERIOD, quantize
 
 shares = st.lists(st.floats(0.001, 1), min_size=1, max_size=9).map(lambda x: [v / sum(x) for v in x])
 

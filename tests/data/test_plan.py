@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from rayllm.data.plan import Plan, RowIndex, StageRow
+from rayllm.data.mixing.plan import Plan, RowIndex, StageRow
 
 STAGES = (StageRow(200, 32, 16, (341, 683)), StageRow(100, 128, 8, (512, 512)))
 PLAN = Plan(1, {"english": 100_001, "code": 10_001}, STAGES)

@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rayllm.core.errors import ConfigError
-from rayllm.data.repetition import SLACK, redistribute
+from rayllm.data.mixing.repetition import SLACK, redistribute
 
 sizes = st.lists(st.floats(1, 1e6), min_size=2, max_size=8)
 

@@ -9,12 +9,12 @@ import pytest
 from packing_fixture import make_packed
 
 from rayllm.core.errors import DataError
-from rayllm.data import row_index
 from rayllm.data.batches import open_reader
-from rayllm.data.best_fit import pack_documents
-from rayllm.data.plan import Plan, StageRow
-from rayllm.data.row_index import describe_fill, index_row, open_index
-from rayllm.data.shards import PackedData
+from rayllm.data.mixing.plan import Plan, StageRow
+from rayllm.data.packing import row_index
+from rayllm.data.packing.best_fit import pack_documents
+from rayllm.data.packing.row_index import describe_fill, index_row, open_index
+from rayllm.data.shards.packed import PackedData
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayllm.data.batches import BatchReader, make_batch
-from rayllm.data.best_fit import pack_documents
-from rayllm.data.plan import Plan, RowIndex, StageRow
-from rayllm.data.rows import BestFitRows, Fill, Segment, Slices, fill_of, read_segments
+from rayllm.data.mixing.plan import Plan, RowIndex, StageRow
+from rayllm.data.packing.best_fit import pack_documents
+from rayllm.data.packing.rows import BestFitRows, Fill, Segment, Slices, fill_of, read_segments
 from rayllm.model.config import IGNORE_INDEX
 
 SEPARATOR = 0

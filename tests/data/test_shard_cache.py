@@ -8,9 +8,11 @@ import pytest
 
 from rayllm.core import storage
 from rayllm.core.errors import ArtifactDamaged, SetupError
-from rayllm.data import shard_cache
-from rayllm.data.shard_cache import cached, default_cache_dir
-from rayllm.data.shards import PackedData, PackedIndex, ShardWriter
+from rayllm.data.shards import cache as shard_cache
+from rayllm.data.shards.cache import cached, default_cache_dir
+from rayllm.data.shards.format import PackedIndex
+from rayllm.data.shards.packed import PackedData
+from rayllm.data.shards.writer import ShardWriter
 
 REMOTE = "memory://shard-cache"
 

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayllm.core.errors import ArtifactDamaged, DataError
-from rayllm.data.shards import DTypeName, PackedData, PackedIndex, ShardWriter, dtype_for
+from rayllm.data.shards.format import DTypeName, PackedIndex, dtype_for
+from rayllm.data.shards.packed import PackedData
+from rayllm.data.shards.writer import ShardWriter
 
 SEPARATOR = 0
 

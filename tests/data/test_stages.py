@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rayllm.data.stages import CurriculumStage, check_stages, stage_shapes, stage_steps
+from rayllm.data.mixing.stages import CurriculumStage, check_stages, stage_shapes, stage_steps
 
 
 def steps_of(stages, step_tokens, **budget):

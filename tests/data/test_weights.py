@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from rayllm.core.errors import ConfigError, DataError
-from rayllm.data.weights import PERIOD, MixtureConfig, domain_shares, quantize
+from rayllm.data.mixing.weights import PERIOD, MixtureConfig, domain_shares, quantize
 
 SIZES = {"english": 600, "maths": 300, "code": 100}
 

@@ -13,8 +13,10 @@ from rayllm.core.artifact import Artifact
 from rayllm.core.config import ConfigModel
 from rayllm.core.errors import ArtifactDamaged
 from rayllm.core.stage import Task, Work, run_task
-from rayllm.data.packing import pack_texts
-from rayllm.data.shards import PackedData, PackedIndex, ShardWriter
+from rayllm.data.shards.flatten import pack_texts
+from rayllm.data.shards.format import PackedIndex
+from rayllm.data.shards.packed import PackedData
+from rayllm.data.shards.writer import ShardWriter
 from rayllm.evals.config import EvaluateConfig, SampleConfig
 from rayllm.evals.samples import choose_prompts
 from rayllm.pipelines import evaluate, report

@@ -9,7 +9,7 @@ import pytest
 from rayllm.core.artifact import Artifact
 from rayllm.core.errors import ArtifactDamaged, DataError
 from rayllm.core.stage import Task, run_task
-from rayllm.data.shards import PackedData
+from rayllm.data.shards.packed import PackedData
 from rayllm.pipelines import STAGES, fit_tokenizer, pack
 from rayllm.tokenizer.codec import Codec
 

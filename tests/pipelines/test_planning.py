@@ -7,9 +7,9 @@ import pytest
 from packing_fixture import make_packed
 
 from rayllm.core.errors import ConfigError
-from rayllm.data.mixture import Mixture
-from rayllm.data.plan import Plan
-from rayllm.data.shards import PackedData
+from rayllm.data.mixing.mixture import Mixture
+from rayllm.data.mixing.plan import Plan
+from rayllm.data.shards.packed import PackedData
 from rayllm.model.config import ModelConfig
 from rayllm.model.flops import count_parameters
 from rayllm.pipelines.train import Config

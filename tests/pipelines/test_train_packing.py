@@ -12,8 +12,8 @@ from tiny_run import TRAIN
 from rayllm.core import storage
 from rayllm.core.checkpoint import publish_directory
 from rayllm.core.errors import DataError
-from rayllm.data import row_index
-from rayllm.data.plan import Plan
+from rayllm.data.mixing.plan import Plan
+from rayllm.data.packing import row_index
 from rayllm.pipelines.train import Config
 from rayllm.pipelines.train.session import Job, NullSink, Outlets, run_session
 from rayllm.train.config import EngineConfig

@@ -12,8 +12,9 @@ import yaml
 from rayllm.core.artifact import Artifact
 from rayllm.core.errors import ConfigError, DataError, RunFailed, SetupError
 from rayllm.core.stage import Task, Work, run_task
-from rayllm.data.packing import pack_texts
-from rayllm.data.shards import PackedIndex, ShardRecord, ShardWriter, dtype_for
+from rayllm.data.shards.flatten import pack_texts
+from rayllm.data.shards.format import PackedIndex, ShardRecord, dtype_for
+from rayllm.data.shards.writer import ShardWriter
 from rayllm.pipelines import tune
 from rayllm.pipelines.frame import Frame
 from rayllm.pipelines.train import run_single

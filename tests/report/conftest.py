@@ -14,9 +14,9 @@ from rayllm.core import storage
 from rayllm.core.artifact import Artifact
 from rayllm.core.config import ConfigModel
 from rayllm.core.stage import Task, Work, run_task
-from rayllm.data.curriculum import build_plan
-from rayllm.data.shards import PackedIndex, ShardRecord
-from rayllm.data.weights import MixtureConfig
+from rayllm.data.mixing.curriculum import build_plan
+from rayllm.data.mixing.weights import MixtureConfig
+from rayllm.data.shards.format import PackedIndex, ShardRecord
 from rayllm.model.config import ModelConfig
 
 Artifacts = dict[str, Artifact]

@@ -8,8 +8,9 @@ import pyarrow as pa
 from rayllm.core.artifact import Artifact
 from rayllm.core.config import ConfigModel
 from rayllm.core.stage import Task, Work, run_task
-from rayllm.data.packing import pack_texts
-from rayllm.data.shards import PackedIndex, ShardWriter, dtype_for
+from rayllm.data.shards.flatten import pack_texts
+from rayllm.data.shards.format import PackedIndex, dtype_for
+from rayllm.data.shards.writer import ShardWriter
 from rayllm.tokenizer.bpe import train_bpe
 from rayllm.tokenizer.codec import Codec
 from rayllm.tokenizer.freeze import freeze

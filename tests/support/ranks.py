@@ -18,8 +18,8 @@ import torch.distributed as dist
 from rayllm.core import faults
 from rayllm.core.checkpoint import DIRECTORY, publish_directory
 from rayllm.data.batches import BatchReader
-from rayllm.data.curriculum import Plan, build_plan
-from rayllm.data.weights import MixtureConfig
+from rayllm.data.mixing.curriculum import Plan, build_plan
+from rayllm.data.mixing.weights import MixtureConfig
 from rayllm.model.config import ModelConfig
 from rayllm.model.transformer import Transformer
 from rayllm.optim.config import AdamWConfig, CosineSchedule

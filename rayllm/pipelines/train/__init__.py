@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 
 from rayllm.core.artifact import Artifact
 from rayllm.core.stage import Work
-from rayllm.data.stages import Curriculum, stage_shapes, stage_steps
-from rayllm.data.weights import MixtureConfig
+from rayllm.data.mixing.stages import Curriculum, stage_shapes, stage_steps
+from rayllm.data.mixing.weights import MixtureConfig
 from rayllm.model.config import ModelConfig
 from rayllm.pipelines.frame import Frame
 from rayllm.train.config import TrainConfig

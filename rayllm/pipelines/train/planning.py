@@ -3,10 +3,10 @@
 import functools
 from collections.abc import Callable, Mapping
 
-from rayllm.data.curriculum import build_plan
-from rayllm.data.plan import Plan, RowIndex
-from rayllm.data.row_index import index_row
-from rayllm.data.shards import PackedData
+from rayllm.data.mixing.curriculum import build_plan
+from rayllm.data.mixing.plan import Plan, RowIndex
+from rayllm.data.packing.row_index import index_row
+from rayllm.data.shards.packed import PackedData
 from rayllm.model.config import ModelConfig
 from rayllm.model.flops import count_parameters
 from rayllm.pipelines.train import Config

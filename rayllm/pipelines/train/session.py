@@ -24,9 +24,9 @@ from rayllm.core.errors import DataError, RunFailed
 from rayllm.core.log import MetricSink, SinkGroup
 from rayllm.core.rng import derive_seed
 from rayllm.data.batches import open_reader, validation_batches
-from rayllm.data.plan import Plan
-from rayllm.data.row_index import describe_fill
-from rayllm.data.shards import PackedData
+from rayllm.data.mixing.plan import Plan
+from rayllm.data.packing.row_index import describe_fill
+from rayllm.data.shards.packed import PackedData
 from rayllm.evals.scoring import DomainScore, metrics, score_batches
 from rayllm.inference.generate import generate
 from rayllm.model.config import ModelConfig

@@ -106,7 +106,7 @@ def _settings(config: Config) -> TuneConfig:
 
 
 def _domains(packed_uri: str) -> tuple[list[str], list[str]]:
-    from rayllm.data.shards import PackedData
+    from rayllm.data.shards.packed import PackedData
 
     packed = PackedData.open(packed_uri)
     return packed.domains("train"), packed.domains("validation")

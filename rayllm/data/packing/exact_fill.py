@@ -15,7 +15,7 @@ from bisect import bisect_right
 import numpy as np
 from jaxtyping import Int64
 
-from rayllm.data.shapes import Shape
+from rayllm.data.packing.shapes import Shape
 
 
 def exact_fill_shapes(counts: Int64[np.ndarray, " sizes"], capacity: int) -> list[Shape]:

@@ -22,11 +22,11 @@ from rayllm.core import storage
 from rayllm.core.artifact import content_hash
 from rayllm.core.errors import DataError
 from rayllm.core.log import get_logger
-from rayllm.data.best_fit import RowTable, pack_documents
-from rayllm.data.plan import Packing, Plan, RowIndex
-from rayllm.data.rows import BestFitRows, Rows, Slices, fill_of
-from rayllm.data.shard_cache import default_cache_dir
-from rayllm.data.shards import PackedData
+from rayllm.data.mixing.plan import Packing, Plan, RowIndex
+from rayllm.data.packing.best_fit import RowTable, pack_documents
+from rayllm.data.packing.rows import BestFitRows, Rows, Slices, fill_of
+from rayllm.data.shards.cache import default_cache_dir
+from rayllm.data.shards.packed import PackedData
 
 logger = get_logger(__name__)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayllm.data.packing import pack_texts
+from rayllm.data.shards.flatten import pack_texts
 from rayllm.tokenizer.bpe import train_bpe
 from rayllm.tokenizer.codec import Codec
 from rayllm.tokenizer.freeze import freeze

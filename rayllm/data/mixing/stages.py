@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from rayllm.core.config import ConfigModel, Count
-from rayllm.data.weights import Temperature, Weights
+from rayllm.data.mixing.weights import Temperature, Weights
 
 
 class CurriculumStage(ConfigModel):

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64, UInt32
 
-from rayllm.data.exact_fill import exact_fill_shapes
-from rayllm.data.shapes import Shape
+from rayllm.data.packing.exact_fill import exact_fill_shapes
+from rayllm.data.packing.shapes import Shape
 
 #: Share of rows beyond the fewest that could be, above which another way of filling is tried.
 _ENOUGH = 5e-4

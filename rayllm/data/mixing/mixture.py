@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Int64, UInt64
 
 from rayllm.core.rng import derive_seed
-from rayllm.data.plan import Plan
-from rayllm.data.weights import PERIOD
+from rayllm.data.mixing.plan import Plan
+from rayllm.data.mixing.weights import PERIOD
 
 Ints = Int64[np.ndarray, " n"]
 Words = UInt64[np.ndarray, " n"]

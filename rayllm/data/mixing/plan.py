@@ -1,7 +1,7 @@
 """The plan of a run: a table of stages, and a pure ``at(step)``.
 
 It is the whole truth about which rows every step reads, and part of the checkpoint: the position in the data is one
-integer, the optimizer step, together with this table. ``data.curriculum`` builds it from the run file.
+integer, the optimizer step, together with this table. ``data.mixing.curriculum`` builds it from the run file.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from rayllm.data.weights import PERIOD, WORTHWHILE_EPOCHS
+from rayllm.data.mixing.weights import PERIOD, WORTHWHILE_EPOCHS
 
 Packing = Literal["concat", "best_fit"]
 
@@ -48,7 +48,7 @@ class StageRow:
 
 @dataclass(frozen=True)
 class RowIndex:
-    """What a plan knows of the rows of one length that are no plain slices; see ``data.row_index``.
+    """What a plan knows of the rows of one length that are no plain slices; see ``data.packing.row_index``.
 
     Attributes:
         seq_len: Tokens of a row.

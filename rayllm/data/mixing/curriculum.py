@@ -10,10 +10,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from rayllm.core.errors import ConfigError, DataError
-from rayllm.data.plan import Plan, RowIndex, StageRow
-from rayllm.data.repetition import redistribute
-from rayllm.data.stages import CurriculumStage, check_stages, stage_shapes, stage_steps
-from rayllm.data.weights import (
+from rayllm.data.mixing.plan import Plan, RowIndex, StageRow
+from rayllm.data.mixing.repetition import redistribute
+from rayllm.data.mixing.stages import CurriculumStage, check_stages, stage_shapes, stage_steps
+from rayllm.data.mixing.weights import (
     PERIOD,
     MixtureConfig,
     Weights,

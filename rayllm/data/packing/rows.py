@@ -12,11 +12,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from rayllm.data.best_fit import RowTable
+from rayllm.data.packing.best_fit import RowTable
 
 
 class Tokens(Protocol):
-    """A row of tokens that can be read anywhere; ``data.shards.TokenStream`` is one."""
+    """A row of tokens that can be read anywhere; ``data.shards.stream.TokenStream`` is one."""
 
     @property
     def num_tokens(self) -> int:

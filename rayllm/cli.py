@@ -23,6 +23,8 @@ COMMANDS = {
     "explain": ("rayllm.commands.explain", "rebuild the batch of a step: rows, documents, text"),
     "data": ("rayllm.commands.data", "preview rows of packed data: documents, token boundaries, masks"),
     "mix": ("rayllm.commands.mix", "plan the mixture: tokens and epochs of every stage and domain"),
+    "tokenizer": ("rayllm.commands.tokenizer", "compare tokenizers on the same texts: compression, fertility, speed"),
+    "checkpoints": ("rayllm.commands.checkpoints", "list, verify, pin and prune the checkpoints of a run"),
     "submit": ("rayllm.commands.submit", "run a file as a job on a Ray cluster"),
     "doctor": ("rayllm.commands.doctor", "check this machine for what runs need"),
 }

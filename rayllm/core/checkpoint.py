@@ -25,6 +25,7 @@ from rayllm.core.log import get_logger
 
 COMMIT = "COMMIT.json"
 BEST = "best.json"
+PINNED = "PINNED"
 DIRECTORY = "checkpoints"
 
 logger = get_logger(__name__)
@@ -210,6 +211,22 @@ def write_best(directory: str, name: str, metric: str, value: float) -> None:
     """Remember the best checkpoint."""
     text = Best(name=name, metric=metric, value=value).model_dump_json()
     storage.write_text(storage.join(directory, BEST), text)
+
+
+def pin(uri: str) -> None:
+    """Mark a checkpoint that must never be deleted; the mark is a file in it."""
+    storage.write_text(storage.join(uri, PINNED), "kept until this file is removed\n")
+
+
+def unpin(uri: str) -> None:
+    """Take the mark away, if it is there."""
+    if is_pinned(uri):
+        storage.remove(storage.join(uri, PINNED))
+
+
+def is_pinned(uri: str) -> bool:
+    """Whether a checkpoint must never be deleted."""
+    return storage.exists(storage.join(uri, PINNED))
 
 
 def remove_checkpoint(uri: str) -> None:

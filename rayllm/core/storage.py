@@ -187,6 +187,13 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
+def directory_size(uri: str) -> int:
+    """Size of all files below a directory together, in bytes."""
+    fs, path = filesystem(uri)
+    with reaching(uri):
+        return sum(int(size) for size in fs.du(path, total=False).values())
+
+
 def remove(uri: str) -> None:
     """Remove a file or a whole directory; nothing to do where it is missing."""
     if is_local(uri):

@@ -139,7 +139,8 @@ def _take_step(run: Run, step: int, micro_batches: list[Batch]) -> bool:
     outcome = engine.step(rates)
     loss = float(collective.sum_over_ranks(loss_sum.cpu().reshape(1))) / total_count
     domain_tokens = {name: int(count) for name, count in zip(run.domains, counts.tolist(), strict=True)}
-    state.advance(loss, domain_tokens, applied=outcome.applied)
+    state.advance(loss, domain_tokens, applied=outcome.applied, lowered_scale=outcome.lowered_scale)
+    state.loss_scale = engine.scaler.state_dict()
     run.speed.count(int(total_count))
     _guard(run, loss, outcome)
     if state.step == 1 or state.step % run.config.logging.every_steps == 0 or state.step == run.plan.total_steps:
@@ -163,6 +164,8 @@ def _guard(run: Run, loss: float, outcome: StepOutcome) -> None:
         return
     state = run.state
     text = f"step {state.step}: loss {loss}, gradient norm {outcome.grad_norm}: the step was skipped"
+    if outcome.lowered_scale:
+        text += f", the loss scale lowered to {state.loss_scale['scale']:g}"
     _record(run, "event", {"level": "warning", "message": text})
     if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
         raise RunFailed(
@@ -184,6 +187,7 @@ def _log_step(run: Run, step: int, loss: float, rates: Rates, outcome: StepOutco
         "seq_len": stage.seq_len,
         "total_steps": run.plan.total_steps,
     }
+    fields |= {"loss_scale": run.state.loss_scale["scale"]} if run.state.loss_scale else {}
     fields |= run.speed.read()
     fields |= {f"tokens/{name}": count for name, count in run.state.domain_tokens.items()}
     _record(run, "train", fields)
@@ -201,7 +205,8 @@ def _save(run: Run) -> None:
     collective.barrier()
     if run.engine.rank == 0:
         clear_staging(run.checkpoints)
-        retention.prune(run.checkpoints, run.config.checkpoint)
+        keep = run.config.checkpoint
+        retention.prune(run.checkpoints, keep.keep_last, keep_best=keep.keep_best)
     run.speed.pause(time.perf_counter() - start)
 
 

@@ -1,7 +1,6 @@
-"""Which checkpoints to keep: the last few and the best; never the one just resumed from while it is the newest."""
+"""Which checkpoints to keep: the last few, the best, and those that a person pinned."""
 
-from rayllm.core.checkpoint import list_checkpoints, read_best, remove_checkpoint, write_best
-from rayllm.train.config import CheckpointConfig
+from rayllm.core.checkpoint import is_pinned, list_checkpoints, read_best, remove_checkpoint, write_best
 
 METRIC = "mean_bits_per_byte"
 
@@ -15,15 +14,23 @@ def note_best(checkpoints: str, name: str, value: float) -> bool:
     return True
 
 
-def prune(checkpoints: str, config: CheckpointConfig) -> list[str]:
-    """Delete checkpoints beyond the last ``keep_last`` and the best.
+def beyond_what_is_kept(checkpoints: str, keep_last: int, *, keep_best: bool) -> list[str]:
+    """URIs of the checkpoints that are neither pinned, nor the best, nor among the last ``keep_last``; oldest first."""
+    best = read_best(checkpoints) if keep_best else None
+    return [
+        ref.uri
+        for ref in list_checkpoints(checkpoints)[:-keep_last]
+        if not (best and ref.uri.endswith("/" + best.name)) and not is_pinned(ref.uri)
+    ]
+
+
+def prune(checkpoints: str, keep_last: int, *, keep_best: bool) -> list[str]:
+    """Delete what ``beyond_what_is_kept`` names.
 
     Returns:
         The URIs deleted, oldest first.
     """
-    best = read_best(checkpoints) if config.keep_best else None
-    refs = list_checkpoints(checkpoints)
-    doomed = [ref.uri for ref in refs[: -config.keep_last] if not (best and ref.uri.endswith("/" + best.name))]
+    doomed = beyond_what_is_kept(checkpoints, keep_last, keep_best=keep_best)
     for uri in doomed:
         remove_checkpoint(uri)
     return doomed

@@ -30,6 +30,10 @@ class Fit:
         """Fertility; 0 for no words."""
         return self.tokens / self.words if self.words else 0.0
 
+    def __add__(self, other: "Fit") -> "Fit":
+        """Both texts together."""
+        return Fit(self.bytes + other.bytes, self.words + other.words, self.tokens + other.tokens)
+
 
 def measure(encoder: Encoder, batches: Iterable[Sequence[str]]) -> Fit:
     """Count bytes, words and tokens over batches of texts."""

@@ -6,6 +6,7 @@ SHA-256 in ``rank-00000.manifest.json``; rank 0 writes ``COMMIT.json`` last, wit
 files mean is told in ``train.checkpoint``; sampling and export need only this module.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -257,6 +258,15 @@ def publish_directory(staging: Path, uri: str) -> None:
     if storage.is_local(uri):
         storage.sync_directory(storage.local_path(uri))
     shutil.rmtree(staging)
+    if not storage.is_local(uri):
+        _remove_empty(staging.parent, staging.parent.parent)
+
+
+def _remove_empty(*directories: Path) -> None:
+    """Remove directories, innermost first, as far as nothing is in them: other ranks may still be at work there."""
+    with contextlib.suppress(OSError):
+        for directory in directories:
+            directory.rmdir()
 
 
 def _same_device(source: Path, target: Path) -> bool:

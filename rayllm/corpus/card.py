@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from rayllm.corpus.card_html import render_html
 from rayllm.corpus.card_markdown import render_markdown
 from rayllm.corpus.documents import Split
+from rayllm.corpus.files.paths import without_secrets
 from rayllm.corpus.histogram import octaves, quantile
 from rayllm.corpus.ingest import UnitCounts
 from rayllm.corpus.models import ModelsReport
@@ -47,7 +48,7 @@ def describe_sources(
         SourceLine(
             split=split,
             kind=source.kind,
-            path=", ".join(getattr(source, "path", [])),
+            path=", ".join(map(without_secrets, getattr(source, "path", []))),
             license=getattr(source, "license", None) or "",
         )
         for split, group in groups.items()

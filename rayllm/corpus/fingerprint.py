@@ -12,7 +12,7 @@ from rayllm.corpus.sources import Source
 LOOK_BYTES = 64 << 10
 
 
-def files_digest(sources: Sequence[Source], setting: str, unit_bytes: int) -> str:
+def files_digest(sources: Sequence[Source], setting: str) -> str:
     """A hash over the names, sizes and ends of the files behind a domain; empty where it has no files of its own.
 
     Of a remote file, what its storage tells of the contents (an ETag, a hash, a time) stands for its ends.
@@ -20,7 +20,6 @@ def files_digest(sources: Sequence[Source], setting: str, unit_bytes: int) -> st
     Args:
         sources: The sources of one domain.
         setting: Where they stand in the config, for errors.
-        unit_bytes: Without effect: how files are cut does not change them.
 
     Raises:
         DataError: If files are missing or cannot be read.

@@ -61,7 +61,7 @@ def fingerprint(config: Config) -> dict[str, str]:
     """
     parts = {"train": ("sources", config.sources), "validation": ("validation.sources", config.validation.sources)}
     return {
-        f"{split}/{name}": files_digest(sources, f"{section}.{name}", config.prepare.unit_bytes)
+        f"{split}/{name}": files_digest(sources, f"{section}.{name}")
         for split, (section, domains) in parts.items()
         for name, sources in domains.items()
     }

@@ -1,5 +1,6 @@
 """Checkpoints at local and remote URIs; what is in them is tested with training."""
 
+import os
 import uuid
 from pathlib import Path
 
@@ -152,3 +153,16 @@ def test_staging_begins_empty_and_what_a_killed_save_left_is_cleared(tmp_path: P
     assert list(again.iterdir()) == []
     clear_staging(directory)
     assert list((tmp_path / DIRECTORY).iterdir()) == []
+
+
+def test_nothing_stays_on_this_machine_of_a_checkpoint_that_went_to_an_object_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for rank in (0, 1):
+        staging_directory("memory://staged/checkpoints", "step-00000001-a1", rank).joinpath("weights").write_bytes(b"x")
+    for rank in (0, 1):
+        staging = tmp_path / f"rayllm-{os.getpid()}" / "step-00000001-a1" / f"rank-{rank:05d}"
+        publish_directory(staging, "memory://staged/checkpoints/step-00000001-a1")
+    assert storage.list_files("memory://staged/checkpoints") == ["step-00000001-a1/weights"]
+    assert not list(tmp_path.iterdir())

@@ -8,7 +8,7 @@ from rayllm.corpus.sources import JsonlSource, SyntheticMathSource
 
 
 def digest(path: Path) -> str:
-    return files_digest([JsonlSource(path=[str(path / "*.jsonl")])], "sources.a", 1 << 20)
+    return files_digest([JsonlSource(path=[str(path / "*.jsonl")])], "sources.a")
 
 
 def test_the_same_files_give_the_same_digest(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_an_edit_at_the_end_of_a_long_file_is_seen(tmp_path: Path) -> None:
 
 
 def test_generated_sources_have_none() -> None:
-    assert files_digest([SyntheticMathSource()], "sources.math", 1 << 20) == ""
+    assert files_digest([SyntheticMathSource()], "sources.math") == ""
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:

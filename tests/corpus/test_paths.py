@@ -5,7 +5,7 @@ import fsspec
 import pytest
 
 from rayllm.core.errors import ConfigError, DataError
-from rayllm.corpus.files.paths import excluded, expand_variables, find_files, find_tree
+from rayllm.corpus.files.paths import excluded, expand_variables, find_files, find_tree, without_secrets
 
 
 def test_variables_come_from_the_environment_or_their_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,3 +59,17 @@ def test_exclusion_is_by_any_part_or_by_the_whole_path() -> None:
     assert not excluded("a/latest/b.py", ["test"])
     assert excluded("a/b/c.py", ["a/*.py"])
     assert not excluded("b/a/c.py", ["a/*.py"])
+
+
+@pytest.mark.parametrize(
+    ("path", "written"),
+    [
+        ("https://me:pw@host.org/a/b.jsonl?X-Signature=abc#top", "https://host.org/a/b.jsonl"),
+        ("s3://key:secret@bucket/a/part-?.parquet", "s3://bucket/a/part-?.parquet"),
+        ("hf://datasets/a/b/*.parquet", "hf://datasets/a/b/*.parquet"),
+        ("data/part-?.jsonl", "data/part-?.jsonl"),
+        ("${ROOT:-data}/me@home/a.txt", "${ROOT:-data}/me@home/a.txt"),
+    ],
+)
+def test_paths_are_written_down_without_secrets(path: str, written: str) -> None:
+    assert without_secrets(path) == written

@@ -139,14 +139,23 @@ def _reference(fs: Any, entry: dict[str, Any], configured: str) -> FileRef:
     if not is_http(uri):
         return FileRef(uri=uri, label=uri, bytes=size, version=version)
     return FileRef(
-        uri=uri, label=_without_secrets(uri), bytes=size, version=version, seekable=size > 0 and _has_ranges(fs, uri)
+        uri=uri, label=without_secrets(uri), bytes=size, version=version, seekable=size > 0 and _has_ranges(fs, uri)
     )
 
 
-def _without_secrets(url: str) -> str:
-    """A URL as it may be written into a corpus: without user, password and query, where signatures stand."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+def without_secrets(path: str) -> str:
+    """A path or URI as it may be written into a corpus.
+
+    URLs lose user, password and query, where signatures stand; URIs of object stores user and password. Elsewhere a
+    ``?`` is part of a glob, and local paths stay as they are.
+    """
+    if storage.is_local(path):
+        return path
+    parts = urlsplit(path)
+    netloc = parts.netloc.rpartition("@")[2]
+    if is_http(path):
+        return parts._replace(netloc=netloc, query="", fragment="").geturl()
+    return path.replace(parts.netloc, netloc, 1) if parts.netloc else path
 
 
 def _has_ranges(fs: Any, url: str) -> bool:

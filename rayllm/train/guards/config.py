@@ -1,0 +1,43 @@
+"""Settings of the guards."""
+
+from pydantic import Field
+
+from rayllm.core.config import RUNTIME, ConfigModel
+
+
+class EarlyStoppingConfig(ConfigModel):
+    """Stop when a validation metric has not become better for a while."""
+
+    metric: str = Field(
+        default="mean_bits_per_byte",
+        description="A metric of `validation` records, lower is better: mean_bits_per_byte, mean_loss, loss/<domain> …",
+    )
+    patience: int = Field(default=5, ge=1, description="Validations in a row without a better value before the end.")
+    min_delta: float = Field(default=0.0, ge=0, description="By how much a value must be lower to be better.")
+
+
+class GuardsConfig(ConfigModel):
+    """What is watched while a run trains."""
+
+    audit: bool = Field(
+        default=True,
+        description="Look at the first batch before training: labels, supervised share, a decoded piece.",
+        json_schema_extra=RUNTIME,
+    )
+    stall_timeout_s: float = Field(
+        default=600.0,
+        ge=0,
+        description="Seconds without progress on a rank after which it shows its stacks and ends, to be started again "
+        "from the last checkpoint; 0: wait for ever.",
+        json_schema_extra=RUNTIME,
+    )
+    slow_factor: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Report a speed below this share of the median of the last 20 readings; 0: never.",
+        json_schema_extra=RUNTIME,
+    )
+    early_stopping: EarlyStoppingConfig | None = Field(
+        default=None, description="End the run when validation no longer gets better; null: never."
+    )

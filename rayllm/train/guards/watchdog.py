@@ -1,0 +1,114 @@
+"""A rank that no longer gets on is named, with its stacks, and ended: nothing waits for ever without a word.
+
+In: a beat with each phase of a step. Out, after ``timeout_s`` without one: a note ``rank-00001.json`` in ``stalls/``
+(rank, step, phase, seconds, stacks of all threads), then the end of the process. A collective that hangs stops every
+rank; who waits in a collective writes so, and ``describe_stalls`` names the ranks that stood elsewhere.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from rayllm.core import storage
+from rayllm.core.log import get_logger
+
+#: Exit code of a rank that its watchdog ended.
+STALLED = 70
+DIRECTORY = "stalls"
+#: The phase in which a rank waits for others.
+TOGETHER = "waiting for other ranks"
+logger = get_logger(__name__)
+
+
+class Watchdog:
+    """Watches one rank from a thread of its own.
+
+    Args:
+        directory: Of the train artifact; notes go below it.
+        rank: Of this process.
+        attempt: Which start of the run.
+        timeout_s: Seconds without a beat; 0: the watchdog sleeps.
+        end: What ends the process.
+    """
+
+    def __init__(
+        self, directory: str, rank: int, attempt: int, timeout_s: float, end: Callable[[int], Any] = os._exit
+    ) -> None:
+        self._directory, self._rank, self._attempt = directory, rank, attempt
+        self._timeout_s, self._end = timeout_s, end
+        self._last = (time.monotonic(), 0, "starting")
+        self._closed = threading.Event()
+        if timeout_s > 0:
+            threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def beat(self, step: int, phase: str) -> None:
+        """The rank got on: it now begins this phase of a step."""
+        self._last = (time.monotonic(), step, phase)
+
+    def close(self) -> None:
+        """No more beats will come."""
+        self._closed.set()
+
+    def _watch(self) -> None:
+        while not self._closed.wait(min(1.0, self._timeout_s / 4)):
+            since, step, phase = self._last
+            silent_s = time.monotonic() - since
+            if silent_s > self._timeout_s:
+                self._report(step, phase, silent_s)
+                self._end(STALLED)
+                return
+
+    def _report(self, step: int, phase: str, silent_s: float) -> None:
+        stacks = _stacks()
+        logger.error("rank %d made no progress for %.0f s at step %d: %s", self._rank, silent_s, step, phase)
+        sys.stderr.write(stacks)
+        sys.stderr.flush()
+        note = {"rank": self._rank, "step": step, "phase": phase, "silent_s": round(silent_s, 1), "stacks": stacks}
+        try:
+            storage.write_text(
+                storage.join(stalls_of(self._directory, self._attempt), _name(self._rank)), json.dumps(note)
+            )
+        except OSError as error:  # the process must end whether or not the note can be written
+            logger.error("the note of the stall could not be written: %s", error)
+
+
+def stalls_of(directory: str, attempt: int) -> str:
+    """Where the ranks of one start of a run write their notes."""
+    return storage.join(directory, DIRECTORY, f"attempt-{attempt}")
+
+
+def describe_stalls(directory: str, attempt: int) -> list[str]:
+    """One line for each rank that stalled in this start of the run, the likely cause first."""
+    where = stalls_of(directory, attempt)
+    if not storage.exists(where):
+        return []
+    fs, path = storage.filesystem(where)
+    names = sorted(str(entry).rpartition("/")[2] for entry in fs.ls(path, detail=False))
+    notes = [json.loads(storage.read_bytes(storage.join(where, name))) for name in names]
+    notes.sort(key=lambda note: (note["phase"] == TOGETHER, note["rank"]))
+    return [
+        f"rank {note['rank']} made no progress for {note['silent_s']:.0f} s at step {note['step']}: {note['phase']}; "
+        f"its stacks: {storage.join(where, _name(note['rank']))}"
+        for note in notes
+    ]
+
+
+def _name(rank: int) -> str:
+    return f"rank-{rank:05d}.json"
+
+
+def _stacks() -> str:
+    """The stacks of all threads of this process, the main thread first."""
+    frames = sys._current_frames()
+    main = threading.main_thread().ident
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    parts = []
+    for ident in sorted(frames, key=lambda ident: ident != main):
+        lines = "".join(traceback.format_stack(frames[ident]))
+        parts.append(f"thread {names.get(ident, ident)}:\n{lines}")
+    return "\n".join(parts)

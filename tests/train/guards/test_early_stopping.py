@@ -1,0 +1,31 @@
+import math
+
+import pytest
+
+from rayllm.core.errors import ConfigError
+from rayllm.train.guards.config import EarlyStoppingConfig
+from rayllm.train.guards.early_stopping import Patience
+
+
+def stops(values: list[float], **settings: float) -> list[bool]:
+    config = EarlyStoppingConfig.model_validate({"metric": "loss/web", **settings})
+    patience = Patience()
+    return [patience.exhausted(config, {"loss/web": value}) for value in values]
+
+
+def test_it_stops_after_so_many_validations_without_a_better_value() -> None:
+    assert stops([3, 2, 2.5, 1.9, 1.95, 1.9, 2.0], patience=3) == [False] * 6 + [True]
+
+
+def test_a_value_must_be_lower_by_the_delta() -> None:
+    assert stops([3, 2.95, 2.92], patience=2, min_delta=0.1) == [False, False, True]
+    assert stops([3, 2.85, 2.7], patience=2, min_delta=0.1) == [False, False, False]
+
+
+def test_what_is_not_finite_is_never_better() -> None:
+    assert stops([math.nan, math.nan], patience=2) == [False, True]
+
+
+def test_a_metric_that_is_not_there_is_named_with_those_that_are() -> None:
+    with pytest.raises(ConfigError, match=r"loss/web.*is not among.*loss/code"):
+        Patience().exhausted(EarlyStoppingConfig(metric="loss/web"), {"loss/code": 1.0})

@@ -1,0 +1,41 @@
+import json
+import threading
+import time
+from pathlib import Path
+
+from rayllm.core import storage
+from rayllm.train.guards.watchdog import STALLED, TOGETHER, Watchdog, describe_stalls, stalls_of
+
+
+def test_a_rank_that_stops_is_named_with_its_stacks_and_ended(tmp_path: Path) -> None:
+    ended = threading.Event()
+    codes: list[int] = []
+    dog = Watchdog(str(tmp_path), 1, 2, 0.2, end=lambda code: (codes.append(code), ended.set()))
+    for _ in range(5):
+        dog.beat(7, "forward and backward")
+        time.sleep(0.1)
+    assert not codes
+    assert ended.wait(5)
+    assert codes == [STALLED]
+    (line,) = describe_stalls(str(tmp_path), 2)
+    assert line.startswith("rank 1 made no progress for 0 s at step 7: forward and backward; its stacks: ")
+    note = json.loads(Path(line.rpartition("its stacks: ")[2]).read_text())
+    assert "test_a_rank_that_stops_is_named" in note["stacks"]
+
+
+def test_a_watchdog_that_is_closed_or_off_ends_nothing(tmp_path: Path) -> None:
+    codes: list[int] = []
+    dog = Watchdog(str(tmp_path), 0, 1, 0.1, end=codes.append)
+    dog.close()
+    Watchdog(str(tmp_path), 0, 1, 0, end=codes.append)
+    time.sleep(0.4)
+    assert not codes
+    assert describe_stalls(str(tmp_path), 1) == []
+
+
+def test_the_rank_that_stood_elsewhere_comes_before_those_that_waited_for_it(tmp_path: Path) -> None:
+    where = stalls_of(str(tmp_path), 1)
+    for rank, phase in ((0, TOGETHER), (1, "reading the batch"), (2, TOGETHER)):
+        note = {"rank": rank, "step": 3, "phase": phase, "silent_s": 9.0, "stacks": ""}
+        storage.write_text(storage.join(where, f"rank-{rank:05d}.json"), json.dumps(note))
+    assert [line.split()[1] for line in describe_stalls(str(tmp_path), 1)] == ["1", "0", "2"]

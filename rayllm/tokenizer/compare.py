@@ -70,7 +70,7 @@ def compare(
 def score(candidate: Candidate, texts: Sequence[str]) -> Score:
     """Encode texts, decode them again, and count."""
     encoder, tokens, seconds, changed = candidate.encoder, 0, 0.0, 0
-    for batch in _batches(texts):
+    for batch in batches_of(texts):
         start = time.perf_counter()
         flat = encoder.encode(batch)
         seconds += time.perf_counter() - start
@@ -87,8 +87,8 @@ def _count_changed(candidate: Candidate, batch: Sequence[str], flat: Flat) -> in
     return sum(text != again for text, again in zip(batch, back, strict=True))
 
 
-def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
-    """Texts of about ``BATCH_BYTES`` characters together; a longer one is alone."""
+def batches_of(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Texts of about ``BATCH_BYTES`` characters together, as packing takes them; a longer one is alone."""
     batch: list[str] = []
     size = 0
     for text in texts:

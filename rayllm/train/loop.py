@@ -26,7 +26,7 @@ from rayllm.train import collective, retention
 from rayllm.train.checkpoint import Attachments, stage_checkpoint
 from rayllm.train.config import TrainConfig
 from rayllm.train.engine import Engine, StepOutcome
-from rayllm.train.metrics import Speedometer
+from rayllm.train.metrics import Speedometer, peak_memory_bytes
 from rayllm.train.objectives import Objective
 from rayllm.train.state import RunState
 
@@ -188,7 +188,7 @@ def _log_step(run: Run, step: int, loss: float, rates: Rates, outcome: StepOutco
         "total_steps": run.plan.total_steps,
     }
     fields |= {"loss_scale": run.state.loss_scale["scale"]} if run.state.loss_scale else {}
-    fields |= run.speed.read()
+    fields |= run.speed.read() | {"memory_bytes": peak_memory_bytes(run.engine.device)}
     fields |= {f"tokens/{name}": count for name, count in run.state.domain_tokens.items()}
     _record(run, "train", fields)
 

@@ -1,5 +1,7 @@
 """Speed of a run: tokens per second, step time, and the share of the hardware's peak (MFU)."""
 
+import resource
+import sys
 import time
 
 import torch
@@ -24,6 +26,14 @@ def peak_flops(device: torch.device) -> float | None:
         return None
     name = torch.cuda.get_device_name(device)
     return next((value for part, value in PEAK_FLOPS.items() if part in name), None)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory that this process has held so far: on a GPU the tensors', on a CPU all of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    factor = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * factor
 
 
 class Speedometer:

@@ -15,7 +15,8 @@ import torch
 from rayllm.core import storage
 from rayllm.core.checkpoint import publish_directory
 from rayllm.core.errors import RayllmError
-from rayllm.core.log import Value, get_logger
+from rayllm.core.log import SinkGroup, Value, get_logger
+from rayllm.pipelines.train.gauges import GaugeSink
 from rayllm.pipelines.train.session import STOP_FILE, Job, Outlets, run_session
 
 logger = get_logger(__name__)
@@ -102,18 +103,18 @@ def train_worker(payload: dict[str, Any]) -> None:
         return
     torch.set_num_threads(payload["threads"])
     os.environ["OMP_NUM_THREADS"] = str(payload["threads"])
-    context = ray.train.get_context()
+    leads = ray.train.get_context().get_world_rank() == 0
     outlets = Outlets(
         publish=lambda staging, name: _publish(job, staging, name),
-        sink=BoardSink(board),
-        stop_requested=StopFile(storage.join(job.directory, STOP_FILE)) if context.get_world_rank() == 0 else _never,
+        sink=SinkGroup([BoardSink(board), GaugeSink(job.config.name)] if leads else []),
+        stop_requested=StopFile(storage.join(job.directory, STOP_FILE)) if leads else _never,
     )
     try:
         finished, _ = run_session(job, outlets, job.config.train.engine, _device())
     except RayllmError as error:
         ray.get(board.fail.remote(error))
         raise
-    if context.get_world_rank() == 0:
+    if leads:
         ray.get(board.finish.remote("done" if finished else "stopped"))
 
 

@@ -2,11 +2,13 @@
 
 In: the corpus and the tokenizer. Out: for every Parquet shard of the corpus one token shard of the same name, and
 ``packed.json`` over them (``data.shards``). A shard is made from one file by one function, so the bytes do not depend
-on how many run at once. Ray Data hands the shards to a pool of encoders, each a process with one thread: processes
-scale where the tokenizer's threads wait for its cache. A finished shard leaves a note with its hashes; after a stop,
-shards whose note holds are not made again. The notes end in ``packed.json``.
+on how many run at once. Ray Data hands the shards to processes of one thread each: processes scale where the
+tokenizer's threads wait for its cache. They are tasks, not actors: the processes that prepared the corpus go on with
+them, and none need be started. A finished shard leaves a note with its hashes; after a stop, shards whose note holds
+are not made again. The notes end in ``packed.json``.
 """
 
+import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -94,6 +96,7 @@ def run(work: Work) -> dict[str, Any]:
     corpus, tokenizer = work.inputs["prepare"], work.inputs["fit_tokenizer"]
     tokenizer.verify(deep=True)
     codec = Codec.load(tokenizer.uri, tokenizer.counts["sha256"])
+    encoder = codec.encoder.name  # said and proved here once; each process of the pool proves it for itself
     copy_frozen(tokenizer.uri, work.directory)
     tasks = plan_tasks(corpus, work.directory, work.config.pack.batch_bytes)
     records = list(_watch(encode_shards(tasks, tokenizer, work.config), tasks))
@@ -106,7 +109,7 @@ def run(work: Work) -> dict[str, Any]:
     )
     index.write(work.directory)
     _remove_leftovers(work.directory, index)
-    return _counts(index)
+    return {**_counts(index), "encoder": encoder}
 
 
 def _watch(records: Iterable[ShardRecord], tasks: Sequence[ShardTask]) -> Iterator[ShardRecord]:
@@ -176,21 +179,21 @@ def _finished(task: ShardTask, codec: Codec) -> ShardRecord | None:
     return note.shard
 
 
-class Encoder:
-    """An actor of Ray Data: holds the tokenizer, makes one shard for a row."""
+@functools.lru_cache(maxsize=1)
+def _codec(tokenizer: str, sha256: str) -> Codec:
+    """The tokenizer, loaded once in a process."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    return Codec.load(tokenizer, sha256)
 
-    def __init__(self, tokenizer: str, sha256: str) -> None:
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        self._codec = Codec.load(tokenizer, sha256)
 
-    def __call__(self, row: dict[str, str]) -> dict[str, str]:
-        """Make the shard of ``row["task"]``; returns its record, or an error of ours, as JSON."""
-        task = ShardTask.model_validate_json(row["task"])
-        try:
-            with full_disk_named(task.directory):
-                return {"record": pack_shard(task, self._codec).model_dump_json(), "error": ""}
-        except RayllmError as error:
-            return {"record": "", "error": error_to_json(error)}
+def encode_row(row: Mapping[str, str], *, tokenizer: str, sha256: str) -> dict[str, str]:
+    """Make the shard of ``row["task"]``; returns its record, or an error of ours, as JSON."""
+    task = ShardTask.model_validate_json(row["task"])
+    try:
+        with full_disk_named(task.directory):
+            return {"record": pack_shard(task, _codec(tokenizer, sha256)).model_dump_json(), "error": ""}
+    except RayllmError as error:
+        return {"record": "", "error": error_to_json(error)}
 
 
 def encode_shards(tasks: Sequence[ShardTask], tokenizer: Artifact, config: Config) -> Iterator[ShardRecord]:
@@ -203,12 +206,9 @@ def encode_shards(tasks: Sequence[ShardTask], tokenizer: Artifact, config: Confi
     cpus = config.pack.worker_cpus
     require({"CPU": workers * cpus}, what="pack", fix="lower pack.workers or pack.worker_cpus")
     rows = ray.data.from_items([{"task": task.model_dump_json()} for task in tasks], override_num_blocks=len(tasks))
-    # One shard in an actor's hands and one waiting: a longer queue would bind shards to busy actors.
-    pool = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2)
     made = rows.map(
-        Encoder,  # pyright: ignore[reportArgumentType]  a class makes the actors of the pool
-        fn_constructor_args=(tokenizer.uri, tokenizer.counts["sha256"]),
-        compute=pool,
+        functools.partial(encode_row, tokenizer=tokenizer.uri, sha256=tokenizer.counts["sha256"]),
+        compute=ray.data.TaskPoolStrategy(size=workers),
         num_cpus=cpus,
     )
     yield from map(read_row, made.iter_rows())

@@ -36,12 +36,12 @@ def tokenizer(corpus, tmp_path) -> Artifact:
 
 @pytest.fixture
 def inline(monkeypatch):
-    """Encode in this process, as an encoder would; the pool is Ray's, and has tests of its own below."""
+    """Encode in this process, as Ray's tasks do, which have tests of their own below."""
 
     def encode(tasks, tokenizer, config):
-        encoder = pack.Encoder(tokenizer.uri, tokenizer.counts["sha256"])
         for task in tasks:
-            yield pack.read_row(encoder({"task": task.model_dump_json()}))
+            row = {"task": task.model_dump_json()}
+            yield pack.read_row(pack.encode_row(row, tokenizer=tokenizer.uri, sha256=tokenizer.counts["sha256"]))
 
     monkeypatch.setattr(pack, "encode_shards", encode)
 

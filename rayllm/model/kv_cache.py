@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rayllm.model.config import ModelConfig
-from rayllm.model.layers.visibility import Outlook, Visibility
+from rayllm.model.layers.visibility import DenseVisibility, Outlook
 
 NewTokens = Float[Tensor, "batch num_kv_heads new head_dim"]
 AllTokens = Float[Tensor, "batch num_kv_heads tokens head_dim"]
@@ -86,13 +86,13 @@ class CacheStep:
         starts = torch.tensor(lengths, device=device)
         self.positions: Int[Tensor, "batch seq"] = starts[:, None] + torch.arange(seq, device=device)
 
-    def visibility(self, outlook: Outlook) -> Visibility:
+    def visibility(self, outlook: Outlook) -> DenseVisibility:
         """Each new token sees its row's tokens up to itself, as far as a layer sees."""
         unbounded = outlook.slopes is None and (outlook.window is None or self._end <= outlook.window)
         if unbounded and self._start == 0:
-            return Visibility(is_causal=True)
+            return DenseVisibility(is_causal=True)
         if unbounded and self._start is not None and self._seq == 1:
-            return Visibility(is_causal=False)
+            return DenseVisibility(is_causal=False)
         return outlook.over_cache(self.positions, self._end)
 
     def layer(self, index: int) -> "LayerCache":

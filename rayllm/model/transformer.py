@@ -15,6 +15,7 @@ from rayllm.model.kv_cache import KVCache
 from rayllm.model.layers.attention import Attention, LayerMemory
 from rayllm.model.layers.embeddings import LMHead, TokenEmbedding
 from rayllm.model.layers.feed_forward import make_feed_forward
+from rayllm.model.layers.kernels import Kernel, dense
 from rayllm.model.layers.norms import make_norm
 from rayllm.model.layers.positions import RotaryTable, Rotation, alibi_slopes, places_in_documents
 from rayllm.model.layers.visibility import Outlook, Visibility
@@ -92,6 +93,10 @@ class Transformer(nn.Module):
         """Choose whether blocks keep their activations for backward or compute them again."""
         self.model.activation_checkpointing = enabled
 
+    def set_attention_kernel(self, kernel: Kernel) -> None:
+        """Choose what computes attention over whole rows (``layers.kernels``); decoding with a cache stays SDPA's."""
+        self.model.attention_kernel = kernel
+
     def set_z_loss(self, weight: float) -> None:
         """Add this times the squared log-partition to the losses of training; see ``token_losses``."""
         self.lm_head.z_loss = weight
@@ -104,6 +109,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.activation_checkpointing = False
+        self.attention_kernel: Kernel = dense
         rank, kind = config.embedding_rank, config.positions.kind
         self.embed_tokens = TokenEmbedding(config.resolved_vocab_size, rank or config.dim)
         self.embed_projection = None if rank is None else nn.Linear(rank, config.dim, bias=False)
@@ -134,7 +140,7 @@ class Decoder(nn.Module):
         rotation = None if self.rotary is None else self.rotary(seq, None, input_ids.device)
         places = None if doc_ids is None else places_in_documents(doc_ids)
         views = {
-            window: outlook.over_rows(seq, doc_ids, input_ids.device)
+            window: self.attention_kernel(outlook, seq, doc_ids, input_ids)
             for window, outlook in self._outlooks(input_ids.device).items()
         }
         x = self._embed(input_ids, places)

@@ -133,6 +133,7 @@ def restore(engine: Engine, state: RunState, uri: str) -> None:
             for item in engine.slices():
                 files.fill(item)
         engine.restored(state.optimizer_steps)
+        engine.scaler.load_state_dict(state.loss_scale)
         if files.world_size == engine.world_size:
             set_rng_state(files.rng(engine.rank))
     collective.barrier()

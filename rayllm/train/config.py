@@ -8,8 +8,9 @@ from rayllm.core.config import RUNTIME, ConfigModel, Count
 from rayllm.data.mixing.plan import Packing
 from rayllm.inference.config import SamplingConfig
 from rayllm.optim.config import AdamWConfig, CosineSchedule, OptimizerConfig, ScheduleConfig
+from rayllm.train.guards.config import GuardsConfig
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16", "fp8"]
 
 
 class EngineConfig(ConfigModel):
@@ -37,6 +38,19 @@ class WorkersConfig(ConfigModel):
         description="CPUs (and threads) of each worker; by default the cluster's CPUs shared out evenly.",
     )
     max_failures: int = Field(default=3, ge=0, description="Restarts from the last checkpoint before the run gives up.")
+
+
+class Fp8Config(ConfigModel):
+    """How `precision: fp8` computes the linear layers inside the blocks."""
+
+    recipe: Literal["tensorwise", "rowwise"] = Field(
+        default="tensorwise",
+        description="Scales: one for each tensor (fastest), or one for each row (outliers cost less precision).",
+    )
+    emulate: bool = Field(
+        default=False,
+        description="Round to fp8 but compute in higher precision, on hardware without fp8: slow, to see the loss.",
+    )
 
 
 class CheckpointConfig(ConfigModel):
@@ -114,9 +128,17 @@ class TrainConfig(ConfigModel):
         description="Begin with other weights than new ones: `from_hf:URI` (a model of transformers) or "
         "`from_checkpoint:URI` (weights only, of another run).",
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
+    precision: Literal["auto", "fp32", "bf16", "fp16", "fp8"] = Field(
         default="auto",
-        description="Compute precision; master weights are float32. `auto` chooses by hardware and width.",
+        description="Compute precision; master weights are float32. `auto` chooses fp32 or bf16 by hardware and width; "
+        "`fp16` scales the loss; `fp8` is bf16 with 8-bit products inside the blocks.",
+    )
+    fp8: Fp8Config = Field(default=Fp8Config(), description="Settings of `precision: fp8`.")
+    attention: Literal["auto", "sdpa", "flex", "varlen", "flash"] = Field(
+        default="auto",
+        description="Attention kernels: torch's SDPA (everywhere), FlexAttention, torch's varlen, or the package "
+        "flash-attn (GPUs); `auto` chooses by what is there and what the masks need.",
+        json_schema_extra=RUNTIME,
     )
     packing: Packing = Field(
         default="concat",
@@ -148,6 +170,7 @@ class TrainConfig(ConfigModel):
         default=SamplesConfig(), description="Samples in the loop.", json_schema_extra=RUNTIME
     )
     logging: LoggingConfig = Field(default=LoggingConfig(), description="Metrics.", json_schema_extra=RUNTIME)
+    guards: GuardsConfig = Field(default=GuardsConfig(), description="What is watched while the run trains.")
 
     @model_validator(mode="after")
     def _one_length(self) -> "TrainConfig":
@@ -166,6 +189,12 @@ class TrainConfig(ConfigModel):
                 "`packing: best_fit` puts documents that have nothing to do with each other into one row: keep "
                 "`train.document_mask` true, or set `train.packing: concat`"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _fp8_is_used(self) -> "TrainConfig":
+        if self.precision != "fp8" and self.fp8 != Fp8Config():
+            raise ValueError(f"`train.fp8` is set but `train.precision` is {self.precision}: set it to fp8")
         return self
 
     def total_tokens(self, parameters: int) -> int | None:

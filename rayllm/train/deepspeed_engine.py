@@ -1,9 +1,9 @@
 """The engine protocol on DeepSpeed ZeRO, stages 0 to 3; the only file that imports DeepSpeed.
 
-Compute in bf16 is ``torch_autocast`` over float32 weights at every stage (``bf16.enabled`` at stage 0 differs from the
-other stages by 4.5e-2 of loss). Gradient accumulation is ours (``managed_gradient_accumulation: false``), so that a
-curriculum may change the batch between steps. DeepSpeed's own checkpoint files are not used: the state is reached as
-slices of the flat partitions behind each stage.
+Compute in bf16, fp16 and fp8 is ``torch_autocast`` over float32 weights at every stage (``bf16.enabled`` at stage 0
+differs from the other stages by 4.5e-2 of loss). Gradient accumulation is ours (``managed_gradient_accumulation:
+false``), so that a curriculum may change the batch between steps. DeepSpeed's own checkpoint files are not used: the
+state is reached as slices of the flat partitions behind each stage.
 """
 
 import logging
@@ -23,6 +23,8 @@ from rayllm.optim.layout import Piece
 from rayllm.optim.optimizer import build_optimizer
 from rayllm.optim.schedules import Rates
 from rayllm.train.engine import Holding, Slice, StepOutcome, arrange, owned_share, slices_of, whole_parameters
+from rayllm.train.loss_scale import LossScaler
+from rayllm.train.precision import AUTOCAST_DTYPES
 
 #: Elements of one reduction bucket; one bucket for models of this size, since each costs a synchronisation.
 BUCKET_ELEMENTS = 200_000_000
@@ -55,6 +57,10 @@ class DeepSpeedEngine:
             config=_deepspeed_config(config, precision, zero_stage, micro_batch_size),
             dist_init_required=False,
         )
+        self.scaler = LossScaler(dynamic=precision == "fp16")
+        if self.scaler.dynamic:
+            self._engine.torch_autocast_z0_gradscaler = None
+            self._engine.optimizer.torch_autocast_gradscaler = None
         self._names = {id(parameter): name for name, parameter in self._engine.module.named_parameters()}
         self._holdings = self._find_holdings()
         arrange(self._optimizer, self._holdings)
@@ -70,17 +76,25 @@ class DeepSpeedEngine:
 
     def backward(self, loss: Tensor) -> None:
         """See ``Engine``; DeepSpeed averages over ranks, so the loss is scaled up to make it a sum."""
-        self._engine.backward(loss * self.world_size, scale_wrt_gas=False)
+        loss = loss * self.world_size
+        if self.scaler.dynamic and self.zero_stage == 0:
+            loss = loss * self.scaler.scale
+        elif self.scaler.dynamic:  # ZeRO multiplies the loss, and divides where it clips
+            self._engine.optimizer.override_loss_scale(self.scaler.scale)
+        self._engine.backward(loss, scale_wrt_gas=False)
 
     def step(self, rates: Rates) -> StepOutcome:
         """See ``Engine``."""
         self._optimizer.set_rates(rates)
-        self._engine.step()
         if self.zero_stage == 0:
-            return StepOutcome(self._optimizer.last_norm, self._optimizer.applied)
-        norm = self._engine.get_global_grad_norm()
-        applied = not self._engine.optimizer.overflow
-        return StepOutcome(float(norm) if applied else float("nan"), applied)
+            self.scaler.unscale(self._engine.module)
+            self._engine.step()
+            norm, applied = self._optimizer.last_norm, self._optimizer.applied
+        else:
+            self._engine.step()
+            applied = not self._engine.optimizer.overflow
+            norm = float(self._engine.get_global_grad_norm()) if applied else float("nan")
+        return StepOutcome(norm, applied, self.scaler.update(finite=applied))
 
     def slices(self) -> list[Slice]:
         """See ``Engine``."""
@@ -185,8 +199,8 @@ def _deepspeed_config(
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "torch_autocast": {
-            "enabled": precision == "bf16",
-            "dtype": "bfloat16",
+            "enabled": precision in AUTOCAST_DTYPES,
+            "dtype": "float16" if precision == "fp16" else "bfloat16",
             "lower_precision_safe_modules": [],
         },
         "steps_per_print": None,

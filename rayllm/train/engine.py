@@ -22,6 +22,8 @@ from rayllm.optim.layout import Piece
 from rayllm.optim.optimizer import GroupOptimizer, build_optimizer
 from rayllm.optim.schedules import Rates
 from rayllm.train import collective
+from rayllm.train.loss_scale import LossScaler
+from rayllm.train.precision import AUTOCAST_DTYPES
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,17 @@ class Holding:
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """What an optimizer step did: the global gradient norm before clipping, and whether weights changed."""
+    """What an optimizer step did.
+
+    Attributes:
+        grad_norm: Global, before clipping.
+        applied: Whether weights changed.
+        lowered_scale: Whether the step was skipped and the loss scale lowered for it, so that the next may do.
+    """
 
     grad_norm: float
     applied: bool
+    lowered_scale: bool = False
 
 
 class Engine(Protocol):
@@ -74,6 +83,7 @@ class Engine(Protocol):
     device: torch.device
     world_size: int
     rank: int
+    scaler: LossScaler
 
     def token_losses(self, batch: Batch) -> Float[Tensor, "rows seq"]:
         """Loss of every token of a batch, in nats; 0 where the label is ignored."""
@@ -111,9 +121,8 @@ class Engine(Protocol):
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
     """The context in which forward passes of a precision run."""
-    if precision == "bf16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return contextlib.nullcontext()
+    dtype = AUTOCAST_DTYPES.get(precision)
+    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
 def share(length: int, rank: int, world_size: int) -> tuple[int, int]:
@@ -139,6 +148,7 @@ class TorchEngine:
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self._module = module.to(device)
         self._precision, self._document_mask = precision, document_mask
+        self.scaler = LossScaler(dynamic=precision == "fp16")
         self._optimizer = build_optimizer(self._module, config)
         self._optimizer.max_norm = config.grad_clip
         self._holdings = whole_parameters(self._module, self._optimizer)
@@ -156,10 +166,11 @@ class TorchEngine:
 
     def backward(self, loss: Tensor) -> None:
         """See ``Engine``."""
-        loss.backward()
+        (loss * self.scaler.scale if self.scaler.dynamic else loss).backward()
 
     def step(self, rates: Rates) -> StepOutcome:
         """See ``Engine``."""
+        self.scaler.unscale(self._module)
         if self.world_size > 1:
             for parameter in self._module.parameters():
                 if parameter.grad is not None:
@@ -167,7 +178,8 @@ class TorchEngine:
         self._optimizer.set_rates(rates)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        return StepOutcome(self._optimizer.last_norm, self._optimizer.applied)
+        applied = self._optimizer.applied
+        return StepOutcome(self._optimizer.last_norm, applied, self.scaler.update(finite=applied))
 
     def slices(self) -> list[Slice]:
         """See ``Engine``."""

@@ -1,38 +1,53 @@
-"""``precision: auto``: the fastest that is honest on this hardware, chosen once and frozen."""
+"""What a run computes in, chosen once and frozen: a name is obeyed or refused, ``auto`` takes the fastest honest one.
+
+Master weights, optimiser state, norms, softmax and losses are float32 in every precision; what changes are the matrix
+products, by autocast (fp16 with a scaled loss, ``train.loss_scale``; fp8 inside the blocks, ``train.fp8``).
+"""
 
 import torch
 
 from rayllm.core.cpu import has_amx
 from rayllm.core.errors import SetupError
-from rayllm.train.config import Precision
+from rayllm.train.config import Fp8Config, Precision
+from rayllm.train.fp8 import check_hardware
 
 #: bf16 on a CPU with AMX pays from this width up (1.8 times the speed at 256); below, casts cost what products save.
 AMX_MIN_DIM = 256
+#: What autocast computes matrix products in; other precisions run without it.
+AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.bfloat16}
 
 
-def resolve_precision(asked: str, dim: int, device: torch.device) -> Precision:
+def resolve_precision(asked: str, dim: int, device: torch.device, fp8: Fp8Config | None = None) -> Precision:
     """The precision to compute in.
 
     Args:
-        asked: ``auto`` or a name; a name is obeyed or refused, never replaced.
+        asked: ``auto`` or a name.
         dim: Width of the model.
         device: Where it trains.
+        fp8: Settings of fp8.
 
     Raises:
         SetupError: If the device cannot compute in the precision asked for.
     """
-    if asked == "fp32":
-        return "fp32"
+    if asked == "fp8":
+        check_hardware(fp8 or Fp8Config(), device)
+        return "fp8"
+    if asked == "fp32" or asked == "fp16":
+        return asked
     if device.type == "cuda":
-        capable = torch.cuda.get_device_capability(device) >= (8, 0)
-        if asked == "bf16" and not capable:
-            raise SetupError(
-                "this GPU has no bf16",
-                where="train.precision=bf16",
-                why=f"{torch.cuda.get_device_name(device)} is older than compute capability 8.0",
-                fix="set train.precision=fp32",
-            )
-        return "bf16" if capable else "fp32"
+        return _resolve_on_gpu(asked, device)
     if asked == "bf16":
         return "bf16"
     return "bf16" if has_amx() and dim >= AMX_MIN_DIM else "fp32"
+
+
+def _resolve_on_gpu(asked: str, device: torch.device) -> Precision:
+    capable = torch.cuda.get_device_capability(device) >= (8, 0)
+    if asked == "bf16" and not capable:
+        raise SetupError(
+            "this GPU has no bf16",
+            where="train.precision=bf16",
+            why=f"{torch.cuda.get_device_name(device)} is older than compute capability 8.0",
+            fix="set train.precision=fp16 (with a scaled loss) or train.precision=fp32",
+        )
+    return "bf16" if capable else "fp32"

@@ -28,6 +28,8 @@ class RunState:
         losses: The last ``HISTORY`` finite training losses.
         validation: The last validation's metrics.
         precision: What the run computes in; a resumed run computes in the same.
+        loss_scale: State of fp16's loss scaler, empty in other precisions.
+        early_stopping: The best watched metric and the validations since; empty where nothing is watched.
     """
 
     step: int = 0
@@ -39,23 +41,28 @@ class RunState:
     losses: list[float] = field(default_factory=list)
     validation: dict[str, float] = field(default_factory=dict)
     precision: str = "fp32"
+    loss_scale: dict[str, float] = field(default_factory=dict)
+    early_stopping: dict[str, Any] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:
         """A JSON-ready copy."""
         return asdict(self)
 
     def load_state_dict(self, values: dict[str, Any]) -> None:
-        """Take over the progress of a checkpoint; the attempt stays this one's."""
+        """Take over the progress of a checkpoint; the attempt stays this one's, and so does what it does not know."""
         attempt = self.attempt
-        for name in asdict(self):
+        for name in asdict(self).keys() & values.keys():
             setattr(self, name, values[name])
         self.attempt = attempt
 
-    def advance(self, loss: float, domain_tokens: dict[str, int], *, applied: bool) -> None:
-        """Count one step."""
+    def advance(
+        self, loss: float, domain_tokens: dict[str, int], *, applied: bool, lowered_scale: bool = False
+    ) -> None:
+        """Count one step; one skipped only because the loss scale was too large is no sign of trouble."""
         self.step += 1
         self.optimizer_steps += applied
-        self.skipped_in_a_row = 0 if applied else self.skipped_in_a_row + 1
+        harmless = lowered_scale and math.isfinite(loss)
+        self.skipped_in_a_row = 0 if applied else self.skipped_in_a_row + (not harmless)
         self.tokens += sum(domain_tokens.values())
         for name, count in domain_tokens.items():
             self.domain_tokens[name] = self.domain_tokens.get(name, 0) + count

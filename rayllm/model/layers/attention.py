@@ -2,7 +2,6 @@
 
 from typing import Protocol, runtime_checkable
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -57,7 +56,7 @@ class Attention(nn.Module):
         Args:
             x: The normalised residual stream.
             rotation: Angles of the positions of ``x``; None where positions are not rotary.
-            visibility: Which keys each query sees.
+            visibility: Which keys each query sees, by whatever kernel.
             memory: Keys and values of past tokens; the new ones are added to it.
         """
         # (batch, seq, all channels) → (batch, seq, heads, head_dim), one view each
@@ -69,32 +68,10 @@ class Attention(nn.Module):
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if memory is not None:
             k, v = memory.append(k, v)
-        return self.o_proj(attend(q, k, v, visibility).transpose(1, 2).flatten(2))
+        return self.o_proj(visibility.attend(q, k, v).transpose(1, 2).flatten(2))
 
 
 def _head_norm(config: ModelConfig) -> RMSNorm | None:
     if config.qk_norm == "none":
         return None
     return RMSNorm(config.resolved_head_dim, config.norm_eps, weighted=config.qk_norm == "weighted")
-
-
-def attend(
-    q: Float[Tensor, "batch num_heads queries head_dim"],
-    k: Float[Tensor, "batch num_kv_heads keys head_dim"],
-    v: Float[Tensor, "batch num_kv_heads keys head_dim"],
-    visibility: Visibility,
-) -> Float[Tensor, "batch num_heads queries head_dim"]:
-    """Scaled dot-product attention, by torch's fused kernels.
-
-    Query head ``h`` uses key and value head ``h // (num_heads // num_kv_heads)``.
-    """
-    groups = q.shape[1] // k.shape[1]
-    if groups > 1 and q.is_cuda and visibility.mask is not None:
-        # The CUDA kernel that takes a mask knows no groups; with enable_gqa torch would write out the score matrix.
-        k, v, groups = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1), 1
-    mask = visibility.mask
-    if mask is not None and mask.is_floating_point():
-        mask = mask.to(q.dtype)
-    return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, is_causal=visibility.is_causal, enable_gqa=groups > 1
-    )

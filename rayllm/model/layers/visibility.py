@@ -1,21 +1,36 @@
 """Who may look at whom, and with what bias: one value that every block hands to attention.
 
 In: where queries and keys stand, which document they are of, how far a layer sees, the slopes of linear biases. Out: a
-``Visibility``. Plain causal attention needs no mask and keeps torch's fastest kernel; everything else is a mask.
+``Visibility``, which knows the kernel that computes attention under it. Here is the one that runs everywhere, torch's
+SDPA: plain causal attention needs no mask and keeps its fastest kernel, everything else is a mask. Kernels for GPUs
+that need no mask in memory are in ``layers.flex`` and ``layers.varlen``, chosen by ``layers.kernels``.
 """
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Mask = Bool[Tensor, "#batch 1 queries keys"] | Float[Tensor, "#batch num_heads queries keys"]
+Queries = Float[Tensor, "batch num_heads queries head_dim"]
+Keys = Float[Tensor, "batch num_kv_heads keys head_dim"]
+
+
+@runtime_checkable
+class Visibility(Protocol):
+    """Which keys each query sees."""
+
+    def attend(self, q: Queries, k: Keys, v: Keys) -> Queries:
+        """Scaled dot-product attention; query head ``h`` uses key head ``h // (num_heads // num_kv_heads)``."""
+        ...
 
 
 @dataclass(frozen=True)
-class Visibility:
-    """Which keys each query sees: causal, or by an explicit mask; neither means all of them.
+class DenseVisibility:
+    """Causal, or by an explicit mask; neither means that every query sees all keys.
 
     Attributes:
         is_causal: Every token sees itself and all before it; there is no mask then.
@@ -24,6 +39,16 @@ class Visibility:
 
     is_causal: bool
     mask: Mask | None = None
+
+    def attend(self, q: Queries, k: Keys, v: Keys) -> Queries:
+        """See ``Visibility``; by torch's fused kernels."""
+        groups, mask = q.shape[1] // k.shape[1], self.mask
+        if groups > 1 and q.is_cuda and mask is not None:
+            # The CUDA kernel that takes a mask knows no groups; with enable_gqa torch would write out the score matrix.
+            k, v, groups = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1), 1
+        if mask is not None and mask.is_floating_point():
+            mask = mask.to(q.dtype)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self.is_causal, enable_gqa=groups > 1)
 
 
 @dataclass(frozen=True)
@@ -38,7 +63,11 @@ class Outlook:
     window: int | None = None
     slopes: Float[Tensor, " num_heads"] | None = None
 
-    def over_rows(self, seq: int, doc_ids: Int[Tensor, "batch seq"] | None, device: torch.device) -> Visibility:
+    def is_plain(self, seq: int) -> bool:
+        """Whether a row of one document is seen by plain causal attention."""
+        return self.slopes is None and (self.window is None or self.window >= seq)
+
+    def over_rows(self, seq: int, doc_ids: Int[Tensor, "batch seq"] | None, device: torch.device) -> DenseVisibility:
         """For whole rows, each token in its document.
 
         Args:
@@ -46,16 +75,15 @@ class Outlook:
             doc_ids: Document of each token; None: a row is one document.
             device: Where the activations are.
         """
-        narrow = self.window is not None and self.window < seq
-        if doc_ids is None and self.slopes is None and not narrow:
-            return Visibility(is_causal=True)
+        if doc_ids is None and self.is_plain(seq):
+            return DenseVisibility(is_causal=True)
         places = torch.arange(seq, device=device)
         seen = _seen(places[None], places, self.window)
         if doc_ids is not None:
             seen = seen & (doc_ids[:, None, :, None] == doc_ids[:, None, None, :])
         return self._visibility(seen, places[None], places)
 
-    def over_cache(self, positions: Int[Tensor, "batch queries"], num_keys: int) -> Visibility:
+    def over_cache(self, positions: Int[Tensor, "batch queries"], num_keys: int) -> DenseVisibility:
         """For new tokens behind cached ones.
 
         Args:
@@ -70,12 +98,12 @@ class Outlook:
         seen: Bool[Tensor, "#batch 1 queries keys"],
         positions: Int[Tensor, "rows queries"],
         places: Int[Tensor, " keys"],
-    ) -> Visibility:
+    ) -> DenseVisibility:
         if self.slopes is None:
-            return Visibility(is_causal=False, mask=seen)
+            return DenseVisibility(is_causal=False, mask=seen)
         distance = (positions[:, None, :, None] - places).float()
         bias = -self.slopes[:, None, None] * distance
-        return Visibility(is_causal=False, mask=bias.masked_fill(~seen, -torch.inf))
+        return DenseVisibility(is_causal=False, mask=bias.masked_fill(~seen, -torch.inf))
 
 
 def _seen(

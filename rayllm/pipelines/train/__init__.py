@@ -15,6 +15,7 @@ from rayllm.data.mixing.weights import MixtureConfig
 from rayllm.model.config import ModelConfig
 from rayllm.pipelines.frame import Frame
 from rayllm.train.config import TrainConfig
+from rayllm.train.fp8 import MULTIPLE, misfits
 
 VERSION = 1
 
@@ -26,6 +27,17 @@ class Config(Frame):
     mixture: MixtureConfig = Field(default=MixtureConfig(), description="Weights of the training domains.")
     curriculum: Curriculum = Field(default=[], description="Stages with other weights, lengths or batches.")
     train: TrainConfig = Field(description="Length, batch, precision, engine, checkpoints, validation.")
+
+    @model_validator(mode="after")
+    def _fp8_fits(self) -> "Config":
+        shapes = stage_shapes(self.curriculum, self.train.seq_len, self.train.global_batch_tokens)
+        found = misfits(self.model, (length for length, _ in shapes)) if self.train.precision == "fp8" else []
+        if found:
+            raise ValueError(
+                f"with `train.precision: fp8` sizes are multiples of {MULTIPLE}, but {'; '.join(found)}: change that, "
+                "or set `train.precision` to bf16"
+            )
+        return self
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> "Config":

@@ -6,18 +6,16 @@ The same function serves a worker of Ray Train, a forked rank in a test, and a t
 import dataclasses
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import torch
 import torch.distributed as dist
 
 from rayllm.core import storage
-from rayllm.core.artifact import content_hash, versions
+from rayllm.core.artifact import content_hash
 from rayllm.core.checkpoint import DIRECTORY, clear_staging, publish_directory
 from rayllm.core.config import to_yaml
 from rayllm.core.errors import DataError, RunFailed
@@ -30,20 +28,21 @@ from rayllm.data.shards.packed import PackedData
 from rayllm.evals.scoring import DomainScore, metrics, score_batches
 from rayllm.inference.generate import generate
 from rayllm.model.config import ModelConfig
-from rayllm.model.flops import count_parameters, training_flops_per_token
-from rayllm.model.transformer import Transformer
+from rayllm.model.flops import training_flops_per_token
 from rayllm.pipelines.train import Config
-from rayllm.pipelines.train.initial import load_initial
+from rayllm.pipelines.train.building import build_engine, choose_compute, write_environment
 from rayllm.pipelines.train.metric_files import MetricFiles, open_metric_files
 from rayllm.pipelines.train.planning import plan_packed
 from rayllm.train import checkpoint, collective
 from rayllm.train.checkpoint import Attachments
 from rayllm.train.config import EngineConfig
-from rayllm.train.engine import Engine, TorchEngine
+from rayllm.train.engine import Engine
+from rayllm.train.guards.audit import audit
+from rayllm.train.guards.speed import SpeedGuard
+from rayllm.train.guards.watchdog import Watchdog
 from rayllm.train.loop import Run, Services, train
 from rayllm.train.metrics import Speedometer, peak_flops
 from rayllm.train.objectives import LanguageModeling
-from rayllm.train.precision import resolve_precision
 from rayllm.train.sinks import WandbSink
 from rayllm.train.state import RunState, seed_everything
 
@@ -94,35 +93,40 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
     """
     chosen, rejected = checkpoint.choose(job.checkpoints)
     state = RunState(attempt=_next_attempt(job.directory))
+    watchdog = Watchdog(job.directory, collective.rank(), state.attempt, job.config.train.guards.stall_timeout_s)
     packed = PackedData.open(job.packed_uri)
     plan = plan_packed(job.config, packed)
     if chosen:
         _check_plan(plan, chosen)
     asked = checkpoint.read_state(chosen).precision if chosen else job.config.train.precision
-    state.precision = resolve_precision(asked, job.config.model.dim, device)
-    seed_everything(derive_seed(job.config.seed, "rank", collective.rank()))
     model = job.config.model.with_vocab(packed.vocab_size)
-    built = build_engine(job.config, model, engine, state.precision, device, None if chosen else job.packed_uri)
+    compute = choose_compute(job.config.train, asked, model, device)
+    state.precision = compute.precision
+    seed_everything(derive_seed(job.config.seed, "rank", collective.rank()))
+    built = build_engine(job.config, model, engine, compute, None if chosen else job.packed_uri)
     if chosen:
         checkpoint.restore(built, state, chosen)
     if built.rank == 0:
         clear_staging(job.checkpoints)
-        _write_environment(job, plan, model, built, state)
+        storage.write_text(storage.join(job.directory, PLAN), plan.to_json())
+        write_environment(job.directory, job.config.train, model, built, compute)
     if built.rank == 0:
         files = open_metric_files(job.directory, tensorboard=job.config.train.logging.tensorboard)
         sink = SinkGroup([files, outlets.sink, *_loggers(job)])
         outlets = dataclasses.replace(outlets, sink=sink, publish=_guarded_publish(job, state, files, outlets.publish))
     try:
-        for line in rejected + plan.warnings(job.config.mixture.caps(plan.domains)):
+        for line in rejected + plan.warnings(job.config.mixture.caps(plan.domains)) + compute.warnings(model):
             _event(outlets.sink, built, state, "warning", line)
+        _event(outlets.sink, built, state, "info", compute.describe())
         if chosen:
             _event(outlets.sink, built, state, "info", f"resumed from {chosen} at step {state.step}")
         elif built.rank == 0:
             for line in describe_fill(packed, plan):
                 _event(outlets.sink, built, state, "info", line)
-        run = _assemble(job, packed, plan, model, built, state, outlets)
+        run = _assemble(job, packed, plan, model, built, state, outlets, watchdog)
         finished = train(run)
     finally:
+        watchdog.close()
         outlets.sink.close()
     return finished, state
 
@@ -151,48 +155,15 @@ def _short(plan: Plan, names: Sequence[str]) -> str:
     return ", ".join(f"{getattr(plan, name)}"[:200] for name in names)
 
 
-def build_engine(
-    config: Config,
-    model: ModelConfig,
-    engine: EngineConfig,
-    precision: str,
-    device: torch.device,
-    packed_uri: str | None = None,
-) -> Engine:
-    """The model with its initial weights, the same on every rank, inside an engine.
-
-    Args:
-        config: The run.
-        model: With the vocabulary known.
-        engine: Which engine.
-        precision: Of computing.
-        device: Where this rank computes.
-        packed_uri: The packed data, for a run that begins with the weights of `train.init`; None where a checkpoint
-            will be restored anyway.
-    """
-    module = Transformer(model)
-    module.init_weights(config.seed)
-    if config.train.init and packed_uri:
-        load_initial(config.train.init, module, packed_uri)
-    module.set_activation_checkpointing(config.train.activation_checkpointing)
-    module.set_z_loss(config.train.z_loss)
-    if engine.kind == "torch":
-        return TorchEngine(module, config.train.optimizer, precision, device, document_mask=config.train.document_mask)
-    from rayllm.train.deepspeed_engine import DeepSpeedEngine
-
-    return DeepSpeedEngine(
-        module,
-        config.train.optimizer,
-        precision,
-        device,
-        zero_stage=engine.zero_stage,
-        micro_batch_size=config.train.micro_batch_size,
-        document_mask=config.train.document_mask,
-    )
-
-
 def _assemble(
-    job: Job, packed: PackedData, plan: Plan, model: ModelConfig, engine: Engine, state: RunState, outlets: Outlets
+    job: Job,
+    packed: PackedData,
+    plan: Plan,
+    model: ModelConfig,
+    engine: Engine,
+    state: RunState,
+    outlets: Outlets,
+    watchdog: Watchdog,
 ) -> Run:
     config = job.config.train
     domains = packed.domains("train")
@@ -204,6 +175,7 @@ def _assemble(
         stop_requested=outlets.stop_requested,
         validate=lambda built: validate(job.config, packed, built),
         sample=lambda built, step: sample(job.config, packed, built, step),
+        audit=lambda batches, step: audit(batches, packed.codec(), domains, step),
     )
     return Run(
         config=config,
@@ -216,6 +188,8 @@ def _assemble(
         checkpoints=job.checkpoints,
         attachments=_attachments(job, packed, model, state, plan),
         speed=Speedometer(training_flops_per_token(model, config.seq_len), peak and peak * engine.world_size),
+        slowness=SpeedGuard(config.guards.slow_factor),
+        watchdog=watchdog,
         services=services,
     )
 
@@ -324,25 +298,6 @@ def _guarded_publish(
         publish(staging, name)
 
     return publish_guarded
-
-
-def _write_environment(job: Job, plan: Plan, model: ModelConfig, engine: Engine, state: RunState) -> None:
-    """What the run ran on, for the report and for whoever wants the same bits again."""
-    found = {
-        "versions": versions(),
-        "platform": platform.platform(),
-        "cpu": platform.processor() or platform.machine(),
-        "cpus": os.cpu_count(),
-        "memory_bytes": psutil.virtual_memory().total,
-        "device": torch.cuda.get_device_name() if engine.device.type == "cuda" else "cpu",
-        "world_size": engine.world_size,
-        "threads": torch.get_num_threads(),
-        "precision": state.precision,
-        "engine": job.config.train.engine.model_dump(),
-        "parameters": count_parameters(model).total,
-    }
-    storage.write_text(storage.join(job.directory, "environment.json"), json.dumps(found, indent=1))
-    storage.write_text(storage.join(job.directory, PLAN), plan.to_json())
 
 
 def _event(sink: MetricSink, engine: Engine, state: RunState, level: str, message: str) -> None:

@@ -1,0 +1,128 @@
+"""The parts of a session that compute: precision and kernels chosen for the machine, the engine around a model.
+
+What was chosen is written to ``environment.json`` and said on the console.
+"""
+
+import json
+import os
+import platform
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from rayllm.core import storage
+from rayllm.core.artifact import versions
+from rayllm.model.config import ModelConfig
+from rayllm.model.flops import count_parameters
+from rayllm.model.layers.kernels import KernelChoice, choose_kernel
+from rayllm.model.transformer import Transformer
+from rayllm.pipelines.train import Config
+from rayllm.pipelines.train.initial import load_initial
+from rayllm.train.config import EngineConfig, Precision, TrainConfig
+from rayllm.train.engine import Engine, TorchEngine
+from rayllm.train.fp8 import PAYS_FROM_DIM, convert
+from rayllm.train.precision import AUTOCAST_DTYPES, resolve_precision
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How a rank computes: the same on all ranks of a run, since their machines are alike.
+
+    Attributes:
+        device: Where.
+        precision: In what.
+        attention: By which kernel.
+    """
+
+    device: torch.device
+    precision: Precision
+    attention: KernelChoice
+
+    def describe(self) -> str:
+        """One line for the console."""
+        return f"computes in {self.precision}, attention by {self.attention.name} ({self.attention.why})"
+
+    def warnings(self, model: ModelConfig) -> list[str]:
+        """What was asked for and is done, but may not be what was meant."""
+        if self.precision != "fp8" or model.dim >= PAYS_FROM_DIM:
+            return []
+        return [f"fp8 at width {model.dim} is likely slower than bf16: it pays from about {PAYS_FROM_DIM} up"]
+
+
+def choose_compute(config: TrainConfig, precision: str, model: ModelConfig, device: torch.device) -> Compute:
+    """Look at the machine, and choose what the config leaves open.
+
+    Args:
+        config: Settings of training.
+        precision: What is asked for: the config's, or that of the checkpoint that the run goes on from.
+        model: Its sizes.
+        device: Where this rank computes.
+
+    Raises:
+        SetupError: If the machine cannot do what was asked for by name.
+    """
+    resolved = resolve_precision(precision, model.dim, device, config.fp8)
+    half = resolved in AUTOCAST_DTYPES
+    attention = choose_kernel(config.attention, device, model, half=half, document_mask=config.document_mask)
+    return Compute(device, resolved, attention)
+
+
+def build_engine(
+    config: Config, model: ModelConfig, engine: EngineConfig, compute: Compute, packed_uri: str | None = None
+) -> Engine:
+    """The model with its initial weights, the same on every rank, inside an engine.
+
+    Args:
+        config: The run.
+        model: With the vocabulary known.
+        engine: Which engine.
+        compute: Where, in what and by which kernels.
+        packed_uri: The packed data, for a run that begins with the weights of `train.init`; None where a checkpoint
+            will be restored anyway.
+    """
+    module = Transformer(model)
+    module.init_weights(config.seed)
+    if config.train.init and packed_uri:
+        load_initial(config.train.init, module, packed_uri)
+    if compute.precision == "fp8":
+        convert(module, config.train.fp8)
+    module.set_attention_kernel(compute.attention.kernel)
+    module.set_activation_checkpointing(config.train.activation_checkpointing)
+    module.set_z_loss(config.train.z_loss)
+    optimizer, document_mask = config.train.optimizer, config.train.document_mask
+    if engine.kind == "torch":
+        return TorchEngine(module, optimizer, compute.precision, compute.device, document_mask=document_mask)
+    from rayllm.train.deepspeed_engine import DeepSpeedEngine
+
+    return DeepSpeedEngine(
+        module,
+        optimizer,
+        compute.precision,
+        compute.device,
+        zero_stage=engine.zero_stage,
+        micro_batch_size=config.train.micro_batch_size,
+        document_mask=document_mask,
+    )
+
+
+def write_environment(
+    directory: str, config: TrainConfig, model: ModelConfig, engine: Engine, compute: Compute
+) -> None:
+    """What the run ran on, for the report and for whoever wants the same bits again: ``environment.json``."""
+    found = {
+        "versions": versions(),
+        "platform": platform.platform(),
+        "cpu": platform.processor() or platform.machine(),
+        "cpus": os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "device": torch.cuda.get_device_name() if compute.device.type == "cuda" else "cpu",
+        "world_size": engine.world_size,
+        "threads": torch.get_num_threads(),
+        "precision": compute.precision,
+        "fp8": config.fp8.model_dump() if compute.precision == "fp8" else None,
+        "attention": {"kernel": compute.attention.name, "why": compute.attention.why},
+        "engine": config.engine.model_dump(),
+        "parameters": count_parameters(model).total,
+    }
+    storage.write_text(storage.join(directory, "environment.json"), json.dumps(found, indent=1))

@@ -2,15 +2,18 @@
 
 import logging
 import os
+import re
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
 from rayllm.core.artifact import Artifact
 from rayllm.core.errors import ArtifactDamaged, DataError
 from rayllm.core.stage import Task, run_task
-from rayllm.pipelines import fit_tokenizer
+from rayllm.data.shards.flatten import pack_texts
+from rayllm.pipelines import fit_tokenizer, progress
 from rayllm.tokenizer.codec import Codec
 
 ENGLISH = [f"The cat number {i} sat on the mat, and it was naïve of it to sit there." for i in range(60)]
@@ -89,6 +92,44 @@ def test_an_existing_tokenizer_is_adopted_byte_for_byte(corpus, tmp_path, shared
     assert artifact.counts["vocab_size"] == 50_257
     assert (tmp_path / artifact.uri / "tokenizer.json").read_bytes() == path.read_bytes()
     assert artifact.counts["sampled_bytes"] == {}
+
+
+def test_superbpe_learns_tokens_across_words_and_the_transition_is_kept(corpus, tmp_path):
+    words = fit(corpus, tmp_path, vocab_size=300)
+    mixed = fit(corpus, tmp_path, kind="superbpe", vocab_size=330, transition_size=300, max_words=2)
+    first, second = (Codec.load(artifact.uri, artifact.counts["sha256"]) for artifact in (words, mixed))
+    assert (first.vocab_size, second.vocab_size) == (300, 330)
+    names = [second.decode([index]) for index in range(first.vocab_size, second.vocab_size)]
+    assert max(len(name.split()) for name in names) == 2
+    assert [second.decode([index]) for index in range(300)] == [first.decode([index]) for index in range(300)]
+    for text in [*ENGLISH[50:], *CODE[50:]]:
+        assert second.decode(second.encode(text)) == text
+    fits = [artifact.counts["domains"]["english"]["bytes_per_token"] for artifact in (words, mixed)]
+    assert fits[1] > fits[0]
+    assert mixed.counts["sampled_bytes"] == words.counts["sampled_bytes"], "both stages read it, and it counts once"
+
+
+def test_the_separator_that_is_asked_for_stands_before_every_document(corpus, tmp_path, shared_data):
+    path = str(shared_data / "tokenizers/llama2/tokenizer.model")
+    for separator, index in ((None, 2), ("</s>", 2), ("<s>", 1)):
+        settings = {} if separator is None else {"separator": separator}
+        artifact = fit(corpus, tmp_path, kind="adopt", from_file=path, **settings)
+        codec = Codec.load(artifact.uri)
+        assert codec.separator_id == index
+        flat, bounds, _ = pack_texts(codec, pa.array(CODE[:2]))
+        assert [flat[start] for start in bounds] == [index, index]
+    with pytest.raises(DataError, match="'<eos>' is no special token"):
+        fit(corpus, tmp_path, kind="adopt", from_file=path, separator="<eos>")
+
+
+def test_what_is_read_is_shown_with_its_rate_and_the_time_left(corpus, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("rayllm"), "propagate", True)
+    monkeypatch.setattr(progress, "PLAIN_INTERVAL_S", 0.0)
+    caplog.set_level(logging.INFO, "rayllm")
+    fit(corpus, tmp_path)
+    (first, *_, last) = [line for line in caplog.messages if line.startswith("fit_tokenizer: reading")]
+    assert re.search(r"1% of 5\.02 kB, 1 documents \(.*/s\), 70 B \(.*/s\), eta ", first), first
+    assert re.search(r"kB in .*, 100 documents \(.*/s\)", last), last
 
 
 def test_a_damaged_corpus_shard_is_never_learned_from(corpus, tmp_path):

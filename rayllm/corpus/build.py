@@ -168,7 +168,7 @@ def _make_models(job: _Job) -> ModelsReport:
 
 
 def _make_model(item: dict[str, Any], recipe: Recipe, outputs: Outputs) -> str:
-    return make_model(item["model"], recipe.settings, recipe.scratch("models"), outputs).model_dump_json()
+    return make_model(item["model"], recipe.settings, recipe.model(item["model"]), outputs).model_dump_json()
 
 
 def _read(job: _Job, card: Card) -> Readings:

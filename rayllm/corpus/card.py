@@ -6,6 +6,7 @@ Here is what it says, and the counts of the manifest; ``card_markdown`` and ``ca
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 from pydantic import BaseModel
@@ -20,7 +21,7 @@ from rayllm.corpus.models import ModelsReport
 from rayllm.corpus.resolve import NearResult
 from rayllm.corpus.shards import ShardCounts
 from rayllm.corpus.sources import Source, ValidationConfig
-from rayllm.corpus.tally import Amount, Amounts, Examples, add_amounts, add_examples
+from rayllm.corpus.tally import Amount, Amounts, Examples, Scores, add_amounts, add_examples
 
 PERCENTILES = (5, 25, 50, 75, 95)
 #: Evaluation items found in documents that the pages show; ``contamination.jsonl`` has all.
@@ -66,6 +67,7 @@ class DomainCard(BaseModel):
         dropped: What was left out, by reason.
         examples: The beginnings of documents that were left out, by reason.
         languages: Documents whose language was looked at, by language.
+        scores: Documents that the quality classifier has scored, by score.
         contaminated: Documents by the evaluation set that an item of theirs is from.
         bad_rows: Rows in quarantine, by kind.
     """
@@ -76,6 +78,7 @@ class DomainCard(BaseModel):
     dropped: Amounts = {}
     examples: Examples = {}
     languages: Amounts = {}
+    scores: Scores = Scores()
     contaminated: dict[str, int] = {}
     bad_rows: dict[str, int] = {}
 
@@ -85,6 +88,7 @@ class DomainCard(BaseModel):
         self.drop(counts.dropped)
         self.examples = add_examples(self.examples, counts.examples)
         self.languages = add_amounts(self.languages, counts.languages)
+        self.scores = self.scores.plus(counts.scores)
         self.contaminated = _sorted(Counter(self.contaminated) + Counter(counts.contaminated))
         self.bad_rows = _sorted(Counter(self.bad_rows) + Counter(counts.bad))
 
@@ -151,6 +155,8 @@ class Card(BaseModel):
         counts: dict[str, Any] = {"domains": {name: card.counts() for name, card in self.domains.items()}}
         if self.near is not None:
             counts["near_duplicate_clusters"] = self.near.clusters
+        if self.models.classifier is not None:
+            counts["classifier"] = self.models.classifier.counts()
         if self.models.contamination is not None:
             counts["contaminated"] = {name: self.documents_with(name) for name in self.models.contamination.items}
         return counts
@@ -158,6 +164,10 @@ class Card(BaseModel):
     def documents_with(self, evaluation_set: str) -> int:
         """How many documents have an item of an evaluation set."""
         return sum(card.contaminated.get(evaluation_set, 0) for card in self.domains.values())
+
+    def all_scores(self) -> Scores:
+        """Scores of the documents of all domains."""
+        return reduce(Scores.plus, (card.scores for card in self.domains.values()), Scores())
 
     def pages(self) -> dict[str, str]:
         """The files of the card: names and texts."""
@@ -176,6 +186,7 @@ class Card(BaseModel):
                 "read_bytes": card.read.bytes,
                 "dropped_bytes": {reason: amount.bytes for reason, amount in card.dropped.items()},
                 "dropped_examples": card.examples,
+                "scores": card.scores.model_dump(),
                 "contaminated": card.contaminated,
                 "length_bytes": {split: card.percentiles(split) for split in card.splits},
                 "length_histogram": {split: card.lengths(split) for split in card.splits},

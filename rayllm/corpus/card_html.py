@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
+from rayllm.corpus.tally import SCORE_BINS
+
 if TYPE_CHECKING:  # the card renders itself
     from rayllm.corpus.card import Card
 
@@ -38,8 +40,9 @@ def render_html(card: "Card") -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"count": count, "size": size, "percent": percent}
+    drawing = {"length_bars": length_bars, "score_bars": score_bars, "width": WIDTH, "height": HEIGHT}
     page = environment.get_template("data_card.html.jinja")
-    return page.render(card=card, figures=_figures(card), length_bars=length_bars, width=WIDTH, height=HEIGHT)
+    return page.render(card=card, figures=_figures(card), **drawing)
 
 
 def _figures(card: "Card") -> list[tuple[str, str]]:
@@ -62,6 +65,14 @@ def length_bars(lengths: Sequence[tuple[float, int]]) -> list[Bar]:
     step = max(1, -(-len(lengths) // 5))
     labels = [size(edge) if index % step == 0 else "" for index, (edge, _) in enumerate(lengths)]
     return draw_bars([number for _, number in lengths], titles, labels)
+
+
+def score_bars(numbers: Sequence[int]) -> list[Bar]:
+    """A bar for each of the equal parts of [0, 1]."""
+    edges = [place / SCORE_BINS for place in range(len(numbers))]
+    titles = [f"from {edge:.2f}: {number:,} documents" for edge, number in zip(edges, numbers, strict=True)]
+    labels = [f"{edge:.1f}" if place % 4 == 0 else "" for place, edge in enumerate(edges)]
+    return draw_bars(numbers, titles, labels)
 
 
 def draw_bars(numbers: Sequence[int], titles: Sequence[str], labels: Sequence[str]) -> list[Bar]:

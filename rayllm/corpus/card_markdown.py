@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rayllm.corpus.tally import SCORE_BINS
+
 if TYPE_CHECKING:  # the card renders itself
     from rayllm.corpus.card import Card, DomainCard
 
@@ -13,7 +15,7 @@ def render_markdown(card: "Card") -> str:
     parts = ["# Data card", _overview(card)]
     for name, domain in card.domains.items():
         parts += [f"## {name}", *_domain(domain)]
-    parts += [*_near(card), *_contamination(card)]
+    parts += [*_classifier(card), *_near(card), *_contamination(card)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -48,6 +50,24 @@ def _domain(domain: "DomainCard") -> Iterator[str]:
     for reason, examples in domain.examples.items():
         for example in examples:
             yield f"Left out ({reason}):\n\n{_fence(example)}"
+
+
+def _classifier(card: "Card") -> Iterator[str]:
+    report, scores = card.models.classifier, card.all_scores()
+    if report is None:
+        return
+    yield "## Quality classifier"
+    yield (
+        f"Trained from {report.good:,} good and {report.bad:,} bad examples. On held-out examples its scores have an "
+        f"AUC of {report.auc:.3f}, the length of the text alone {report.auc_of_length:.3f}; of the good ones "
+        f"{report.good_kept:.1%} reach {report.min_score:g} and are kept, of the bad ones {report.bad_kept:.1%}."
+    )
+    rows = [
+        [f"{place / SCORE_BINS:.2f} to {(place + 1) / SCORE_BINS:.2f}", f"{kept:,}", f"{dropped:,}"]
+        for place, (kept, dropped) in enumerate(zip(scores.kept, scores.dropped, strict=True))
+    ]
+    if rows:
+        yield _table(["score", "documents kept", "documents left out"], rows)
 
 
 def _near(card: "Card") -> Iterator[str]:

@@ -12,7 +12,7 @@ from rayllm.corpus.sources import Source
 LOOK_BYTES = 64 << 10
 
 
-def files_digest(sources: Sequence[Source], setting: str) -> str:
+def files_digest(sources: Sequence[Source], setting: str, *, whole: bool = False) -> str:
     """A hash over the names, sizes and ends of the files behind a domain; empty where it has no files of its own.
 
     Of a remote file, what its storage tells of the contents (an ETag, a hash, a time) stands for its ends.
@@ -20,6 +20,7 @@ def files_digest(sources: Sequence[Source], setting: str) -> str:
     Args:
         sources: The sources of one domain.
         setting: Where they stand in the config, for errors.
+        whole: Whether all of every local file is read, not its ends alone.
 
     Raises:
         DataError: If files are missing or cannot be read.
@@ -31,13 +32,15 @@ def files_digest(sources: Sequence[Source], setting: str) -> str:
     for file in sorted(files.values(), key=lambda one: one.label):
         digest.update(f"{file.label}\0{file.bytes}\0{file.version}\0".encode())
         if storage.is_local(file.uri):
-            digest.update(_ends(file, setting))
+            digest.update(_contents(file, setting, whole))
     return digest.hexdigest()
 
 
-def _ends(file: FileRef, setting: str) -> bytes:
+def _contents(file: FileRef, setting: str, whole: bool) -> bytes:
     try:
         with storage.local_path(file.uri).open("rb") as opened:
+            if whole:
+                return hashlib.file_digest(opened, "sha256").digest()
             head = opened.read(LOOK_BYTES)
             opened.seek(max(LOOK_BYTES, file.bytes - LOOK_BYTES))
             return head + opened.read(LOOK_BYTES)

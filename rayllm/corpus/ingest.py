@@ -29,7 +29,7 @@ from rayllm.corpus.quality import broken_rules
 from rayllm.corpus.readers import Row, read_unit
 from rayllm.corpus.recipe import Recipe
 from rayllm.corpus.split import document_keys
-from rayllm.corpus.tally import Amount, Amounts, Examples, add_amounts, add_example, count_amounts
+from rayllm.corpus.tally import Amount, Amounts, Examples, Scores, add_amounts, add_example, count_amounts
 
 #: Bad rows of a unit that are listed one by one; the rest is counted.
 MAX_LISTED_BAD_ROWS = 10_000
@@ -47,7 +47,7 @@ class UnitCounts(BaseModel):
         dropped: What was dropped, by reason.
         examples: The beginnings of dropped documents, by reason.
         languages: Documents that were looked at, by language.
-        scores: Documents by quality score, see ``tally.count_scores``.
+        scores: Documents that were scored, by quality score.
         contaminated: Documents by the evaluation set that an item of theirs is from.
         bad: Bad rows, by kind.
         places: The first bad rows: file, row, kind and detail.
@@ -61,7 +61,7 @@ class UnitCounts(BaseModel):
     dropped: Amounts = {}
     examples: Examples = {}
     languages: Amounts = {}
-    scores: list[int] = []
+    scores: Scores = Scores()
     contaminated: dict[str, int] = {}
     bad: dict[str, int] = {}
     places: list[tuple[str, int | None, str]] = []
@@ -197,6 +197,7 @@ class _Ingest:
     def _count(self, verdicts: Verdicts, documents: Sequence[Document]) -> None:
         counts = self.counts
         counts.languages = add_amounts(counts.languages, verdicts.languages)
+        counts.scores = counts.scores.plus(verdicts.scores)
         for index, match in verdicts.matches.items():
             counts.contaminated[match.set] = counts.contaminated.get(match.set, 0) + 1
             document = documents[index]

@@ -1,16 +1,18 @@
 """What the filters learn from or look up in: made once, before the first document is read, then read by every task.
 
-In: the settings. Out: below the scratch directory, the index of the evaluation sets; and a report about it.
+In: the settings. Out: a directory for each, the index of the evaluation sets and the quality classifier; and a report
+about them.
 """
 
 from pydantic import BaseModel, ConfigDict
 
-from rayllm.core import storage
+from rayllm.corpus.classifier import Classifier, ClassifierReport, load_classifier, train
+from rayllm.corpus.classifier.examples import read_examples
 from rayllm.corpus.ngram_index import NgramIndex, load_index
 from rayllm.corpus.notes import Outputs
 from rayllm.corpus.settings import BuildSettings
 
-CONTAMINATION = "contamination"
+CONTAMINATION, CLASSIFIER = "contamination", "classifier"
 
 
 class IndexReport(BaseModel):
@@ -29,10 +31,13 @@ class ModelsReport(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     contamination: IndexReport | None = None
+    classifier: ClassifierReport | None = None
 
     def plus(self, other: "ModelsReport") -> "ModelsReport":
         """What either has."""
-        return ModelsReport(contamination=self.contamination or other.contamination)
+        return ModelsReport(
+            contamination=self.contamination or other.contamination, classifier=self.classifier or other.classifier
+        )
 
 
 NO_MODELS = ModelsReport()
@@ -40,23 +45,26 @@ NO_MODELS = ModelsReport()
 
 def models_wanted(settings: BuildSettings) -> list[str]:
     """Names of the models to make."""
-    return [CONTAMINATION] if settings.decontaminate is not None else []
+    wanted = {CONTAMINATION: settings.decontaminate, CLASSIFIER: settings.classifier}
+    return [name for name, config in wanted.items() if config is not None]
 
 
-def make_model(name: str, settings: BuildSettings, directory: str, outputs: Outputs) -> ModelsReport:
+def make_model(name: str, settings: BuildSettings, uri: str, outputs: Outputs) -> ModelsReport:
     """Make one model.
 
     Args:
         name: One of ``models_wanted``.
         settings: What is asked for.
-        directory: URI of the directory for all models.
+        uri: Directory for its files.
         outputs: Is told what was written.
 
     Raises:
         DataError: If what it is made from cannot be read.
     """
+    if name == CLASSIFIER:
+        return ModelsReport(classifier=_classifier(settings, uri, outputs))
     assert name == CONTAMINATION, name
-    return ModelsReport(contamination=_index(settings, storage.join(directory, name), outputs))
+    return ModelsReport(contamination=_index(settings, uri, outputs))
 
 
 def _index(settings: BuildSettings, uri: str, outputs: Outputs) -> IndexReport:
@@ -70,8 +78,20 @@ def _index(settings: BuildSettings, uri: str, outputs: Outputs) -> IndexReport:
     return IndexReport(digest=digest, items=items, too_short=index.too_short)
 
 
-def load_contamination(report: ModelsReport, directory: str) -> NgramIndex | None:
+def _classifier(settings: BuildSettings, uri: str, outputs: Outputs) -> ClassifierReport:
+    config, setting = settings.classifier, "prepare.classifier"
+    assert config is not None
+    classifier, report = train(list(read_examples(config, settings.clean, setting)), config, setting)
+    digest = classifier.save(uri)
+    outputs.directory(uri)
+    return report.model_copy(update={"digest": digest})
+
+
+def load_contamination(report: ModelsReport, uri: str) -> NgramIndex | None:
     """The index of the evaluation sets, if there is one; read once in a process."""
-    if report.contamination is None:
-        return None
-    return load_index(storage.join(directory, CONTAMINATION), report.contamination.digest)
+    return None if report.contamination is None else load_index(uri, report.contamination.digest)
+
+
+def load_scorer(report: ModelsReport, uri: str) -> Classifier | None:
+    """The quality classifier, if there is one; read once in a process."""
+    return None if report.classifier is None else load_classifier(uri, report.classifier.digest)

@@ -19,6 +19,7 @@ from rayllm.corpus.plan import Plan, PlannedPart
 from rayllm.corpus.recipe import Recipe
 from rayllm.corpus.sources import ValidationConfig
 from rayllm.corpus.split import Bounds, plan_bounds, plan_validation_bounds
+from rayllm.corpus.tally import Scores
 
 #: So many bad rows in a source never stop a preparation, whatever their share.
 TOLERATED_BAD_ROWS = 10
@@ -50,7 +51,7 @@ class Readings:
         self._sizes[key] = merge(self._sizes.get(key, {}), count.histogram)
         self._smallest[key] = min(self._smallest.get(key, 1.0), count.smallest)
         # What has been added up need not be held for each of what may be a hundred thousand units.
-        spent = {"histogram": {}, "examples": {}, "languages": {}, "scores": [], "dropped": {}}
+        spent = {"histogram": {}, "examples": {}, "languages": {}, "scores": Scores(), "dropped": {}}
         self.counts.append(count.model_copy(update=spent))
 
     def check_bad_rows(self, max_bad_frac: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from rayllm.core import storage
 from rayllm.core.artifact import content_hash
 from rayllm.corpus.documents import Split
-from rayllm.corpus.models import NO_MODELS, ModelsReport
+from rayllm.corpus.models import CLASSIFIER, NO_MODELS, ModelsReport
 from rayllm.corpus.settings import BuildSettings
 from rayllm.corpus.sources import Source
 
@@ -40,6 +40,10 @@ class Recipe:
     def scratch(self, *parts: str) -> str:
         """URI of a scratch file."""
         return storage.join(self.scratch_root, *parts)
+
+    def model(self, name: str) -> str:
+        """URI of the directory of a model; the classifier's is part of the artifact."""
+        return storage.join(self.output, name) if name == CLASSIFIER else self.scratch("models", name)
 
     def dropped(self, domain: str, name: str) -> str:
         """URI of a file of dropped documents."""

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from rayllm.core.config import ConfigModel, Count
+from rayllm.corpus.classifier import ClassifierConfig
 from rayllm.corpus.clean import CleanByContent
 from rayllm.corpus.decontaminate import DecontaminationConfig
 from rayllm.corpus.language import LanguageConfig
@@ -36,6 +37,9 @@ class BuildSettings(ConfigModel):
     rules: RulesByContent = Field(default=RulesByContent(), description="Quality rules by the `content` of sources.")
     language: LanguageConfig | None = Field(
         default=None, description="Which languages prose may be in; null: whichever it is."
+    )
+    classifier: ClassifierConfig | None = Field(
+        default=None, description="A quality classifier to train from labelled examples and to filter by; null: none."
     )
     near_duplicates: NearDuplicatesConfig | None = Field(
         default=None, description="What counts as nearly the same text; null: only equal texts are duplicates."

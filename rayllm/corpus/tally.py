@@ -65,7 +65,31 @@ def add_examples(first: Examples, second: Examples) -> Examples:
     }
 
 
-def count_scores(scores: np.ndarray[Any, Any]) -> list[int]:
-    """How many scores lie in each of ``SCORE_BINS`` equal parts of [0, 1]."""
+class Scores(BaseModel):
+    """Documents by quality score, in ``SCORE_BINS`` equal parts of [0, 1]; empty where none was scored.
+
+    Attributes:
+        kept: Those that the score has not dropped.
+        dropped: Those that it has.
+    """
+
+    kept: list[int] = []
+    dropped: list[int] = []
+
+    def plus(self, other: "Scores") -> "Scores":
+        """The sum."""
+        return Scores(kept=_sums(self.kept, other.kept), dropped=_sums(self.dropped, other.dropped))
+
+
+def count_scores(scores: np.ndarray[Any, Any], min_score: float) -> Scores:
+    """Count scores, those from ``min_score`` up as kept."""
     bins = np.clip((scores * SCORE_BINS).astype(np.int64), 0, SCORE_BINS - 1)
-    return np.bincount(bins, minlength=SCORE_BINS).tolist()
+    kept = scores >= min_score
+    return Scores(
+        kept=np.bincount(bins[kept], minlength=SCORE_BINS).tolist(),
+        dropped=np.bincount(bins[~kept], minlength=SCORE_BINS).tolist(),
+    )
+
+
+def _sums(first: list[int], second: list[int]) -> list[int]:
+    return [a + b for a, b in zip(first, second, strict=True)] if first and second else first or second

@@ -64,7 +64,20 @@ def fingerprint(config: Config) -> dict[str, str]:
         f"{split}/{name}": files_digest(sources, f"{section}.{name}")
         for split, (section, domains) in parts.items()
         for name, sources in domains.items()
+    } | _filters_fingerprint(config.prepare)
+
+
+def _filters_fingerprint(settings: BuildSettings) -> dict[str, str]:
+    """The same of what the filters learn from and look for, but of every byte: one label more changes all scores."""
+    sets = settings.decontaminate.sets if settings.decontaminate is not None else {}
+    found = {
+        f"decontaminate/{name}": files_digest([source], f"prepare.decontaminate.sets.{name}", whole=True)
+        for name, source in sets.items()
     }
+    if settings.classifier is not None:
+        examples = settings.classifier.examples
+        found["classifier"] = files_digest(examples, "prepare.classifier.examples", whole=True)
+    return found
 
 
 def run(work: Work) -> dict[str, Any]:

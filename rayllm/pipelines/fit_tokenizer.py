@@ -106,10 +106,12 @@ def _train(settings: BpeConfig | SuperBpeConfig, corpus: Artifact, seed: int) ->
                 sampled[domain] += len(text.encode())
                 yield text
 
+    labels = iter(("reading", "reading again"))
+
     def watched() -> Iterator[str]:
-        """The sample, shown as it is read."""
+        """The sample, shown as it is read: once for words, and with SuperBPE once more for what crosses them."""
         total = sum(budgets.values())
-        return track(texts(), "fit_tokenizer: reading", total=total, step=_step, unit="bytes")
+        return track(texts(), f"fit_tokenizer: {next(labels)}", total=total, step=_step, unit="bytes")
 
     sizes = {
         "vocab_size": settings.vocab_size,

@@ -10,13 +10,24 @@ from rayllm.core.errors import ConfigError
 from rayllm.data.mixing.curriculum import check_domains
 from rayllm.data.mixing.weights import check_known
 from rayllm.pipelines import STAGES, Stage, evaluate, fit_tokenizer, pack, prepare, report, train
+from rayllm.pipelines.depth import expand
 from rayllm.tune.config import TuneConfig
 
 
 class RunConfig(prepare.Config, fit_tokenizer.Config, pack.Config, train.Config, evaluate.Config, report.Config):
     """Every top-level key of a run file. ``tune`` is needed only by the verb of that name."""
 
+    depth: int | None = Field(
+        default=None,
+        ge=1,
+        description="One dial for sizes, learning rates, batch and tokens; see `rayllm depth`. Own settings win.",
+    )
     tune: TuneConfig | None = Field(None, description="What `rayllm tune` searches, and how.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sized_by_depth(cls, data: Any) -> Any:
+        return expand(data) if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _weights_of_known_domains(self) -> "RunConfig":

@@ -82,11 +82,9 @@ def _tree(what: str, overrides: list[str]) -> dict[str, Any]:
     """The tree of a run file that has been checked, or of a bare depth."""
     if what.isdigit() and int(what) > 0:
         return {"depth": int(what)}
-    load_run(what, overrides)
-    tree = read_source(what, overrides).tree
-    if tree.get("depth") is None:
+    if load_run(what, overrides).depth is None:
         raise ConfigError("the run file sets no depth", where=what, fix="add `depth: 12`, or name a number instead")
-    return tree
+    return read_source(what, overrides).tree
 
 
 def _vocab(text: str | None) -> Count | None:

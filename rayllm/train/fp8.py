@@ -103,7 +103,8 @@ def _cast_to_autocast(_: "nn.Module", inputs: "tuple[torch.Tensor]") -> "tuple[t
 
 
 def _import_float8() -> Any:
-    logging.getLogger("torchao").setLevel(logging.ERROR)  # it warns of kernels for other machines
+    for name in ("torchao", "torch.utils._pytree"):  # kernels for other machines, a deprecation that is torchao's
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         import torchao.float8
         import torchao.float8.float8_linear

@@ -29,7 +29,7 @@ MAX_MATCHES = 20
 
 
 class SourceLine(BaseModel):
-    """One source of a domain: what it is for, its kind and path, and the licence that the config states."""
+    """One source of a domain: what it is for, its kind and path, and what is said of its licence."""
 
     split: Split
     kind: str
@@ -50,7 +50,7 @@ def describe_sources(
             split=split,
             kind=source.kind,
             path=", ".join(map(without_secrets, getattr(source, "path", []))),
-            license=getattr(source, "license", None) or "",
+            license=source.terms,
         )
         for split, group in groups.items()
         for source in group

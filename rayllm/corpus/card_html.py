@@ -1,10 +1,12 @@
 """The data card as one HTML file that needs nothing but itself: its style within, no script, all text escaped."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import jinja2
+import markupsafe
 
 from rayllm.corpus.tally import SCORE_BINS
 
@@ -39,10 +41,21 @@ def render_html(card: "Card") -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"count": count, "size": size, "percent": percent}
+    environment.filters |= {"count": count, "size": size, "percent": percent, "marked": marked}
     drawing = {"length_bars": length_bars, "score_bars": score_bars, "width": WIDTH, "height": HEIGHT}
+    train_bytes = sum(domain.kept("train").bytes for domain in card.domains.values())
     page = environment.get_template("data_card.html.jinja")
-    return page.render(card=card, figures=_figures(card), **drawing)
+    return page.render(card=card, figures=_figures(card), train_bytes=train_bytes, **drawing)
+
+
+def marked(text: str, part: str) -> markupsafe.Markup:
+    """Text as HTML, with the first place marked where the words of ``part`` stand, whatever is between them."""
+    words = map(re.escape, re.findall(r"\w+", part))
+    found = re.search(r"\W+".join(words), text, re.IGNORECASE)
+    if found is None or not found[0]:
+        return markupsafe.escape(text)
+    before, after = text[: found.start()], text[found.end() :]
+    return markupsafe.Markup("{}<mark>{}</mark>{}").format(before, found[0], after)
 
 
 def _figures(card: "Card") -> list[tuple[str, str]]:

@@ -25,9 +25,8 @@ def _overview(card: "Card") -> str:
         for split in domain.splits:
             total, percentiles = domain.kept(split), domain.percentiles(split)
             rows.append([name, split, f"{total.documents:,}", f"{total.bytes:,}", *_numbers(percentiles.values())])
-    percents = [
-        f"{name} bytes" for domain in card.domains.values() for s in domain.splits for name in domain.percentiles(s)
-    ]
+    names = (domain.percentiles(split) for domain in card.domains.values() for split in domain.splits)
+    percents = [f"{name} bytes" for name in next(names, ())]
     return _table(["domain", "split", "documents", "bytes", *percents], rows)
 
 

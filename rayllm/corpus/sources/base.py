@@ -23,6 +23,11 @@ class SourceConfig(ConfigModel):
     content: Content = Field(default="prose", description="Which of `prepare.rules` apply: prose, code or math.")
     license: str = Field(default="", description="Licence of the texts, for the data card.")
 
+    @property
+    def terms(self) -> str:
+        """What the data card says of the licence; empty where nobody has said anything."""
+        return self.license
+
     def files(self, setting: str) -> list[FileRef]:
         """The user's files behind this source; none where it makes its documents, or takes them from this Python.
 

@@ -27,6 +27,11 @@ class PythonStdlibSource(SourceConfig):
     content: Content = Field(default="code", description="Which of `prepare.rules` apply: prose, code or math.")
     max_file_bytes: Count = Field(default=512 << 10, ge=1, description="Larger files are left out, in bytes.")
 
+    @property
+    def terms(self) -> str:
+        """See ``SourceConfig.terms``."""
+        return self.license or "PSF-2.0, as Python itself"
+
     def pieces(self, setting: str, unit_bytes: int) -> Iterator[Piece]:
         """Groups of files."""
         root = Path(sysconfig.get_path("stdlib"))
@@ -52,6 +57,11 @@ class InstalledProseSource(SourceConfig):
     )
     exclude: list[str] = Field(default=[], description="Globs of package names to leave out.")
 
+    @property
+    def terms(self) -> str:
+        """See ``SourceConfig.terms``."""
+        return self.license or "those of the packages"
+
     def pieces(self, setting: str, unit_bytes: int) -> Iterator[Piece]:
         """Whole packages in groups; ``stop`` is the group's share of ``max_bytes``."""
         packages = python_files(self.exclude)
@@ -74,6 +84,11 @@ class SyntheticMathSource(SourceConfig):
         description="Which templates to use; those of `validation` never occur in `train`, nor vice versa.",
     )
     documents: Count = Field(default=20_000, ge=1, description="How many documents to generate.")
+
+    @property
+    def terms(self) -> str:
+        """See ``SourceConfig.terms``."""
+        return self.license or "none: made here"
 
     def pieces(self, setting: str, unit_bytes: int) -> Iterator[Piece]:
         """Ranges of document numbers."""

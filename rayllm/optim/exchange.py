@@ -1,8 +1,7 @@
 """Whole matrices at their owners, updates back at the holders: two all-to-alls a step, none where nothing travels."""
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from operator import itemgetter
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 
 import torch
 import torch.distributed as dist
@@ -26,110 +25,133 @@ Stack = Float[Tensor, "count rows cols"]
 class Exchange:
     """The way of matrices to the rank that orthogonalises them, and of the results back.
 
+    An owner keeps room for all of its matrices, those of one shape one after another: a stack. What it holds itself is
+    copied straight into its place there; only what comes from other ranks goes through a buffer of its own.
+
     Args:
         matrices: All matrices, the same on every rank.
         pieces: For each rank, where parameters lie in its tensors.
         rank: This rank.
-        dtype: What matrices travel and are worked on in.
-
-    Attributes:
-        matrices: As given; fragments count in it.
-        fragments: What ``apply`` gives values for, in its order: this rank's share.
+        like: Any tensor of the dtype in which matrices travel and are worked on, where the holders are.
 
     Source: Liu et al. 2025, Muon is Scalable for LLM Training, arXiv:2502.16982, algorithm 1.
     """
 
-    def __init__(
-        self, matrices: Sequence[Matrix], pieces: Sequence[Sequence[Piece]], rank: int, dtype: torch.dtype
-    ) -> None:
-        self.matrices, self._dtype = matrices, dtype
+    def __init__(self, matrices: Sequence[Matrix], pieces: Sequence[Sequence[Piece]], rank: int, like: Tensor) -> None:
         fragments = [fragments_of(of_rank, matrices) for of_rank in pieces]
         owners = assign_owners(matrices, fragments)
-        shapes = [(matrix.rows, matrix.cols) for matrix in matrices]
-        owned: list[list[int]] = [[] for _ in pieces]
-        for index in sorted(range(len(matrices)), key=lambda index: shapes[index]):
-            owned[owners[index]].append(index)
-        self._stacks = [(count, *shape) for shape, count in Counter(shapes[index] for index in owned[rank]).items()]
-        starts = _starts(matrices, owned)
-        self._to_owners = _Route(moves_to_owners(matrices, fragments, owners), starts, rank, len(pieces))
-        self._to_holders = _Route(moves_to_holders(fragments, owners), starts, rank, len(pieces))
+        starts, owned = _places(matrices, owners, rank)
+        room = like.new_empty(sum(matrix.size for matrix in owned))
+        self._stacks = _stacks(room, owned)
         held = {(part.matrix, part.start): part for part in fragments[rank]}
-        self._out = [held[move.matrix, move.start] for move in self._to_owners.sends]
-        self._places = [starts[move.matrix] + move.start for move in self._to_owners.receives]
-        self._cuts = [(starts[move.matrix] + move.start, move.length) for move in self._to_holders.sends]
-        self.fragments: list[Fragment] = [held[move.matrix, move.start] for move in self._to_holders.receives]
 
-    def apply(
-        self, holders: Sequence[Float[Tensor, " n"]], work: Callable[[Stack], Stack]
-    ) -> list[Float[Tensor, " m"]]:
+        def at_holder(moves: Sequence[Move]) -> list[Fragment]:
+            return [held[move.matrix, move.start] for move in moves]
+
+        def at_owner(moves: Sequence[Move]) -> list[Tensor]:
+            return [room.narrow(0, starts[move.matrix] + move.start, move.length) for move in moves]
+
+        self._there = _Route(moves_to_owners(matrices, fragments, owners), rank, len(pieces), like)
+        self._back = _Route(moves_to_holders(fragments, owners), rank, len(pieces), like)
+        self._staying = at_holder(self._there.stays), at_owner(self._there.stays)
+        self._going = at_holder(self._there.sends), at_owner(self._there.receives)
+        self._coming = at_owner(self._back.sends), at_holder(self._back.receives)
+        self._stayed = at_owner(self._back.stays), at_holder(self._back.stays)
+
+    def apply(self, holders: Sequence[Float[Tensor, " n"]], work: Callable[[Stack], None]) -> None:
         """Gather matrices, work on them, scatter the results; all ranks together.
 
         Args:
-            holders: This rank's flattened tensors.
-            work: From a stack of whole matrices of one shape to a stack of results.
-
-        Returns:
-            The result's values for each of ``fragments``, in the exchange's dtype.
+            holders: This rank's flattened tensors: matrices before, results after. What is no matrix stays.
+            work: Overwrites a stack of whole matrices of one shape with the results.
         """
-        stacks = self._gather(holders)
-        return self._scatter([work(stack) for stack in stacks], like=holders[0])
-
-    def _gather(self, holders: Sequence[Float[Tensor, " n"]]) -> list[Stack]:
-        views = [holders[part.holder].narrow(0, part.at, part.length) for part in self._out]
-        received = self._to_owners.carry(_join(views, holders[0]).to(self._dtype))
-        if self._places != sorted(self._places):
-            parts = received.split([move.length for move in self._to_owners.receives])
-            ordered = sorted(zip(self._places, parts, strict=True), key=itemgetter(0))
-            received = torch.cat([part for _, part in ordered])
-        stacks = received.split([count * rows * cols for count, rows, cols in self._stacks])
-        return [stack.view(shape) for stack, shape in zip(stacks, self._stacks, strict=True)]
-
-    def _scatter(self, stacks: Sequence[Stack], like: Tensor) -> list[Float[Tensor, " m"]]:
-        flat = _join([stack.reshape(-1) for stack in stacks], like)
-        packed = _join([flat.narrow(0, at, length) for at, length in self._cuts], flat).to(self._dtype)
-        return list(self._to_holders.carry(packed).split([move.length for move in self._to_holders.receives]))
+        leaving, arriving = self._going
+        _copy(_views(holders, leaving), self._there.outbox)
+        self._there.carry()
+        _copy(self._there.inbox, arriving)
+        staying, places = self._staying
+        _copy(_views(holders, staying), places)
+        for stack in self._stacks:
+            work(stack)
+        places, stayed = self._stayed
+        _copy(places, _views(holders, stayed))
+        results, returned = self._coming
+        _copy(results, self._back.outbox)
+        self._back.carry()
+        _copy(self._back.inbox, _views(holders, returned))
 
 
 class _Route:
-    """One all-to-all, as one rank sees it.
+    """One all-to-all, as one rank sees it; what stays is not part of it.
 
     Args:
         moves: Of all ranks.
-        starts: Where each matrix begins among its owner's: the order of what two ranks exchange.
         rank: This rank.
         world_size: Ranks.
+        like: Of the dtype and on the device of what travels.
+
+    Attributes:
+        stays: Moves from this rank to itself.
+        sends: Moves from this rank to others.
+        receives: Moves from others to this rank.
+        outbox: A view for each of ``sends``, to be filled before ``carry``.
+        inbox: A view for each of ``receives``, filled after it.
     """
 
-    def __init__(self, moves: Sequence[Move], starts: Sequence[int], rank: int, world_size: int) -> None:
-        ordered = sorted(moves, key=lambda move: (move.source, move.target, starts[move.matrix] + move.start))
-        self.sends = [move for move in ordered if move.source == rank]
-        self.receives = [move for move in ordered if move.target == rank]
-        self._travels = any(move.source != move.target for move in moves)
-        self._sent, self._received = [0] * world_size, [0] * world_size
-        for move in self.sends:
-            self._sent[move.target] += move.length
-        for move in self.receives:
-            self._received[move.source] += move.length
+    def __init__(self, moves: Sequence[Move], rank: int, world_size: int, like: Tensor) -> None:
+        ordered = sorted(moves, key=lambda move: (move.source, move.target, move.matrix, move.start))
+        travelling = [move for move in ordered if move.source != move.target]
+        self.stays = [move for move in ordered if move.source == rank == move.target]
+        self.sends = [move for move in travelling if move.source == rank]
+        self.receives = [move for move in travelling if move.target == rank]
+        self._travels = bool(travelling)
+        self._sent = [_length(move for move in self.sends if move.target == other) for other in range(world_size)]
+        self._received = [
+            _length(move for move in self.receives if move.source == other) for other in range(world_size)
+        ]
+        self._out, self._in = like.new_empty(sum(self._sent)), like.new_empty(sum(self._received))
+        self.outbox = _cut(self._out, self.sends)
+        self.inbox = _cut(self._in, self.receives)
 
-    def carry(self, values: Float[Tensor, " sent"]) -> Float[Tensor, " received"]:
-        """Exchange what ``sends`` lists, in its order, for what ``receives`` lists; all ranks together."""
-        if not self._travels:
-            return values
-        received = values.new_empty(sum(self._received))
-        dist.all_to_all_single(received, values, self._received, self._sent)
-        return received
-
-
-def _starts(matrices: Sequence[Matrix], order: Sequence[Sequence[int]]) -> list[int]:
-    """Where each matrix begins in its owner's buffer, which holds all of the owner's matrices one after another."""
-    starts = [0] * len(matrices)
-    for of_owner in order:
-        at = 0
-        for index in of_owner:
-            starts[index] = at
-            at += matrices[index].size
-    return starts
+    def carry(self) -> None:
+        """Exchange what is in the outboxes for what belongs in the inboxes; all ranks together."""
+        if self._travels:
+            dist.all_to_all_single(self._in, self._out, self._received, self._sent)
 
 
-def _join(parts: Sequence[Float[Tensor, " n"]], like: Tensor) -> Float[Tensor, " total"]:
-    return torch.cat(list(parts)) if parts else like.new_empty(0)
+def _places(matrices: Sequence[Matrix], owners: Sequence[int], rank: int) -> tuple[dict[int, int], list[Matrix]]:
+    """Where each of an owner's matrices begins in its room, by index; and the matrices in the room's order."""
+    own = [index for index, owner in enumerate(owners) if owner == rank]
+    own.sort(key=lambda index: (matrices[index].rows, matrices[index].cols))
+    starts, at = {}, 0
+    for index in own:
+        starts[index] = at
+        at += matrices[index].size
+    return starts, [matrices[index] for index in own]
+
+
+def _stacks(room: Float[Tensor, " total"], owned: Sequence[Matrix]) -> list[Stack]:
+    """The room as a stack for each shape."""
+    found, at = [], 0
+    for (rows, cols), members in groupby(owned, key=lambda matrix: (matrix.rows, matrix.cols)):
+        count = len(list(members))
+        found.append(room.narrow(0, at, count * rows * cols).view(count, rows, cols))
+        at += count * rows * cols
+    return found
+
+
+def _cut(flat: Float[Tensor, " total"], moves: Sequence[Move]) -> list[Tensor]:
+    return list(flat.split([move.length for move in moves])) if moves else []
+
+
+def _views(holders: Sequence[Float[Tensor, " n"]], parts: Sequence[Fragment]) -> list[Tensor]:
+    return [holders[part.holder].narrow(0, part.at, part.length) for part in parts]
+
+
+def _copy(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+    if sources:
+        torch._foreach_copy_(list(targets), list(sources))
+
+
+def _length(moves: Iterable[Move]) -> int:
+    return sum(move.length for move in moves)

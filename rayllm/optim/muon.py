@@ -10,12 +10,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
+from torch.optim.sgd import sgd
 
+from rayllm.optim.adamw import FUSED
 from rayllm.optim.config import MuonConfig
 from rayllm.optim.exchange import Exchange
 from rayllm.optim.layout import Matrix, Piece
-from rayllm.optim.newton_schulz import orthogonalize, resolve_dtype
+from rayllm.optim.newton_schulz import orthogonalize_, resolve_dtype
 
 #: Factor on an orthogonal update of rows times cols. ``rms``: a root mean square of about 0.2, as AdamW's updates have
 #: (Liu et al. 2025, Muon is Scalable, arXiv:2502.16982, section 2.2). ``spectral``: Jordan et al. 2024.
@@ -54,28 +57,38 @@ class MuonRule:
         present = {piece.param for of_rank in pieces for piece in of_rank}
         matrices = [matrix for matrix in self._matrices if matrix.param in present]
         dtype = resolve_dtype(self._dtype, tensors[0].device)
-        self._exchanges[tensors[0]] = Exchange(matrices, pieces, rank, dtype)
+        like = torch.empty(0, dtype=dtype, device=tensors[0].device)
+        self._exchanges[tensors[0]] = Exchange(matrices, pieces, rank, like)
 
     @torch.no_grad()
     def update(self, tensors: Sequence[Tensor], states: Sequence[dict[str, Tensor]], group: dict[str, Any]) -> None:
         """Update matrices; all ranks together. Gradients are overwritten; a missing one counts as zero."""
-        exchange = self._exchanges[tensors[0]]
         directions = self._directions(tensors, [state["momentum"] for state in states], group["momentum"])
-        updates = exchange.apply(directions, lambda stack: orthogonalize(stack, self._steps))
-        torch._foreach_mul_(list(tensors), 1 - group["lr"] * group["weight_decay"])
-        by_scale: dict[float, tuple[list[Tensor], list[Tensor]]] = {}
-        for part, update in zip(exchange.fragments, updates, strict=True):
-            matrix = exchange.matrices[part.matrix]
-            weights, changes = by_scale.setdefault(self._scale(matrix.rows, matrix.cols), ([], []))
-            weights.append(tensors[part.holder].view(-1).narrow(0, part.at, part.length))
-            changes.append(update)
-        for scale, (weights, changes) in by_scale.items():
-            torch._foreach_add_(weights, changes, alpha=-group["lr"] * scale)
+        flat = [direction.view(-1) for direction in directions]
+        self._exchanges[tensors[0]].apply(flat, self._orthogonalize)
+        # Stochastic descent along the updates: with its decay, ``p - lr * (update + decay * p)`` in one fused pass.
+        sgd(
+            list(tensors),
+            directions,
+            [None] * len(directions),
+            fused=all(tensor.device.type in FUSED for tensor in tensors),
+            weight_decay=group["weight_decay"],
+            momentum=0.0,
+            lr=group["lr"],
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+        )
+
+    def _orthogonalize(self, stack: Float[Tensor, "count rows cols"]) -> None:
+        orthogonalize_(stack, self._steps, self._scale(*stack.shape[1:]))
 
     def _directions(self, tensors: Sequence[Tensor], momenta: list[Tensor], beta: float) -> list[Tensor]:
-        """Take the gradients into the momentum; the flattened directions to orthogonalise."""
+        """Take the gradients into the momentum; the directions to orthogonalise, where the gradients were."""
         gradients = [torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in tensors]
         torch._foreach_lerp_(momenta, gradients, 1 - beta)
         if self._nesterov:
             torch._foreach_lerp_(gradients, momenta, beta)
-        return [direction.reshape(-1) for direction in (gradients if self._nesterov else momenta)]
+        else:
+            torch._foreach_copy_(gradients, momenta)
+        return gradients

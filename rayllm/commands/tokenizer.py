@@ -14,8 +14,11 @@ from typing import Any
 from rayllm.commands.text_samples import RUN_FILES, Asked, read_samples
 from rayllm.core.config import parse_count
 from rayllm.core.errors import ConfigError
+from rayllm.core.log import get_logger
 from rayllm.tokenizer.candidates import Candidate, open_candidate, short_names
 from rayllm.tokenizer.compare import Score, compare
+
+logger = get_logger(__name__)
 
 ALL = "all"
 
@@ -67,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     candidates = list(_open(args.tokenizers))
     texts = read_samples(args.text, Asked(max_bytes, args.split, args.field))
-    found = describe(compare(candidates, texts))
+    found = describe(compare(_named(candidates), texts))
     if args.json:
         sys.stdout.write(json.dumps(found, indent=1, allow_nan=False) + "\n")
     else:
@@ -78,6 +81,13 @@ def run(args: argparse.Namespace) -> int:
 def _open(written: Sequence[str]) -> Iterator[Candidate]:
     for text, name in zip(written, short_names(written), strict=True):
         yield open_candidate(_of_run(text) if text.endswith(RUN_FILES) else text, name)
+
+
+def _named(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
+    """The candidates, each said when its turn comes."""
+    for candidate in candidates:
+        logger.info("%s: %s ids", candidate.name, f"{candidate.vocab_size:,}")
+        yield candidate
 
 
 def _of_run(file: str) -> str:
@@ -128,7 +138,7 @@ def _show(found: Mapping[str, Any]) -> None:
     for table in (_tokenizer_table(found), _text_table(found), _score_table(found)):
         console.print(table)
     console.print(
-        "bytes/token: more is better; tokens/word: fewer is better; MB/s: one core, first pass over the text.",
+        "bytes/token: more is better; tokens/word: fewer is better; MB/s: by one core's time, new text.",
         style="dim",
         soft_wrap=True,
     )

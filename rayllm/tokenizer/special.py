@@ -49,7 +49,8 @@ def separator_of(tokenizer: Tokenizer, where: str, wanted: str | None = None) ->
         why=f"the special tokens are {shown}" if special else "the tokenizer has no special tokens",
         fix="name one of them in fit_tokenizer.separator"
         if special
-        else f"add `{SEPARATOR}` to it as a special token, or train a tokenizer of your own",
+        else f"add `{SEPARATOR}` to it as a special token (to a file that needs a pattern by "
+        f"fit_tokenizer.special_tokens: {{'{SEPARATOR}': {tokenizer.get_vocab_size()}}}), or train one of your own",
     )
 
 

@@ -17,7 +17,7 @@ def norm(x: Tensor) -> Tensor:
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the halves of each head's channels."""
     left, right = x.chunk(2, dim=-1)
-    return torch.cat([left * cos + right * sin, right * cos - left * sin], dim=-1)
+    return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
 
 
 class Block(nn.Module):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayllm.cli import main
@@ -36,6 +36,7 @@ def test_depth_12_is_the_model_and_the_rates_that_were_computed_by_hand() -> Non
     assert optimizer.lr * optimizer.groups.head.lr_scale == pytest.approx(0.008)
 
 
+@settings(deadline=None, max_examples=20)
 @given(depth=st.integers(1, 64))
 def test_every_depth_makes_a_valid_run_that_grows_with_it(depth: int) -> None:
     run, next_run = run_of(depth), run_of(depth + 1)

@@ -1,0 +1,267 @@
+"""The model's speed and memory as ratios in one run: our training step against two plain loops, and the head's memory.
+
+Peers (``peers/``): a GPT-2 as nanoGPT writes it, float32 and eager, and a block in the manner of nanochat, float32 and
+compiled. Ours: the depth dial's block on our plain engine, in what ``train.precision: auto`` chooses here. All train
+with AdamW on the same rows and do the same work: a peer's weights put into our model give its loss, which is checked
+before any time is believed. Sides take turns; medians. Aims, in tokens a second: width 384 at least 2 times nanochat's
+loop and 2.5 times nanoGPT's; width 768 at least 2 times and width 128 at least 1.25 times nanoGPT's. Head and loss at a
+vocabulary of 200,064: at most 15 % of the memory of the logits at once.
+"""
+
+import argparse
+import gc
+import multiprocessing
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+import torch
+from peers.gpt2_loop import GPT2, Loop, Settings, Sizes
+from peers.nanochat_loop import Nanochat
+from support.peers import alternate, describe_machine, median_ratio
+from torch import Tensor, nn
+
+from rayllm.core.config import load_config
+from rayllm.data.batches import Batch
+from rayllm.model.config import ModelConfig
+from rayllm.model.flops import count_parameters
+from rayllm.model.layers.embeddings import LMHead
+from rayllm.model.position_config import LearnedPositions
+from rayllm.model.transformer import Transformer
+from rayllm.optim.config import AdamWConfig
+from rayllm.optim.schedules import Rates
+from rayllm.train.engine import TorchEngine
+from rayllm.train.precision import resolve_precision
+
+LR = 1e-4
+BIG_VOCAB, HEAD_TOKENS, HEAD_CHUNK, HEAD_DIM = 200_064, 2048, 128, 128
+#: Float32 weight, gradient and two moments.
+BYTES_PER_PARAM = 16
+
+
+@dataclass(frozen=True)
+class Case:
+    """Sizes of one comparison, and the least ratio of tokens a second against each peer."""
+
+    dim: int
+    num_layers: int
+    num_heads: int
+    vocab_size: int
+    length: int
+    rows: int
+    aims: dict[str, float]
+
+
+CASES = (
+    Case(128, 4, 4, 65, 64, 12, {"nanoGPT, eager": 1.25}),
+    Case(384, 6, 6, 32_768, 512, 2, {"nanoGPT, eager": 2.5, "nanochat, compiled": 2.0}),
+    Case(768, 4, 12, 32_768, 512, 2, {"nanoGPT, eager": 2.0}),
+)
+
+
+def shape(case: Case) -> dict[str, int]:
+    """What our models of a case share."""
+    heads = {"num_heads": case.num_heads, "num_kv_heads": case.num_heads}
+    sizes = {"dim": case.dim, "num_layers": case.num_layers, "ffn_dim": 4 * case.dim, "max_seq_len": case.length}
+    return sizes | heads | {"vocab_size": case.vocab_size, "vocab_multiple": 1}
+
+
+def gpt2_config(case: Case) -> ModelConfig:
+    """The GPT-2 loop's model as one of ours."""
+    block = {"feed_forward": "gelu", "norm": "layernorm", "qk_norm": "none", "norm_eps": 1e-5, "exportable": False}
+    return ModelConfig(**shape(case), **block, positions=LearnedPositions())
+
+
+def best_config(case: Case) -> ModelConfig:
+    """The dial's block, which is nanochat's."""
+    block = {"feed_forward": "relu2", "norm": "rmsnorm_unweighted", "qk_norm": "unweighted", "embedding_norm": True}
+    ends = {"tie_embeddings": False, "logit_softcap": 15.0, "exportable": False, "init_scale": "fan_in"}
+    return ModelConfig(**shape(case), **block, **ends)
+
+
+def gpt2_weights(peer: GPT2) -> dict[str, Tensor]:
+    """A GPT-2's weights under our names."""
+    found = {
+        "model.embed_tokens.weight": peer.tokens.weight,
+        "model.embed_positions.weight": peer.positions.weight,
+        "model.norm.weight": peer.ln_f.weight,
+        "lm_head.weight": peer.tokens.weight,
+    }
+    for index, block in enumerate(peer.blocks):
+        found |= {
+            f"model.layers.{index}.{ours}.weight": block.get_submodule(theirs).weight
+            for ours, theirs in (
+                ("input_layernorm", "ln_1"),
+                ("self_attn.qkv_proj", "qkv"),
+                ("self_attn.o_proj", "attn_out"),
+                ("post_attention_layernorm", "ln_2"),
+                ("mlp.up_proj", "up"),
+                ("mlp.down_proj", "mlp_out"),
+            )
+        }
+    return found
+
+
+def nanochat_weights(peer: Nanochat) -> dict[str, Tensor]:
+    """A nanochat block's weights under our names."""
+    found = {"model.embed_tokens.weight": peer.tokens.weight, "lm_head.weight": peer.head.weight}
+    for index, block in enumerate(peer.blocks):
+        at = f"model.layers.{index}"
+        found |= {
+            f"{at}.self_attn.qkv_proj.weight": torch.cat([block.q.weight, block.k.weight, block.v.weight]),
+            f"{at}.self_attn.o_proj.weight": block.out.weight,
+            f"{at}.mlp.up_proj.weight": block.up.weight,
+            f"{at}.mlp.down_proj.weight": block.down.weight,
+        }
+    return found
+
+
+@torch.no_grad()
+def check_same(config: ModelConfig, weights: dict[str, Tensor], peer: nn.Module, ids: Tensor, targets: Tensor) -> None:
+    """Believe no time of a peer that does other work than we do."""
+    model = Transformer(config)
+    model.load_state_dict(weights)
+    ours, theirs = float(model(ids, targets).mean()), float(peer(ids, targets))
+    assert abs(ours - theirs) < 2e-3, f"with the same weights the losses are {ours:.5f} and {theirs:.5f}"
+
+
+def our_step(case: Case, ids: Tensor, targets: Tensor) -> tuple[Callable[[], float], str]:
+    """Our step, and the precision that was chosen."""
+    device = torch.device("cpu")
+    precision = resolve_precision("auto", case.dim, device)
+    model = Transformer(best_config(case))
+    model.init_weights(0)
+    engine = TorchEngine(model, AdamWConfig(lr=LR), precision, device, document_mask=False)
+    zeros = torch.zeros_like(ids)
+    batch = Batch(ids, targets, zeros, zeros[:, 0])
+
+    def step() -> float:
+        start = time.perf_counter()
+        loss = engine.token_losses(batch).sum() / targets.numel()
+        engine.backward(loss)
+        engine.step(Rates(lr=LR))
+        loss.item()
+        return time.perf_counter() - start
+
+    return step, precision
+
+
+def gpt2_step(case: Case, ids: Tensor, targets: Tensor) -> Callable[[], float]:
+    """The GPT-2 loop's step, checked."""
+    loop = Loop(Sizes(case.vocab_size, case.length, case.num_layers, case.num_heads, case.dim), Settings(lr=LR), 0)
+    check_same(gpt2_config(case), gpt2_weights(loop.model), loop.model, ids, targets)
+
+    def step() -> float:
+        start = time.perf_counter()
+        loop.step(500, ids, targets)
+        return time.perf_counter() - start
+
+    return step
+
+
+def nanochat_step(case: Case, ids: Tensor, targets: Tensor) -> Callable[[], float]:
+    """The compiled loop's step, checked."""
+    torch.manual_seed(0)
+    model = Nanochat(case.vocab_size, case.length, case.num_layers, case.num_heads, case.dim)
+    check_same(best_config(case), nanochat_weights(model), model, ids, targets)
+    compiled = torch.compile(model, dynamic=False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+
+    def step() -> float:
+        start = time.perf_counter()
+        loss = compiled(ids, targets)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        loss.item()
+        return time.perf_counter() - start
+
+    return step
+
+
+PEERS = {"nanoGPT, eager": gpt2_step, "nanochat, compiled": nanochat_step}
+
+
+def compare(case: Case, rounds: int) -> None:
+    """Print the ratios of a case."""
+    tokens = torch.randint(case.vocab_size, (case.rows, case.length + 1), generator=torch.Generator().manual_seed(0))
+    ids, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+    ours, precision = our_step(case, ids, targets)
+    sides = [ours, *(PEERS[name](case, ids, targets) for name in case.aims)]
+    for side in sides:
+        side(), side()
+    gc.collect()
+    mine, *others = alternate(sides, rounds * (5 if case.dim < 256 else 1))
+    speed = ids.numel() / statistics.median(mine)
+    print(f"  width {case.dim}, {case.num_layers} layers, V {case.vocab_size:,}, T {case.length}: "
+          f"ours {speed:,.0f} tokens/s in {precision}")  # fmt: skip
+    for (name, aim), times in zip(case.aims.items(), others, strict=True):
+        print(f"    {name:18} {ids.numel() / statistics.median(times):9,.0f} tokens/s, "
+              f"ours {median_ratio(times, mine):.2f} times (aim: at least {aim:g})", flush=True)  # fmt: skip
+
+
+def peak_of_head(chunk_tokens: int) -> int:
+    """Peak memory of one forward and backward of head and loss in a process of its own, in bytes; 0: nothing is run."""
+    config = ModelConfig(vocab_size=BIG_VOCAB, dim=HEAD_DIM, num_heads=1, num_kv_heads=1, tie_embeddings=False)
+    head = LMHead(config.model_copy(update={"loss_chunk_tokens": max(1, chunk_tokens)}))
+    head.weight.grad = torch.ones_like(head.weight)
+    hidden = torch.randn(1, HEAD_TOKENS, HEAD_DIM, requires_grad=True)
+    if chunk_tokens:
+        head(hidden, torch.randint(BIG_VOCAB, (1, HEAD_TOKENS))).mean().backward()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def head_memory() -> None:
+    """Print the memory of the loss in chunks against all logits at once."""
+    peaks = []
+    for chunk in (0, HEAD_CHUNK, HEAD_TOKENS):
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            peaks.append(pool.submit(peak_of_head, chunk).result())
+    idle, chunked, whole = peaks
+    print(
+        f"head and loss at V {BIG_VOCAB:,}, {HEAD_TOKENS:,} tokens, beyond weights and gradients: "
+        f"{(whole - idle) / 1e6:,.0f} MB at once, {(chunked - idle) / 1e6:,.0f} MB in chunks of {HEAD_CHUNK}: "
+        f"{(chunked - idle) / (whole - idle):.1%} (aim: at most 15 %)"
+    )
+
+
+def embedding_table() -> None:
+    """Print parameters and memory of a 200k vocabulary with and without factorised embeddings."""
+    preset = load_config("configs/model/superbpe-270m.yaml", [], ModelConfig).with_vocab(200_000)
+    print("parameters at a vocabulary of 200,000 (weights, gradients and moments in float32):")
+    for tied in (True, False):
+        for rank in (preset.embedding_rank, None):
+            counts = count_parameters(preset.model_copy(update={"embedding_rank": rank, "tie_embeddings": tied}))
+            ends = counts.embedding + counts.head + counts.projections
+            print(
+                f"  {'tied  ' if tied else 'untied'} {f'rank {rank}' if rank else 'in full':8}  ends {ends / 1e6:6.1f} M, "
+                f"blocks {counts.non_embedding / 1e6:6.1f} M, all {counts.total / 1e6:6.1f} M, "
+                f"memory of the ends {ends * BYTES_PER_PARAM / 1e9:5.2f} GB, of all "
+                f"{counts.total * BYTES_PER_PARAM / 1e9:5.2f} GB"
+            )
+
+
+def main() -> None:
+    """Run all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--widths", type=int, nargs="*", default=[case.dim for case in CASES])
+    arguments = parser.parse_args()
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
+    print(f"{describe_machine()}, {torch.get_num_threads()} threads, medians of {arguments.rounds} rounds or more")
+    for case in CASES:
+        if case.dim in arguments.widths:
+            compare(case, arguments.rounds)
+    head_memory()
+    embedding_table()
+
+
+if __name__ == "__main__":
+    main()

@@ -61,7 +61,7 @@ def train_superbpe(
     """Learn both stages; the same texts give the same bytes, whatever the number of threads.
 
     Args:
-        texts: Gives the texts anew each time; called twice. Stage 2 holds about 10 bytes of memory for each byte.
+        texts: Gives the texts anew each time; called twice. Takes about 23 bytes of memory for each byte.
         limits: What stage 2 may join.
         vocab_size: Ids in all, special tokens and the 256 bytes included; fewer when the texts run out of pairs.
         min_frequency: A pair seen less often is not merged.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from rayllm.core.artifact import Artifact
@@ -172,3 +173,10 @@ def test_the_environment_is_left_as_it_was(corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     fit(corpus, tmp_path)
     assert os.environ["TOKENIZERS_PARALLELISM"] == "false"
+
+
+def test_every_config_of_the_page_on_tokenizers_is_valid():
+    page = (Path(__file__).parents[2] / "docs/tokenizers.md").read_text()
+    blocks = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    kinds = [fit_tokenizer.Config(name="x", **yaml.safe_load(block)).fit_tokenizer.kind for block in blocks]
+    assert kinds == ["bpe", "superbpe", *["adopt"] * 5]

@@ -26,6 +26,6 @@ def test_a_configured_one_is_taken_and_must_be_special():
         separator_of(tokenizer("[SEP]"), "x", "</s>")
 
 
-def test_a_tokenizer_without_special_tokens_is_refused():
-    with pytest.raises(DataError, match="no token that can separate documents"):
+def test_a_tokenizer_without_special_tokens_is_refused_with_the_setting_that_gives_it_one():
+    with pytest.raises(DataError, match=r"no token that can separate documents[\s\S]*\{'<\|endoftext\|>': 2\}"):
         separator_of(tokenizer(), "x")

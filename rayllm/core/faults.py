@@ -39,7 +39,7 @@ def fault(point: str, number: int = 0, attempt: int = 0) -> str:
 
     Returns:
         The action asked for, or an empty string. ``kill`` does not return; ``full_disk`` raises ``OSError``;
-        ``slow`` waits.
+        ``slow`` waits, ``hang`` for ever.
     """
     for wanted_number, wanted_attempt, action in _specs().get(point, ()):
         if wanted_number in (None, number) and wanted_attempt in (None, attempt):
@@ -48,6 +48,8 @@ def fault(point: str, number: int = 0, attempt: int = 0) -> str:
             if action == "full_disk":
                 raise OSError(28, "No space left on device")
             if action == "slow":
+                time.sleep(SLOW_S)
+            while action == "hang":
                 time.sleep(SLOW_S)
             return action
     return ""

@@ -6,6 +6,7 @@ micro-batches → summed loss of the global batch → backward → learning rate
 """
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,9 @@ from rayllm.train import collective, retention
 from rayllm.train.checkpoint import Attachments, stage_checkpoint
 from rayllm.train.config import TrainConfig
 from rayllm.train.engine import Engine, StepOutcome
+from rayllm.train.guards.early_stopping import Patience
+from rayllm.train.guards.speed import SpeedGuard
+from rayllm.train.guards.watchdog import Watchdog
 from rayllm.train.metrics import Speedometer, peak_memory_bytes
 from rayllm.train.objectives import Objective
 from rayllm.train.state import RunState
@@ -45,6 +49,7 @@ class Services:
         stop_requested: Whether somebody asked the run to save and stop; asked on rank 0 only.
         validate: Metrics of the current weights; called on every rank.
         sample: Samples of the current weights at a step, as record fields; called on every rank.
+        audit: Looks at the first batches of this rank; gives lines for the record.
     """
 
     sink: MetricSink
@@ -52,6 +57,7 @@ class Services:
     stop_requested: Callable[[], bool]
     validate: Callable[[Engine], dict[str, float]]
     sample: Callable[[Engine, int], list[dict[str, str]]]
+    audit: Callable[[Sequence[Batch], int], list[str]]
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,8 @@ class Run:
         checkpoints: URI of the directory of checkpoints.
         attachments: Files that go into every checkpoint.
         speed: Measures tokens per second.
+        slowness: Reports drops of it.
+        watchdog: Is told what the rank does; ends it where that takes too long.
         services: See ``Services``.
     """
 
@@ -82,6 +90,8 @@ class Run:
     checkpoints: str
     attachments: Attachments
     speed: Speedometer
+    slowness: SpeedGuard
+    watchdog: Watchdog
     services: Services
 
 
@@ -100,41 +110,72 @@ def train(run: Run) -> bool:
     elif state.step == total:  # it was stopped between its last checkpoint and what comes after
         _validate(run)
         _sample(run)
+    elif _watched(run) and _validate(run, saved=True):
+        return True
     steps = range(state.step, total)
     with contextlib.closing(prefetch((list(run.batches(step)) for step in steps), PREFETCH_STEPS)) as prepared:
         for step, micro_batches in zip(steps, prepared, strict=True):
+            if step == steps.start and run.config.guards.audit:
+                _audit(run, micro_batches)
             stop = _take_step(run, step, micro_batches)
-            _after_step(run, stop=stop, done=state.step == total)
+            enough = _after_step(run, stop=stop, done=state.step == total)
+            if enough:
+                return True
             if stop and state.step < total:
                 return False
+            run.watchdog.beat(state.step, "reading the next batch")
     return True
 
 
-def _after_step(run: Run, *, stop: bool, done: bool) -> None:
-    """What is due after a step: a checkpoint first, so that nothing that follows can lose it."""
+def _watched(run: Run) -> bool:
+    """Whether early stopping counts a validation of the current step, which a checkpoint of it does not know yet."""
+    config = run.config
+    return config.guards.early_stopping is not None and run.state.step % config.validation.every_steps == 0
+
+
+def _audit(run: Run, micro_batches: list[Batch]) -> None:
+    """Look at what is about to be learnt."""
+    for line in run.services.audit(micro_batches, run.state.step + 1):
+        _record(run, "event", {"level": "info", "message": line})
+
+
+def _after_step(run: Run, *, stop: bool, done: bool) -> bool:
+    """What is due after a step: a checkpoint first, so that nothing that follows can lose it.
+
+    Returns:
+        Whether early stopping ends the run here.
+    """
     config, step = run.config, run.state.step
     save = done or stop or step % config.checkpoint.every_steps == 0
     if save:
         _save(run)
+    enough = False
     if done or (step % config.validation.every_steps == 0 and not stop):
-        _validate(run, saved=save)
-    if done or (config.samples.every_steps and step % config.samples.every_steps == 0 and not stop):
+        enough = _validate(run, saved=save)
+    if enough and not save:
+        _save(run)
+    if done or enough or (config.samples.every_steps and step % config.samples.every_steps == 0 and not stop):
         _sample(run)
+    return enough
 
 
 def _take_step(run: Run, step: int, micro_batches: list[Batch]) -> bool:
     """One optimizer step on the global batch; returns whether a stop was asked for."""
     state, engine = run.state, run.engine
+    run.watchdog.beat(state.step + 1, "counting the batch")
     counts, stop = _global_counts(run, micro_batches)
+    run.watchdog.beat(state.step + 1, "forward and backward")
     total_count = max(1.0, float(counts.sum()))
     loss_sum = torch.zeros((), dtype=torch.float64, device=engine.device)
     broken = fault("step", step + 1, state.attempt) == "nan"
+    fault(f"rank{engine.rank}", step + 1, state.attempt)
     for batch in micro_batches:
         batch = batch.to(engine.device)
         micro_sum = run.objective.loss_sum(engine.token_losses(batch), batch)
         micro_sum = micro_sum * math.nan if broken else micro_sum
         engine.backward(micro_sum / total_count)
         loss_sum += micro_sum.detach()
+    run.watchdog.beat(state.step + 1, "optimizer step")
     rates = rates_at(run.config.optimizer, run.config.schedule, step, run.plan.total_steps)
     outcome = engine.step(rates)
     loss = float(collective.sum_over_ranks(loss_sum.cpu().reshape(1))) / total_count
@@ -188,14 +229,18 @@ def _log_step(run: Run, step: int, loss: float, rates: Rates, outcome: StepOutco
         "total_steps": run.plan.total_steps,
     }
     fields |= {"loss_scale": run.state.loss_scale["scale"]} if run.state.loss_scale else {}
-    fields |= run.speed.read() | {"memory_bytes": peak_memory_bytes(run.engine.device)}
+    speed = run.speed.read()
+    fields |= speed | {"memory_bytes": peak_memory_bytes(run.engine.device)}
     fields |= {f"tokens/{name}": count for name, count in run.state.domain_tokens.items()}
     _record(run, "train", fields)
+    if said := run.slowness.look(speed["tokens_per_s"] or 0.0):
+        _record(run, "event", {"level": "warning", "message": said})
 
 
 def _save(run: Run) -> None:
     """Stage on every rank, publish, prune."""
     start = time.perf_counter()
+    run.watchdog.beat(run.state.step, "saving")
     name = checkpoint_name(run.state.step, run.state.attempt)
     staging = staging_directory(run.checkpoints, name, run.engine.rank)
     stage_checkpoint(run.engine, run.state, run.attachments, staging)
@@ -210,9 +255,14 @@ def _save(run: Run) -> None:
     run.speed.pause(time.perf_counter() - start)
 
 
-def _validate(run: Run, *, saved: bool = False) -> None:
-    """Measure every domain; if the weights were just saved, see whether they are the best so far."""
+def _validate(run: Run, *, saved: bool = False) -> bool:
+    """Measure every domain; if the weights were just saved, see whether they are the best so far.
+
+    Returns:
+        Whether early stopping has waited long enough.
+    """
     start = time.perf_counter()
+    run.watchdog.beat(run.state.step, "validation")
     metrics = run.services.validate(run.engine)
     run.state.validation = metrics
     _record(run, "validation", {"tokens": run.state.tokens, **metrics})
@@ -220,10 +270,26 @@ def _validate(run: Run, *, saved: bool = False) -> None:
         name = checkpoint_name(run.state.step, run.state.attempt)
         retention.note_best(run.checkpoints, name, metrics[retention.METRIC])
     run.speed.pause(time.perf_counter() - start)
+    return _enough(run, metrics)
+
+
+def _enough(run: Run, metrics: dict[str, float]) -> bool:
+    """Count a validation for early stopping; the metrics, and so the answer, are the same on every rank."""
+    config = run.config.guards.early_stopping
+    if config is None:
+        return False
+    patience = Patience(**run.state.early_stopping)
+    enough = patience.exhausted(config, metrics)
+    run.state.early_stopping = dataclasses.asdict(patience)
+    if enough:
+        text = f"{config.metric} was not below {patience.best} in the last {patience.waited} validations: the run ends"
+        _record(run, "event", {"level": "info", "message": text})
+    return enough
 
 
 def _sample(run: Run) -> None:
     start = time.perf_counter()
+    run.watchdog.beat(run.state.step, "samples")
     for fields in run.services.sample(run.engine, run.state.step):
         _record(run, "sample", fields)
     run.speed.pause(time.perf_counter() - start)

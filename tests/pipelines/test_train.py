@@ -7,7 +7,7 @@ import pytest
 import torch
 from packing_fixture import make_packed
 from ranks import run_ranks
-from small_session import forked_run, make_config, records
+from small_session import all_records, forked_run, make_config, records
 
 from rayllm.core import storage
 from rayllm.core.artifact import Artifact
@@ -47,8 +47,39 @@ def test_a_killed_worker_costs_no_bit(
     assert list(ours) == list(range(1, 13))
     assert {step: record["loss"] for step, record in ours.items()} == {s: r["loss"] for s, r in theirs.items()}
     assert weights(artifact.uri) == weights(straight)
-    assert "resumed from" in records(artifact.uri, "event")[8]["message"]
+    resumed = [event for event in all_records(artifact.uri, "event") if event["message"].startswith("resumed from")]
+    assert [event["step"] for event in resumed] == [8]
     artifact.verify(deep=True)
+
+
+@pytest.mark.ray
+def test_a_rank_that_hangs_is_named_and_the_run_goes_on_from_its_checkpoint(
+    packed: Artifact, tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(tmp_path, max_steps=6, guards={"stall_timeout_s": 5})
+    monkeypatch.setenv("RAYLLM_ALLOW_FAULTS", "1")
+    monkeypatch.setenv("RAYLLM_FAULT", "rank1:6@1=hang")
+    artifact = run_train(config, packed, tmp_path / "ray")
+    assert artifact.counts["attempts"] == 2
+    events = [record["message"] for record in all_records(artifact.uri, "event")]
+    named = [text for text in events if text.startswith("rank ")]
+    assert named[0].startswith("rank 1 made no progress for 5 s at step 6: forward and backward; its stacks: ")
+    assert list(records(artifact.uri, "train")) == [1, 2, 3, 4, 5, 6]
+    assert any(text.startswith("first batch: code") for text in events)
+
+
+def test_early_stopping_ends_the_run_where_an_interrupted_one_ends_too(packed: Artifact, tmp_path: Path) -> None:
+    watched = {"early_stopping": {"metric": "mean_loss", "patience": 2, "min_delta": 100.0}}
+    config = make_config(tmp_path, guards=watched, validation={"every_steps": 2, "max_tokens": 512})
+    straight, killed = str(tmp_path / "straight"), str(tmp_path / "killed")
+    run_ranks(forked_run, 1, config, packed.uri, straight)
+    assert list(records(straight, "train")) == [1, 2, 3, 4]  # the validation before the first step is the best
+    assert [ref.step for ref in list_checkpoints(straight + "/checkpoints")] == [4]
+    assert "was not below" in records(straight, "event")[4]["message"]
+    run_ranks(_stopped_run, 1, config, packed.uri, killed, 1)
+    run_ranks(forked_run, 1, config, packed.uri, killed)
+    assert list(records(killed, "train")) == [1, 2, 3, 4]
+    assert weights(killed) == weights(straight)
 
 
 @pytest.mark.ray
@@ -118,13 +149,13 @@ def test_a_stop_saves_and_the_next_start_goes_on(packed: Artifact, tmp_path: Pat
     assert losses == {step: record["loss"] for step, record in records(straight, "train").items()}
 
 
-def _stopped_run(config: train.Config, packed_uri: str, directory: str) -> bool:
+def _stopped_run(config: train.Config, packed_uri: str, directory: str, after: int = 5) -> bool:
     job = Job(config, packed_uri, directory)
     looks = iter(range(100))
     outlets = Outlets(
         publish=lambda staging, name: publish_directory(staging, storage.join(job.checkpoints, name)),
         sink=NullSink(),
-        stop_requested=lambda: next(looks) >= 5,
+        stop_requested=lambda: next(looks) >= after,
     )
     return run_session(job, outlets, EngineConfig(), torch.device("cpu"))[0]
 

@@ -35,8 +35,13 @@ def forked_run(config: train.Config, packed_uri: str, directory: str) -> dict[st
     return run_session(job, outlets, config.train.engine, torch.device("cpu"))[1].validation
 
 
-def records(directory: str, kind: str) -> dict[int, dict[str, Any]]:
-    """Records of a kind by step, those of the latest attempt."""
+def all_records(directory: str, kind: str) -> list[dict[str, Any]]:
+    """Records of a kind, in the order in which they were written."""
     lines = Path(directory, "metrics.jsonl").read_text().splitlines()
-    found = [record for record in map(json.loads, lines) if record["kind"] == kind]
-    return {record["step"]: record for record in sorted(found, key=lambda record: record["attempt"])}
+    return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+def records(directory: str, kind: str) -> dict[int, dict[str, Any]]:
+    """Records of a kind by step, those of the latest attempt; of several, the last."""
+    found = sorted(all_records(directory, kind), key=lambda record: record["attempt"])
+    return {record["step"]: record for record in found}

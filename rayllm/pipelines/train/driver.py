@@ -22,10 +22,11 @@ from rayllm.core.log import get_logger
 from rayllm.core.stage import Work
 from rayllm.pipelines import ray_runtime
 from rayllm.pipelines.train import Config
-from rayllm.pipelines.train.session import STOP_FILE, Job
+from rayllm.pipelines.train.session import STOP_FILE, Job, read_attempt
 from rayllm.pipelines.train.worker import Board, arrow_filesystem, train_worker
 from rayllm.train.config import WorkersConfig
 from rayllm.train.console import Display, open_display
+from rayllm.train.guards.watchdog import describe_stalls
 
 logger = get_logger(__name__)
 
@@ -166,6 +167,13 @@ def explain(error: Exception, job: Job) -> RayllmError:
     inner = getattr(cause, "cause", None) or cause
     if isinstance(inner, RayllmError):
         return inner
+    if stalls := describe_stalls(job.directory, read_attempt(job.directory)):
+        return RunFailed(
+            f"training stood still for {job.config.train.guards.stall_timeout_s:g} s, and restarts did not help",
+            where=job.directory,
+            why="; ".join(stalls),
+            fix="look at the stacks; if steps or validations only take long, raise train.guards.stall_timeout_s",
+        )
     text = "".join(traceback.format_exception(type(inner), inner, inner.__traceback__))
     frames = [line.strip() for line in text.splitlines() if line.strip().startswith("File ") and "rayllm" in line]
     trace = storage.join(job.directory, "failure.txt")

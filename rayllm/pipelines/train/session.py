@@ -39,7 +39,7 @@ from rayllm.train.config import EngineConfig
 from rayllm.train.engine import Engine
 from rayllm.train.guards.audit import audit
 from rayllm.train.guards.speed import SpeedGuard
-from rayllm.train.guards.watchdog import Watchdog
+from rayllm.train.guards.watchdog import Watchdog, describe_stalls
 from rayllm.train.loop import Run, Services, train
 from rayllm.train.metrics import Speedometer, peak_flops
 from rayllm.train.objectives import LanguageModeling
@@ -115,7 +115,8 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
         sink = SinkGroup([files, outlets.sink, *_loggers(job)])
         outlets = dataclasses.replace(outlets, sink=sink, publish=_guarded_publish(job, state, files, outlets.publish))
     try:
-        for line in rejected + plan.warnings(job.config.mixture.caps(plan.domains)) + compute.warnings(model):
+        stalls = describe_stalls(job.directory, state.attempt - 1)
+        for line in rejected + stalls + plan.warnings(job.config.mixture.caps(plan.domains)) + compute.warnings(model):
             _event(outlets.sink, built, state, "warning", line)
         _event(outlets.sink, built, state, "info", compute.describe())
         if chosen:
@@ -259,12 +260,13 @@ def _next_attempt(directory: str) -> int:
     """Count the starts of a run; rank 0 counts for all."""
     if collective.rank() != 0:
         return int(collective.broadcast(None))
-    attempt = _read_attempt(directory) + 1
+    attempt = read_attempt(directory) + 1
     storage.write_text(storage.join(directory, ATTEMPT), json.dumps({"attempt": attempt}))
     return int(collective.broadcast(attempt))
 
 
-def _read_attempt(directory: str) -> int:
+def read_attempt(directory: str) -> int:
+    """The latest start of a run; 0 before the first."""
     where = storage.join(directory, ATTEMPT)
     return int(json.loads(storage.read_bytes(where))["attempt"]) if storage.exists(where) else 0
 
@@ -286,7 +288,7 @@ def _guarded_publish(
     """Publish on rank 0: only while this start of the run is the latest, and the records before the checkpoint."""
 
     def publish_guarded(staging: Path, name: str) -> None:
-        latest = _read_attempt(job.directory)
+        latest = read_attempt(job.directory)
         if latest != state.attempt:
             raise RunFailed(
                 "a newer start of this run has taken over",

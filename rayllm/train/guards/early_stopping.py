@@ -13,11 +13,11 @@ class Patience:
     """The best value so far and how many validations brought none; part of a run's state.
 
     Attributes:
-        best: Lowest value; infinite before the first.
+        best: Lowest value; None before the first.
         waited: Validations since.
     """
 
-    best: float = math.inf
+    best: float | None = None
     waited: int = 0
 
     def exhausted(self, config: EarlyStoppingConfig, metrics: Mapping[str, float]) -> bool:
@@ -34,6 +34,6 @@ class Patience:
                 fix="name one of them",
             )
         value = metrics[config.metric]
-        better = math.isfinite(value) and value < self.best - config.min_delta
+        better = math.isfinite(value) and (self.best is None or value < self.best - config.min_delta)
         self.best, self.waited = (value, 0) if better else (self.best, self.waited + 1)
         return self.waited >= config.patience

@@ -1,8 +1,9 @@
 """A rank that no longer gets on is named, with its stacks, and ended: nothing waits for ever without a word.
 
 In: a beat with each phase of a step. Out, after ``timeout_s`` without one: a note ``rank-00001.json`` in ``stalls/``
-(rank, step, phase, seconds, stacks of all threads), then the end of the process. A collective that hangs stops every
-rank; who waits in a collective writes so, and ``describe_stalls`` names the ranks that stood elsewhere.
+(rank, step, phase, seconds, stacks of all threads), then the end of the process. One rank that hangs stops all the
+others in their next collective; whose stacks show that writes so, and ``describe_stalls`` names the rank that stood
+elsewhere first.
 """
 
 import json
@@ -20,8 +21,10 @@ from rayllm.core.log import get_logger
 #: Exit code of a rank that its watchdog ended.
 STALLED = 70
 DIRECTORY = "stalls"
-#: The phase in which a rank waits for others.
-TOGETHER = "waiting for other ranks"
+#: The phase before the first step, and the seconds that it may take at least.
+STARTING, START_S = "starting", 120.0
+#: Files whose functions wait for other ranks.
+COLLECTIVES = ("torch/distributed/distributed_c10d.py", "deepspeed/comm/")
 logger = get_logger(__name__)
 
 
@@ -32,7 +35,7 @@ class Watchdog:
         directory: Of the train artifact; notes go below it.
         rank: Of this process.
         attempt: Which start of the run.
-        timeout_s: Seconds without a beat; 0: the watchdog sleeps.
+        timeout_s: Seconds without a beat; 0: the watchdog sleeps. Before the first beat at least ``START_S``.
         end: What ends the process.
     """
 
@@ -41,7 +44,7 @@ class Watchdog:
     ) -> None:
         self._directory, self._rank, self._attempt = directory, rank, attempt
         self._timeout_s, self._end = timeout_s, end
-        self._last = (time.monotonic(), 0, "starting")
+        self._last = (time.monotonic(), 0, STARTING)
         self._closed = threading.Event()
         if timeout_s > 0:
             threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
@@ -58,17 +61,19 @@ class Watchdog:
         while not self._closed.wait(min(1.0, self._timeout_s / 4)):
             since, step, phase = self._last
             silent_s = time.monotonic() - since
-            if silent_s > self._timeout_s:
+            if silent_s > (max(self._timeout_s, START_S) if phase == STARTING else self._timeout_s):
                 self._report(step, phase, silent_s)
                 self._end(STALLED)
                 return
 
     def _report(self, step: int, phase: str, silent_s: float) -> None:
         stacks = _stacks()
+        waits = any(name in stacks for name in COLLECTIVES)
         logger.error("rank %d made no progress for %.0f s at step %d: %s", self._rank, silent_s, step, phase)
         sys.stderr.write(stacks)
         sys.stderr.flush()
-        note = {"rank": self._rank, "step": step, "phase": phase, "silent_s": round(silent_s, 1), "stacks": stacks}
+        note = {"rank": self._rank, "step": step, "phase": phase, "silent_s": round(silent_s, 1), "waits": waits}
+        note |= {"stacks": stacks}
         try:
             storage.write_text(
                 storage.join(stalls_of(self._directory, self._attempt), _name(self._rank)), json.dumps(note)
@@ -90,9 +95,10 @@ def describe_stalls(directory: str, attempt: int) -> list[str]:
     fs, path = storage.filesystem(where)
     names = sorted(str(entry).rpartition("/")[2] for entry in fs.ls(path, detail=False))
     notes = [json.loads(storage.read_bytes(storage.join(where, name))) for name in names]
-    notes.sort(key=lambda note: (note["phase"] == TOGETHER, note["rank"]))
+    notes.sort(key=lambda note: (note["waits"], note["rank"]))
     return [
-        f"rank {note['rank']} made no progress for {note['silent_s']:.0f} s at step {note['step']}: {note['phase']}; "
+        f"rank {note['rank']} made no progress for {note['silent_s']:.0f} s at step {note['step']}: {note['phase']}"
+        f"{', waiting for other ranks' if note['waits'] else ''}; "
         f"its stacks: {storage.join(where, _name(note['rank']))}"
         for note in notes
     ]

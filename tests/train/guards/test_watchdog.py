@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from rayllm.core import storage
-from rayllm.train.guards.watchdog import STALLED, TOGETHER, Watchdog, describe_stalls, stalls_of
+from rayllm.train.guards.watchdog import STALLED, Watchdog, describe_stalls, stalls_of
 
 
 def test_a_rank_that_stops_is_named_with_its_stacks_and_ended(tmp_path: Path) -> None:
@@ -35,7 +35,9 @@ def test_a_watchdog_that_is_closed_or_off_ends_nothing(tmp_path: Path) -> None:
 
 def test_the_rank_that_stood_elsewhere_comes_before_those_that_waited_for_it(tmp_path: Path) -> None:
     where = stalls_of(str(tmp_path), 1)
-    for rank, phase in ((0, TOGETHER), (1, "reading the batch"), (2, TOGETHER)):
-        note = {"rank": rank, "step": 3, "phase": phase, "silent_s": 9.0, "stacks": ""}
+    for rank, waits in ((0, True), (1, False), (2, True)):
+        note = {"rank": rank, "step": 3, "phase": "forward and backward", "silent_s": 9.0, "waits": waits, "stacks": ""}
         storage.write_text(storage.join(where, f"rank-{rank:05d}.json"), json.dumps(note))
-    assert [line.split()[1] for line in describe_stalls(str(tmp_path), 1)] == ["1", "0", "2"]
+    lines = describe_stalls(str(tmp_path), 1)
+    assert [line.split()[1] for line in lines] == ["1", "0", "2"]
+    assert ["waiting for other ranks" in line for line in lines] == [False, True, True]

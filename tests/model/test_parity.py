@@ -60,7 +60,7 @@ def spread_weights(model: torch.nn.Module) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_logits_equal_those_of_transformers(name: str) -> None:
+def test_logits_equal_those_of_transformers(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     config = ModelConfig(**SIZES | CASES[name])
     model = Transformer(config)
     model.init_weights(1)
@@ -78,6 +78,8 @@ def test_logits_equal_those_of_transformers(name: str) -> None:
         expected, found = reference(tokens).logits, model.logits(tokens)
     assert expected.std() > 0.5
     gap = float((found - expected).abs().max())
+    with capsys.disabled():
+        print(f"\n| {name} | {gap:.1e} | {float(expected.abs().max()):.1f} |", end="")
     assert gap < 1e-5 * float(expected.abs().max()), gap
 
 

@@ -240,12 +240,12 @@ def embedding_table() -> None:
         for rank in (preset.embedding_rank, None):
             counts = count_parameters(preset.model_copy(update={"embedding_rank": rank, "tie_embeddings": tied}))
             ends = counts.embedding + counts.head + counts.projections
-            print(
-                f"  {'tied  ' if tied else 'untied'} {f'rank {rank}' if rank else 'in full':8}  ends {ends / 1e6:6.1f} M, "
-                f"blocks {counts.non_embedding / 1e6:6.1f} M, all {counts.total / 1e6:6.1f} M, "
-                f"memory of the ends {ends * BYTES_PER_PARAM / 1e9:5.2f} GB, of all "
-                f"{counts.total * BYTES_PER_PARAM / 1e9:5.2f} GB"
+            kind = f"{'tied' if tied else 'untied'}, {f'rank {rank}' if rank else 'in full'}"
+            millions = f"ends {ends / 1e6:6.1f} M, blocks {counts.non_embedding / 1e6:6.1f} M"
+            memory = (
+                f"{ends * BYTES_PER_PARAM / 1e9:5.2f} GB for the ends, {counts.total * BYTES_PER_PARAM / 1e9:.2f} GB"
             )
+            print(f"  {kind:16}  {millions}, all {counts.total / 1e6:6.1f} M; {memory} for all")
 
 
 def main() -> None:

@@ -1,11 +1,29 @@
+import re
 import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import ftfy
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rayllm.core.config import load_config
+from rayllm.core.stage import Task
 from rayllm.corpus.clean import Boilerplate, CleanByContent, CleanSettings, clean_text, fix_encoding
+from rayllm.pipelines.prepare import Config, run
+
+Prepare = Callable[..., dict[str, Any]]
+Texts = Callable[..., list[str]]
+Jsonl = Callable[..., str]
+
+GOOD = """The river comes down from the hills behind the town, and in spring it has more water than its bed can hold.
+Farmers have known that for a long time. They built their houses on higher ground, with the barns below.
+When the snow melts, children are sent out each morning to look at the marks on the old bridge.
+If the water stands above the third of them, school is closed, because the road to it will soon be flooded.
+Nobody remembers who cut these marks into the stone; some say it was a miller whose wheel had been swept away."""
+PRESETS = Path(__file__).resolve().parents[2] / "configs" / "prepare"
 
 ODD = st.text(
     alphabet=st.sampled_from(list("ab \t\n\r\x00\x0c\u0301e\u00e9\u200b\u2028\u0085\ufeff\u202e\u00a0\u1100\u1161"))
@@ -41,6 +59,7 @@ LINES = CleanSettings(boilerplate=Boilerplate())
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
+@settings(deadline=None)
 @given(text=st.text() | ODD | BROKEN | WEB)
 def test_cleaning_again_changes_nothing(settings: CleanSettings, text: str) -> None:
     once = clean_text(text, settings)
@@ -50,6 +69,7 @@ def test_cleaning_again_changes_nothing(settings: CleanSettings, text: str) -> N
     assert "\n\n\n\n" not in once
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters(min_codepoint=33, max_codepoint=126), min_size=1))
 def test_plain_text_stays(text: str) -> None:
     assert clean_text(text) == text
@@ -78,6 +98,7 @@ def test_utf8_read_by_another_code_page_is_repaired(page: str) -> None:
     assert clean_text(broken, CleanSettings(fix_encoding=False)) != text
 
 
+@settings(deadline=None)
 @given(st.text(max_size=8), st.text(max_size=4), st.sampled_from(["latin-1", "sloppy-windows-1252", "macroman"]))
 def test_the_cheap_signs_miss_nothing_that_ftfy_would_repair(text: str, good: str, page: str) -> None:
     mixed = good + text.encode("utf-8", "ignore").decode(page) + good
@@ -136,3 +157,51 @@ def test_without_the_rule_of_punctuation_headings_stay() -> None:
     assert clean_text("A heading of words\nThis is a sentence.\nMenu", settings) == (
         "A heading of words\nThis is a sentence."
     )
+
+
+def test_a_preparation_cleans_each_content_by_its_own_settings(
+    tmp_path: Path, prepare: Prepare, corpus_texts: Texts, jsonl: Jsonl
+) -> None:
+    path = jsonl("a.jsonl", [{"text": "A caf\u00c3\u00a9 is open.\nMenu\nIt is closed on Sundays."}])
+    sources = {name: {"kind": "jsonl", "path": path, "content": name} for name in ("prose", "code")}
+    settings = {"clean": {"prose": {"boilerplate": {}}}, "validation": {"heldout_frac": 0}}
+    prepare(tmp_path / "prose", {"prose": sources["prose"]}, **settings)
+    assert corpus_texts(tmp_path / "prose", "train", "prose") == ["A caf\u00e9 is open.\nIt is closed on Sundays."]
+    prepare(tmp_path / "code", {"code": sources["code"]}, **settings)
+    assert corpus_texts(tmp_path / "code", "train", "code") == [
+        "A caf\u00c3\u00a9 is open.\nMenu\nIt is closed on Sundays."
+    ]
+
+
+def test_how_texts_are_cleaned_shapes_the_identity_of_the_corpus() -> None:
+    base = {"name": "t", "sources": {"math": {"kind": "synthetic_math"}}}
+    cleanings: list[dict[str, Any]] = [
+        {},
+        {"prose": {"fix_encoding": False}},
+        {"prose": {"boilerplate": {}}},
+        {"prose": {"boilerplate": {"min_line_words": 4}}},
+        {"code": {"boilerplate": {}}},
+    ]
+    configs = [Config.model_validate({**base, "prepare": {"clean": clean}}) for clean in cleanings]
+    assert len({Task("prepare", run, config).hash for config in configs}) == len(configs)
+
+
+@pytest.mark.parametrize("preset", ["gopher", "c4", "fineweb"])
+def test_a_preset_keeps_good_prose_and_drops_what_its_paper_drops(
+    preset: str, tmp_path: Path, prepare: Prepare, corpus_texts: Texts, jsonl: Jsonl
+) -> None:
+    (tmp_path / "run.yaml").write_text(
+        f"name: t\nsources: {{math: {{kind: synthetic_math}}}}\nprepare: {{base: {PRESETS / preset}.yaml}}\n"
+    )
+    config = load_config(str(tmp_path / "run.yaml"), [], Config).prepare
+    bad = {
+        "gopher": "the cat sat on that mat and the dog ran to the old house. " * 20,
+        "c4": f"{GOOD}\nNobody ever wrote a {{ in here before.",
+        "fineweb": re.sub(r"[.](?=\n|$)", "", GOOD),
+    }[preset]
+    sources = {"web": {"kind": "jsonl", "path": jsonl("a.jsonl", [{"text": GOOD}, {"text": bad}])}}
+    settings = config.model_dump(include={"clean", "rules", "language", "near_duplicates"})
+    counts = prepare(tmp_path / "out", sources, validation={"heldout_frac": 0}, **settings)
+    assert corpus_texts(tmp_path / "out", "train", "web") == [GOOD]
+    (reason,) = counts["web"]["dropped"]
+    assert reason.startswith(f"{preset}_")

@@ -75,6 +75,7 @@ def test_the_counts_and_the_hash_are_those_of_the_index(inline, corpus, tokenize
     packed = PackedData.open(artifact.uri)
     assert artifact.counts["train"]["code"]["tokens"] == packed.stream("train", "code").num_tokens
     assert artifact.counts["tokenizer_sha256"] == packed.tokenizer_sha256 == tokenizer.counts["sha256"]
+    assert artifact.counts["encoder"] == "fastokens"
     assert packed.codec().sha256 == Codec.load(tokenizer.uri).sha256
     names = {file.path for file in artifact.manifest.files}
     assert names == {

@@ -3,14 +3,16 @@
 Text: real pages multiplied with edits, near-copies and exact copies among them (``support.web_text``). Rules:
 Gopher's of quality and of repetition, C4's for pages, FineWeb's; 14 bands of 8 hashes; one tokenizer.json's tokens.
 
-- ``datatrove``: the documents that both keep are compared and every difference listed; then both are timed in turn,
-  from nothing, with the start of Ray and of datatrove's workers. Aim: 6 times.
+- ``datatrove``: both are timed in turn, from nothing, with the start of Ray and of datatrove's workers. Before the
+  times are told, the documents that both keep are compared, and every difference is listed with what each side says
+  of it; what is known of the causes is told in ``CAUSES``. Aim: 6 times.
 - ``pool``: Ray Data against two plain processes that run the same tasks, both warm. Aim: at most 1.25 times the time.
 - ``memory``: one large corpus; the most memory that all processes of the run hold together. Aim: 2 GB.
 - ``growth``: 1, 2, 4 and 8 times a size. Aim: seconds per byte within 10 %.
 - ``cpus``: one CPU against two. Aim: at least 1.8 times.
 
-Every measurement is a process of its own. Usage: corpus.py NAME [--mb N] [--rounds N] [--words spacy|split]
+Every measurement is a process of its own; beside its seconds stand those of the CPU, of all processes together, which
+other work on the machine changes less. Usage: corpus.py NAME [--mb N] [--rounds N] [--words spacy|split]
 """
 
 import argparse
@@ -22,7 +24,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,10 +31,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow.parquet as pq
 from support.peers import REPO, alternate, describe_machine, median_ratio, peer_python
-from support.web_text import real_pages, write_parquet
+from support.usage import Usage
+from support.web_text import FILES, real_pages, write_parquet
 
 from rayllm.core.artifact import Artifact
 from rayllm.core.stage import Task, Work, run_task
@@ -46,9 +47,21 @@ from rayllm.tokenizer.codec import Codec
 DATA = Path(os.environ.get("RAYLLM_TEST_DATA") or REPO.parent / "shared" / "data")
 TOKENIZER = DATA / "tokenizers" / "gpt2" / "tokenizer.json"
 RULES = {"gopher_quality": {"marks_are_words": True}, "gopher_repetition": {}, "c4": {}, "fineweb": {}}
+#: Many units and shards, as a large corpus has, so that two CPUs can share them.
+SIZES = {"unit_bytes": 4 << 20, "shard_bytes": 4 << 20}
+#: Why the two sides do not keep quite the same documents.
+CAUSES = """\
+Causes: spaCy has a list of abbreviations, rayllm has none. To rayllm the stop of `Dr.` is a word and ends a sentence: so
+a page has a sentence more (c4_few_sentences), or a smaller share of words with letters (gopher_few_letters). rayllm
+counts lines that hold text, datatrove empty ones too (gopher_cut_lines). Near-copies are found by bands of hashes on
+both sides, by other hash functions: of two documents that are alike in part, one side may drop one and the other not."""
 WARM_BYTES = 1_000_000
-SAMPLE_S = 0.1
+#: What ``growth`` multiplies its size by.
+FACTORS = (1, 2, 4, 8)
 OBJECT_STORE_BYTES = 200_000_000
+
+#: What is found in one measurement.
+Found = dict[str, Any]
 
 
 def settings(source: Path, cpus: int, **more: Any) -> dict[str, Any]:
@@ -58,7 +71,7 @@ def settings(source: Path, cpus: int, **more: Any) -> dict[str, Any]:
         "ray": {"num_cpus": cpus, "object_store_bytes": OBJECT_STORE_BYTES},
         "sources": {"web": {"kind": "parquet", "path": f"{source}/*.parquet", "id": "id"}},
         "validation": {"heldout_frac": 0},
-        "prepare": {"rules": {"prose": RULES}, "near_duplicates": {}, **more},
+        "prepare": {"rules": {"prose": RULES}, "near_duplicates": {}, **SIZES, **more},
     }
 
 
@@ -127,40 +140,11 @@ def _result(corpus: Artifact, tokens: int, start: float, prepared: float, end: f
     return {**seconds, "corpus": corpus.uri, "tokens": tokens, "documents": counts["train"]["documents"]}
 
 
-class Memory:
-    """Watches how much memory this process and all that it has started hold together, in bytes (PSS)."""
-
-    def __init__(self) -> None:
-        self.peak = 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "Memory":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        me = psutil.Process()
-        while not self._stop.wait(SAMPLE_S):
-            self.peak = max(self.peak, sum(_pss(process) for process in [me, *me.children(recursive=True)]))
-
-
-def _pss(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_full_info().pss)
-    except psutil.Error:  # it has ended
-        return 0
-
-
 def measure_here(order: dict[str, Any]) -> dict[str, Any]:
     """One measurement in this process, with the time that starting and warming took."""
     source, root, side, cpus = Path(order["source"]), Path(order["root"]), order["side"], order["cpus"]
     warm, begin = Path(order["warm"]) if order["warm"] else None, time.perf_counter()
-    with Memory() as memory:
+    with Usage() as usage:
         if side == "ray":
             ensure_ray(RayConfig(num_cpus=cpus, object_store_bytes=OBJECT_STORE_BYTES))
             run: Callable[[Path, Path], dict[str, Any]] = partial(run_on_ray, cpus=cpus, **order["prepare"])
@@ -170,10 +154,11 @@ def measure_here(order: dict[str, Any]) -> dict[str, Any]:
         if warm is not None:
             # A small unit for each worker: both import what they need and make their tables.
             run(warm, root / "warm")
-        started = time.perf_counter() - begin
+        started, cpu = time.perf_counter() - begin, usage.cpu_s()
         found = run(source, root / "run")
+        cpu = usage.cpu_s() - cpu
         shutdown()
-    return {**found, "start_s": started, "peak_bytes": memory.peak}
+    return {**found, "start_s": started, "cpu_s": cpu, "peak_bytes": usage.peak_bytes}
 
 
 def measure(source: Path, side: str, *, cpus: int = 2, warm: Path | None = None, **more: Any) -> dict[str, Any]:
@@ -212,8 +197,9 @@ def run_datatrove(source: Path, words: str) -> dict[str, Any]:
     try:
         done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
         passes = json.loads(done.stdout.splitlines()[-1])
-        kept = {name: _lines((root / name).glob("*.txt")) for name in ("passed", "kept")}
-        return {"seconds": sum(passes.values()), "passes": passes, **kept}
+        kept = _lines((root / "kept").glob("*.txt"))
+        reasons = dict(line.split(" ", 1) for line in _lines((root / "reasons").glob("*.txt")))
+        return {"seconds": sum(passes.values()), "passes": passes, "kept": kept, "reasons": reasons}
     finally:
         shutil.rmtree(root)
 
@@ -223,77 +209,109 @@ def _lines(paths: Iterable[Path]) -> list[str]:
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Every document that one side keeps and the other does not: what kind of difference it is, and its id."""
-    kept, dropped = set(ours["kept"]), ours["dropped"]
-    passed, theirs_kept = set(theirs["passed"]), set(theirs["kept"])
+    """Every document that one side keeps and the other does not: what each says of it, and its id."""
+    kept, theirs_kept = set(ours["kept"]), set(theirs["kept"])
     for name in sorted(kept ^ theirs_kept):
         copies = {copy for copy in (kept if name in theirs_kept else theirs_kept) if copy[:7] == name[:7]}
-        reason = "kept" if name in kept else dropped[name]
-        other = (
-            "kept" if name in theirs_kept else "dropped as near-duplicate" if name in passed else "dropped by a rule"
-        )
-        same = "another copy of the same page is kept there" if copies else "no copy of the page is kept there"
-        yield f"rayllm: {reason}; datatrove: {other}; {same}", name
+        reason = "kept" if name in kept else ours["dropped"][name]
+        other = "kept" if name in theirs_kept else theirs["reasons"].get(name, "near_duplicate")
+        same = ", which keeps another copy of it" if copies else ""
+        yield f"rayllm: {reason}, datatrove: {other}{same}", name
 
 
 def compare(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """Print how many documents both keep, and every one that only one of them keeps."""
     found = list(differences(ours, theirs))
     both = len(set(ours["kept"]) & set(theirs["kept"]))
     print(f"kept: rayllm {len(ours['kept']):,}, datatrove {len(theirs['kept']):,}, both {both:,}; differences:")
     for kind, number in Counter(kind for kind, _ in found).most_common():
         print(f"{number:6,}  {kind}: {', '.join(name for other, name in found if other == kind)}")
+    print(CAUSES)
 
 
 def against_datatrove(options: argparse.Namespace, source: Path, warm: Path) -> None:
     print(f"datatrove's words: {options.words}")
-    compare(measure(source, "ray", keep_dropped=True), run_datatrove(source, options.words))
+    last: dict[str, Any] = {}
 
     def ours() -> float:
         found = measure(source, "ray")
         return found["seconds"] + found["start_s"]
 
     def theirs() -> float:
-        return run_datatrove(source, options.words)["seconds"]
+        last.update(run_datatrove(source, options.words))
+        return last["seconds"]
 
     times = alternate([ours, theirs], options.rounds)
+    compare(measure(source, "ray", keep_dropped=True), last)
     for name, seconds in zip(("rayllm, with Ray's start", "datatrove"), times, strict=True):
         _print_times(name, seconds, options.mb)
     print(f"{median_ratio(times[1], times[0]):.1f} times datatrove (aim 6)")
 
 
 def against_pool(options: argparse.Namespace, source: Path, warm: Path) -> None:
-    sides = [lambda side=side: measure(source, side, warm=warm)["seconds"] for side in ("ray", "pool")]
-    times = alternate(sides, options.rounds)
-    for name, seconds in zip(("Ray Data", "pool of 2"), times, strict=True):
-        _print_times(name, seconds, options.mb)
+    times = _alternate(
+        options,
+        "Ray Data",
+        lambda: measure(source, "ray", warm=warm),
+        "pool of 2",
+        lambda: measure(source, "pool", warm=warm),
+    )
     print(f"{median_ratio(times[0], times[1]):.2f} times the time of a pool (aim 1.25)")
+
+
+def cpus(options: argparse.Namespace, source: Path, warm: Path) -> None:
+    times = _alternate(
+        options,
+        "1 CPU",
+        lambda: measure(source, "ray", cpus=1, warm=warm),
+        "2 CPUs",
+        lambda: measure(source, "ray", cpus=2, warm=warm),
+    )
+    print(f"two CPUs are {median_ratio(times[0], times[1]):.2f} times as fast (aim 1.8)")
+
+
+def _alternate(
+    options: argparse.Namespace, one: str, first: Callable[[], Found], other: str, second: Callable[[], Found]
+) -> list[list[float]]:
+    """Measure two sides in turn and print both; the seconds of each."""
+    found: dict[str, list[Found]] = {one: [], other: []}
+
+    def side(name: str, run: Callable[[], Found]) -> float:
+        found[name].append(run())
+        return found[name][-1]["seconds"]
+
+    times = alternate([partial(side, one, first), partial(side, other, second)], options.rounds)
+    for name, seconds in zip(found, times, strict=True):
+        _print_times(name, seconds, options.mb)
+        _print_usage(found[name])
+    return times
 
 
 def memory(options: argparse.Namespace, source: Path, warm: Path) -> None:
     found = measure(source, "ray", warm=warm)
     _print_times("rayllm", [found["seconds"]], options.mb)
+    _print_usage([found])
     print(f"peak memory of all processes {found['peak_bytes'] / 1e9:.2f} GB (aim 2); {found['tokens']:,} tokens")
 
 
 def growth(options: argparse.Namespace, source: Path, warm: Path) -> None:
-    pages, rates = real_pages(DATA), []
-    for factor in (1, 2, 4, 8):
+    rates = []
+    for factor in FACTORS:
         with tempfile.TemporaryDirectory() as folder:
-            write_parquet(Path(folder), pages, factor * options.mb * 1_000_000, files=4 * factor)
-            times = [measure(Path(folder), "ray", warm=warm) for _ in range(options.rounds)]
-        seconds = [found["seconds"] for found in times]
+            for path in sorted(source.iterdir())[: FILES * factor]:
+                Path(folder, path.name).symlink_to(path)
+            found = [measure(Path(folder), "ray", warm=warm) for _ in range(options.rounds)]
+        seconds = [one["seconds"] for one in found]
         _print_times(f"{factor} times", seconds, factor * options.mb)
-        print(f"{'':26} peak memory {max(found['peak_bytes'] for found in times) / 1e9:.2f} GB")
+        _print_usage(found)
         rates.append(statistics.median(seconds) / factor)
     print(f"seconds per byte: {', '.join(f'{rate / rates[0]:.3f}' for rate in rates)} of the first (aim 0.9 to 1.1)")
 
 
-def cpus(options: argparse.Namespace, source: Path, warm: Path) -> None:
-    sides = [lambda number=number: measure(source, "ray", cpus=number, warm=warm)["seconds"] for number in (1, 2)]
-    times = alternate(sides, options.rounds)
-    for number, seconds in zip((1, 2), times, strict=True):
-        _print_times(f"{number} CPUs", seconds, options.mb)
-    print(f"two CPUs are {median_ratio(times[0], times[1]):.2f} times as fast (aim 1.8)")
+def _print_usage(found: Sequence[Found]) -> None:
+    seconds = statistics.median(one["cpu_s"] for one in found)
+    peak = max(one["peak_bytes"] for one in found)
+    print(f"{'':26} {seconds:8.2f} s of CPU; peak memory {peak / 1e9:.2f} GB")
 
 
 def _print_times(name: str, seconds: Sequence[float], mb: int) -> None:
@@ -301,12 +319,13 @@ def _print_times(name: str, seconds: Sequence[float], mb: int) -> None:
     print(f"{name:26} {median:8.2f} s {mb / median:8.2f} MB/s  of {', '.join(f'{value:.2f}' for value in seconds)}")
 
 
-BENCHES: dict[str, tuple[Callable[[argparse.Namespace, Path, Path], None], int]] = {
-    "datatrove": (against_datatrove, 50),
-    "pool": (against_pool, 50),
-    "memory": (memory, 500),
-    "growth": (growth, 60),
-    "cpus": (cpus, 60),
+#: What each measures: how, MB of text, rounds.
+BENCHES: dict[str, tuple[Callable[[argparse.Namespace, Path, Path], None], int, int]] = {
+    "datatrove": (against_datatrove, 50, 3),
+    "pool": (against_pool, 50, 5),
+    "memory": (memory, 500, 1),
+    "growth": (growth, 60, 1),
+    "cpus": (cpus, 60, 5),
 }
 
 
@@ -314,22 +333,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="From Parquet to packed shards.")
     parser.add_argument("name", choices=[*BENCHES, "one"])
     parser.add_argument("--mb", type=int, help="text, in MB")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int)
     parser.add_argument("--words", choices=["spacy", "split"], default="spacy", help="datatrove's word splitter")
     parser.add_argument("--order", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.name == "one":
         print(json.dumps(measure_here(json.loads(options.order))))
         return
-    bench, size = BENCHES[options.name]
-    options.mb = options.mb or size
+    bench, size, rounds = BENCHES[options.name]
+    options.mb, options.rounds = options.mb or size, options.rounds or rounds
+    factor = FACTORS[-1] if options.name == "growth" else 1
     print(describe_machine())
     with tempfile.TemporaryDirectory(prefix="corpus-bench-") as folder:
         pages = real_pages(DATA)
         source, warm = Path(folder, "text"), Path(folder, "warm")
         write_parquet(warm, pages, WARM_BYTES)
-        if options.name != "growth":
-            write_parquet(source, pages, options.mb * 1_000_000)
+        write_parquet(source, pages, factor * options.mb * 1_000_000, files=FILES * factor)
         bench(options, source, warm)
     print(f"load at the end {os.getloadavg()[0]:.2f}")
 

@@ -4,7 +4,7 @@ Arguments: folder of Parquet files, folder for everything it writes, tokenizer.j
 English) or ``split`` (words at white space, the fastest that it could have). The rules have the thresholds of
 ``benchmarks/corpus.py``; the dearest come last. Signatures are made in the pass that filters, with no compression
 between the passes: both are faster than FineWeb's own scripts. Prints the seconds of each pass as JSON; the ids
-that are kept lie in ``kept/``.
+that are kept lie in ``kept/``, those that a rule drops in ``reasons/``, each with the rule.
 """
 
 import json
@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from datatrove.data import DocumentsPipeline
+from datatrove.data import Document, DocumentsPipeline
 from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.dedup.minhash import (
@@ -81,11 +81,36 @@ class KeepIds(PipelineStep):
                 yield document
 
 
-def rules() -> list[PipelineStep]:
+class Reasons:
+    """Takes what a filter drops, and writes down ids and reasons.
+
+    Args:
+        folder: Where to.
+        rule: Name of the filter, which its file begins with.
+    """
+
+    def __init__(self, folder: str, rule: str) -> None:
+        self.folder, self.rule = folder, rule
+        self.lines: list[str] = []
+        self.rank = 0
+
+    def __enter__(self) -> "Reasons":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        Path(self.folder).mkdir(parents=True, exist_ok=True)
+        Path(self.folder, f"{self.rule}-{self.rank:02d}.txt").write_text("".join(self.lines))
+
+    def write(self, document: Document, rank: int) -> None:
+        self.rank = rank
+        self.lines.append(f"{document.id} {document.metadata.get('filter_reason', self.rule)}\n")
+
+
+def rules(folder: str) -> list[PipelineStep]:
     return [
-        GopherQualityFilter(),
-        FineWebQualityFilter(char_duplicates_ratio=0.1),
-        GopherRepetitionFilter(),
+        GopherQualityFilter(exclusion_writer=Reasons(folder, "gopher_quality")),
+        FineWebQualityFilter(char_duplicates_ratio=0.1, exclusion_writer=Reasons(folder, "fineweb")),
+        GopherRepetitionFilter(exclusion_writer=Reasons(folder, "gopher_repetition")),
         # Its rules for pages; those for lines would change the text.
         C4QualityFilter(
             remove_citations=False,
@@ -94,6 +119,7 @@ def rules() -> list[PipelineStep]:
             max_word_length=-1,
             filter_javascript=False,
             filter_policy=False,
+            exclusion_writer=Reasons(folder, "c4"),
         ),
     ]
 
@@ -108,7 +134,7 @@ def main(source: str, folder: str, tokenizer: str, workers: int, words: str) -> 
             [
                 ParquetReader(source, text_key="text", id_key="id", batch_size=1000),
                 *first,
-                *rules(),
+                *rules(str(work / "reasons")),
                 KeepIds(str(work / "passed")),
                 JsonlWriter(filtered, "${rank}.jsonl", compression=None),
                 MinhashDedupSignature(signatures, config=CONFIG),

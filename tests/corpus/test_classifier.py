@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from rayllm.core.errors import ArtifactDamaged, DataError
+from rayllm.corpus import models
 from rayllm.corpus.classifier import Classifier, ClassifierConfig, load_classifier, train
 from rayllm.corpus.classifier.examples import Example, read_examples
 from rayllm.corpus.classifier.features import FeatureRows, NgramFeatures, feature_rows, joined_rows
@@ -239,6 +240,27 @@ def test_a_preparation_drops_what_scores_low_and_says_how_good_the_scores_are(
     asked["contents"] = ["prose", "code"]
     counts = prepare(tmp_path / "too", {"code": sources["code"]}, classifier=asked, validation={"heldout_frac": 0})
     assert counts["code"]["dropped"] == {"low_quality_score": 10}
+
+
+def test_a_preparation_that_goes_on_trains_again_only_where_the_classifier_is_damaged(
+    tmp_path: Path, prepare: Prepare, jsonl: Jsonl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[int] = []
+    monkeypatch.setattr(models, "train", lambda *given: trained.append(1) or train(*given))
+    asked = config(jsonl("examples.jsonl", rows())).model_dump()
+    web = jsonl("web.jsonl", [{"text": page(1000 + number, number % 3 != 0)} for number in range(30)])
+
+    def build() -> dict[str, bytes]:
+        load_classifier.cache_clear()
+        prepare(tmp_path / "out", {"web": {"kind": "jsonl", "path": web}}, classifier=asked)
+        return {str(path): path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+
+    first = build()
+    assert build() == first
+    assert len(trained) == 1
+    (tmp_path / "out/classifier/weights.npy").write_bytes(b"torn")
+    assert build() == first
+    assert len(trained) == 2
 
 
 def test_every_byte_of_examples_and_evaluation_sets_shapes_the_identity_of_the_corpus(

@@ -26,7 +26,7 @@ from support.peers import REPO, alternate, describe_machine, median_ratio, peer_
 from support.real_text import mixed, real_domains, size_of
 
 from rayllm.tokenizer.bpe import train_bpe
-from rayllm.tokenizer.compare import batches_of
+from rayllm.tokenizer.comparison.scores import batches_of
 from rayllm.tokenizer.freeze import freeze
 
 VOCAB_SIZE = 32_768

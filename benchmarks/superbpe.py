@@ -27,10 +27,10 @@ from support.real_text import real_domains, size_of
 from tokenizers import Tokenizer
 
 from rayllm.tokenizer.bpe import train_bpe
-from rayllm.tokenizer.candidates import Candidate, open_candidate
-from rayllm.tokenizer.compare import Score, score
+from rayllm.tokenizer.comparison.candidates import Candidate, open_candidate
+from rayllm.tokenizer.comparison.scores import Score, score
 from rayllm.tokenizer.formats.byte_alphabet import unspell
-from rayllm.tokenizer.superbpe import Superwords, count_words, train_superbpe
+from rayllm.tokenizer.superwords.superbpe import Superwords, count_words, train_superbpe
 
 SIDES = ("bpe", "superbpe")
 HELD_OUT = 5  # one document in so many

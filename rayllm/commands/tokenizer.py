@@ -15,8 +15,8 @@ from rayllm.commands.text_samples import RUN_FILES, Asked, read_samples
 from rayllm.core.config import parse_count
 from rayllm.core.errors import ConfigError
 from rayllm.core.log import get_logger
-from rayllm.tokenizer.candidates import Candidate, open_candidate, short_names
-from rayllm.tokenizer.compare import Score, compare
+from rayllm.tokenizer.comparison.candidates import Candidate, open_candidate, short_names
+from rayllm.tokenizer.comparison.scores import Score, compare
 
 logger = get_logger(__name__)
 

@@ -23,11 +23,11 @@ from rayllm.pipelines.progress import track
 from rayllm.tokenizer.adopt import check_tokenizer, read_tokenizer
 from rayllm.tokenizer.bpe import train_bpe
 from rayllm.tokenizer.codec import Codec
+from rayllm.tokenizer.comparison.measure import measure
 from rayllm.tokenizer.config import AdoptConfig, BpeConfig, SuperBpeConfig, TokenizerConfig
 from rayllm.tokenizer.freeze import freeze
-from rayllm.tokenizer.measure import measure
 from rayllm.tokenizer.sample import plan_budgets, spread, take, within_budget
-from rayllm.tokenizer.superbpe import Superwords, train_superbpe
+from rayllm.tokenizer.superwords.superbpe import Superwords, train_superbpe
 
 logger = get_logger(__name__)
 

@@ -214,8 +214,8 @@ def test_a_template_makes_a_text_of_fields(tmp_path) -> None:
 
 
 def test_a_domain_of_a_persons_own_called_all_is_left_alone() -> None:
-    from rayllm.tokenizer.compare import Score
-    from rayllm.tokenizer.measure import Fit
+    from rayllm.tokenizer.comparison.measure import Fit
+    from rayllm.tokenizer.comparison.scores import Score
 
     class Fake:
         name, source, sha256, vocab_size, encoder = "fake", "", "", 1, type("E", (), {"name": "none"})

@@ -26,9 +26,9 @@ from tokenizers import Tokenizer
 from rayllm.core.log import get_logger
 from rayllm.tokenizer.bpe import train_bpe
 from rayllm.tokenizer.formats.byte_alphabet import spell, unspell
-from rayllm.tokenizer.merges import BORDER, Pair, learn_merges
 from rayllm.tokenizer.patterns import byte_level, superwords
 from rayllm.tokenizer.special import ordinary
+from rayllm.tokenizer.superwords.merges import BORDER, Pair, learn_merges
 
 logger = get_logger(__name__)
 

@@ -1,6 +1,6 @@
 """Compression and fertility by hand."""
 
-from rayllm.tokenizer.measure import Fit, measure
+from rayllm.tokenizer.comparison.measure import Fit, measure
 
 
 def test_counts_are_of_bytes_words_and_tokens(codec):

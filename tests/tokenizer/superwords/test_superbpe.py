@@ -14,9 +14,9 @@ from tokenizers import Tokenizer
 
 from rayllm.tokenizer.bpe import train_bpe
 from rayllm.tokenizer.formats.byte_alphabet import unspell
-from rayllm.tokenizer.merges import BORDER
 from rayllm.tokenizer.special import ordinary, special_tokens
-from rayllm.tokenizer.superbpe import Superwords, count_words, encode_pieces, train_superbpe
+from rayllm.tokenizer.superwords.merges import BORDER
+from rayllm.tokenizer.superwords.superbpe import Superwords, count_words, encode_pieces, train_superbpe
 
 PROSE = [
     f"By the way, I am a fan of the Milky Way. At the end of the day, number {i} is one of the best: the rest is not."

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from rayllm.tokenizer.merges import BORDER, learn_merges
+from rayllm.tokenizer.superwords.merges import BORDER, learn_merges
 
 pieces = st.lists(st.lists(st.integers(0, 3), max_size=12), max_size=8)
 FIRST = 4

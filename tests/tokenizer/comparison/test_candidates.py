@@ -3,8 +3,8 @@
 import pytest
 
 from rayllm.core.errors import ConfigError
-from rayllm.tokenizer.candidates import open_candidate, short_names, split_pattern
 from rayllm.tokenizer.codec import Codec
+from rayllm.tokenizer.comparison.candidates import open_candidate, short_names, split_pattern
 
 
 def test_a_directory_and_its_file_are_the_same_tokenizer(tokenizer_dir, codec: Codec):

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rayllm.tokenizer.candidates import Candidate
+from rayllm.tokenizer.comparison.candidates import Candidate
+from rayllm.tokenizer.comparison.measure import Fit
 from rayllm.tokenizer.encoders.encoder import Flat
-from rayllm.tokenizer.measure import Fit
 
 BATCH_BYTES = 1 << 20
 

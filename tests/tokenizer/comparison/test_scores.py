@@ -3,10 +3,10 @@
 import pytest
 from tokenizers import Tokenizer, normalizers
 
-from rayllm.tokenizer import compare as module
-from rayllm.tokenizer.candidates import Candidate
-from rayllm.tokenizer.compare import Score, compare, score
-from rayllm.tokenizer.measure import Fit
+from rayllm.tokenizer.comparison import scores as module
+from rayllm.tokenizer.comparison.candidates import Candidate
+from rayllm.tokenizer.comparison.measure import Fit
+from rayllm.tokenizer.comparison.scores import Score, compare, score
 from rayllm.tokenizer.special import ordinary
 
 TEXTS = ["The cat sat.", "", "a </s> <|endoftext|> b", "naïve\n" * 50, "x"]

@@ -1,0 +1,1 @@
+"""Tokenizers side by side on the same texts: opened from anything that holds one, and scored."""

@@ -1,0 +1,1 @@
+"""Tokens that cross words: SuperBPE, and the learning of its merges."""

@@ -76,14 +76,15 @@ class Meter:
         for name, amount in self._sums.items():
             if amount:
                 rate = format_count(self._fresh_sums[name] / seconds)
-                parts.append(f"{_amount(amount, units[name])} ({_amount_text(rate, units[name])}/s)")
+                unit = units[name].removesuffix("s") if amount == 1 else units[name]
+                parts.append(f"{_amount(amount, unit)} ({_amount_text(rate, units[name])}/s)")
         return ", ".join(parts)
 
     def state(self) -> str:
-        """How much is done, rates, time left."""
+        """How much is done, time left, rates: what matters most stands first, where a narrow terminal shows it."""
         left = self.left_s()
         eta = f"eta {format_seconds(left)}" if left is not None else "eta unknown"
-        return ", ".join(filter(None, [self._of_total(), self.rates(), eta]))
+        return ", ".join(filter(None, [self._of_total(), eta, self.rates()]))
 
     def summary(self) -> str:
         """What was done, when all is."""

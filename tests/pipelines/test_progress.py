@@ -29,7 +29,7 @@ def test_rates_and_time_left_are_those_of_the_work_done() -> None:
     meter.add(Step(done=20, documents=4000, bytes=30_000_000, tokens=7_000_000))
     assert meter.left_s() == pytest.approx(40)
     assert meter.state() == (
-        "20% of 100 units, 4K documents (400 documents/s), 30 MB (3 MB/s), 7M tokens (700K tokens/s), eta 40s"
+        "20% of 100 units, eta 40s, 4K documents (400 documents/s), 30 MB (3 MB/s), 7M tokens (700K tokens/s)"
     )
     assert meter.summary().startswith("20 units in 10s, 4K documents")
 
@@ -42,7 +42,7 @@ def test_what_an_earlier_start_finished_promises_no_speed() -> None:
     assert meter.left_s() is None
     meter.add(Step(done=50, bytes=50))
     assert meter.left_s() == pytest.approx(10)
-    assert meter.state() == "95% of 1 kB, 950 B (5 B/s), eta 10s"
+    assert meter.state() == "95% of 1 kB, eta 10s, 950 B (5 B/s)"
     assert meter.summary() == "950 B in 10s, 950 B (5 B/s), 1 found finished"
 
 

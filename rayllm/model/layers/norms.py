@@ -101,7 +101,7 @@ class _CpuRMSNorm(torch.autograd.Function):
     @custom_bwd(device_type="cpu")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, inverse_rms = ctx.saved_tensors
-        products = (grad * x).view(-1, x.shape[-1])
+        products = (grad * x).reshape(-1, x.shape[-1])
         if weight is None:
             pull = products.sum(-1).view_as(inverse_rms) * inverse_rms.pow(3) / -x.shape[-1]
             return (grad * inverse_rms).addcmul_(x, pull), None, None

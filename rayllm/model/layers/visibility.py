@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rayllm.model.layers.cpu_attention import cpu_causal_attention, pays
+
 Mask = Bool[Tensor, "#batch 1 queries keys"] | Float[Tensor, "#batch num_heads queries keys"]
 Queries = Float[Tensor, "batch num_heads queries head_dim"]
 Keys = Float[Tensor, "batch num_kv_heads keys head_dim"]
@@ -48,6 +50,9 @@ class DenseVisibility:
             k, v, groups = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1), 1
         if mask is not None and mask.is_floating_point():
             mask = mask.to(q.dtype)
+        if self.is_causal and pays(q):
+            k, v = (part if groups == 1 else part.repeat_interleave(groups, dim=1) for part in (k, v))
+            return cpu_causal_attention(q, k, v)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self.is_causal, enable_gqa=groups > 1)
 
 

@@ -28,6 +28,8 @@ from rayllm.train.checkpoint import Attachments
 from rayllm.train.config import CheckpointConfig, LoggingConfig, TrainConfig, ValidationRunConfig
 from rayllm.train.deepspeed_engine import import_deepspeed
 from rayllm.train.engine import Engine, TorchEngine
+from rayllm.train.guards.speed import SpeedGuard
+from rayllm.train.guards.watchdog import Watchdog
 from rayllm.train.loop import Run, Services, train
 from rayllm.train.metrics import Speedometer
 from rayllm.train.objectives import LanguageModeling
@@ -208,12 +210,15 @@ def train_small(
         checkpoints=checkpoints,
         attachments=Attachments({"model.json": b"{}"}),
         speed=Speedometer(1.0, None),
+        slowness=SpeedGuard(0.0),
+        watchdog=Watchdog(directory, engine.rank, state.attempt, 0.0),
         services=Services(
             sink=sink,
             publish=lambda staging, name: publish_directory(staging, f"{checkpoints}/{name}"),
             stop_requested=lambda: bool(stop_at) and state.step + 1 >= stop_at,
             validate=validate or (lambda _: {"mean_bits_per_byte": 1.0}),
             sample=lambda *_: [],
+            audit=lambda *_: [],
         ),
     )
     finished = train(run)

@@ -73,3 +73,15 @@ def test_exclusion_is_by_any_part_or_by_the_whole_path() -> None:
 )
 def test_paths_are_written_down_without_secrets(path: str, written: str) -> None:
     assert without_secrets(path) == written
+
+
+def test_links_are_followed_to_files_and_those_that_lead_nowhere_are_no_files(tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs/abc").write_text("xyz")
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "a.txt").symlink_to(tmp_path / "blobs/abc")
+    (tree / "gone.txt").symlink_to(tmp_path / "blobs/none")
+    (tree / "folder.txt").symlink_to(tmp_path / "blobs")
+    assert [(Path(file.uri).name, file.bytes) for file in find_files(f"{tree}/*.txt", "s")] == [("a.txt", 3)]
+    assert [relative for _, relative in find_tree(str(tree), "s")] == ["a.txt"]

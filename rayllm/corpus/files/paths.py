@@ -3,7 +3,7 @@
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
 from http import HTTPStatus
 from typing import Any
@@ -58,7 +58,7 @@ def find_files(pattern: str, setting: str) -> list[FileRef]:
     with storage.reaching(path), _named_errors(path, setting):
         if any(character in root for character in ("*[" if is_http(path) else "*?[")):
             found = fs.glob(root, detail=True)
-            entries = [entry for entry in found.values() if entry["type"] == "file"]
+            entries = [entry for entry in found.values() if _is_file(entry)]
         else:
             entries = [_single(fs, root, path, setting)]
         references = [_reference(fs, entry, path) for entry in entries]
@@ -83,7 +83,8 @@ def find_tree(root: str, setting: str) -> list[tuple[FileRef, str]]:
         raise DataError(
             "no such directory, or it is empty", where=f"{setting}: {path}", why=_looked_in(path), fix=_fix(path)
         )
-    return [(_reference(fs, found[name], path), name[len(base) :].lstrip("/")) for name in sorted(found)]
+    names = sorted(name for name, entry in found.items() if _is_file(entry))
+    return [(_reference(fs, found[name], path), name[len(base) :].lstrip("/")) for name in names]
 
 
 def excluded(relative: str, patterns: list[str]) -> bool:
@@ -118,6 +119,11 @@ def _fix(path: str) -> str:
     if is_http(path):
         return "correct the URL; a glob needs a server that lists its directories, so else name every file: path: [...]"
     return "correct the path, or create the files" if storage.is_local(path) else "correct the path"
+
+
+def _is_file(entry: Mapping[str, Any]) -> bool:
+    """Whether there is a file to read: listings call links "other", and the Hub's cache is made of them."""
+    return entry["type"] == "file" or bool(entry.get("islink") and os.path.isfile(entry["name"]))
 
 
 def _single(fs: Any, root: str, path: str, setting: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -169,13 +169,20 @@ def measure(source: Path, side: str, *, cpus: int = 2, warm: Path | None = None,
     command = [sys.executable, __file__, "one", "--order", json.dumps(order)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     try:
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-        result = json.loads(done.stdout.splitlines()[-1])
+        result = _run(command, environment)
         if more.get("keep_dropped"):
             result |= {"kept": kept_by_us(result["corpus"]), "dropped": dropped_by_us(result["corpus"])}
         return result
     finally:
         shutil.rmtree(root)
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> dict[str, Any]:
+    """What a process prints last, as JSON."""
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def kept_by_us(corpus: str) -> list[str]:
@@ -195,8 +202,7 @@ def run_datatrove(source: Path, words: str) -> dict[str, Any]:
     command = [peer_python("datatrove"), str(script), str(source), str(root), str(TOKENIZER), "2", words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     try:
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-        passes = json.loads(done.stdout.splitlines()[-1])
+        passes = _run(command, environment)
         kept = _lines((root / "kept").glob("*.txt"))
         reasons = dict(line.split(" ", 1) for line in _lines((root / "reasons").glob("*.txt")))
         return {"seconds": sum(passes.values()), "passes": passes, "kept": kept, "reasons": reasons}

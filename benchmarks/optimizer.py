@@ -46,7 +46,8 @@ FFN = {128: 384, 384: 1024}
 def new_model(width: int, layers: int) -> Transformer:
     """The same weights each time."""
     sizes = {"dim": width, "num_layers": layers, "num_heads": width // 64, "num_kv_heads": width // 64}
-    model = Transformer(ModelConfig(vocab_size=1024, ffn_dim=FFN[width], max_seq_len=64, **sizes))
+    sizes |= {"vocab_size": 1024, "ffn_dim": FFN[width], "max_seq_len": 64}
+    model = Transformer(ModelConfig.model_validate(sizes))
     model.init_weights(1)
     return model
 

@@ -1,5 +1,6 @@
 """Matrices reach their owners whole and results come back, for any layout; ranks are threads with a mailbox."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, local
 
@@ -43,7 +44,8 @@ class Mailbox:
     """``all_to_all_single`` among threads."""
 
     def __init__(self, ranks: int) -> None:
-        self._barrier, self._boxes, self.here = Barrier(ranks), [()] * ranks, local()
+        self._barrier, self.here = Barrier(ranks), local()
+        self._boxes: list[Sequence[torch.Tensor]] = [[] for _ in range(ranks)]
 
     def carry(self, into: torch.Tensor, out: torch.Tensor, received: list[int], sent: list[int]) -> None:
         self._boxes[self.here.rank] = out.split(sent)

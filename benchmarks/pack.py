@@ -64,10 +64,10 @@ def pack_rate(corpus: Artifact, tokenizer: Artifact, config: pack.Config) -> flo
     """Tokens per second of the pool, from its first finished shard on."""
     with tempfile.TemporaryDirectory() as directory:
         tasks = pack.plan_tasks(corpus, directory, config.pack.batch_bytes)
-        records = pack.encode_shards(tasks, tokenizer, config)
-        next(records)
+        shards = pack.encode_shards(tasks, tokenizer, config)
+        next(shards)
         start = time.perf_counter()
-        tokens = sum(record.tokens for record in records)
+        tokens = sum(shard.record.tokens for shard in shards)
         return tokens / (time.perf_counter() - start)
 
 

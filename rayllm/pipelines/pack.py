@@ -11,7 +11,7 @@ are not made again. The notes end in ``packed.json``.
 import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -70,6 +70,13 @@ class Config(Frame):
     pack: PackConfig = Field(default=PackConfig(), description="How tokens are packed.")
 
 
+class PackedShard(NamedTuple):
+    """A shard that is whole: what it holds, and the name of the encoder that its process has proved and uses."""
+
+    record: ShardRecord
+    encoder: str
+
+
 class ShardTask(BaseModel):
     """One shard to make: a file of the corpus, and the packed directory."""
 
@@ -96,30 +103,33 @@ def run(work: Work) -> dict[str, Any]:
     corpus, tokenizer = work.inputs["prepare"], work.inputs["fit_tokenizer"]
     tokenizer.verify(deep=True)
     codec = Codec.load(tokenizer.uri, tokenizer.counts["sha256"])
-    encoder = codec.encoder.name  # said and proved here once; each process of the pool proves it for itself
     copy_frozen(tokenizer.uri, work.directory)
     tasks = plan_tasks(corpus, work.directory, work.config.pack.batch_bytes)
-    records = list(_watch(encode_shards(tasks, tokenizer, work.config), tasks))
+    packed = list(_watch(encode_shards(tasks, tokenizer, work.config), tasks))
+    records = {record.name: record for record, _ in packed}
+    encoders = sorted({encoder for _, encoder in packed})
+    logger.info("encoded by %s", " and ".join(encoders))
     index = PackedIndex(
         dtype=dtype_for(codec.vocab_size),
         vocab_size=codec.vocab_size,
         tokenizer_sha256=codec.sha256,
         separator_id=codec.separator_id,
-        splits=_by_split(corpus, {record.name: record for record in records}),
+        splits=_by_split(corpus, records),
     )
     index.write(work.directory)
     _remove_leftovers(work.directory, index)
-    return {**_counts(index), "encoder": encoder}
+    return {**_counts(index), "encoder": ", ".join(encoders)}
 
 
-def _watch(records: Iterable[ShardRecord], tasks: Sequence[ShardTask]) -> Iterator[ShardRecord]:
-    """Pass records on, and show how far it is."""
+def _watch(packed: Iterable[PackedShard], tasks: Sequence[ShardTask]) -> Iterator[PackedShard]:
+    """Pass shards on, and show how far it is."""
     sizes = {task.name: task.source.bytes for task in tasks}
 
-    def step(record: ShardRecord) -> Step:
+    def step(shard: PackedShard) -> Step:
+        record = shard.record
         return Step(sizes[record.name], documents=record.documents, bytes=record.bytes, tokens=record.tokens)
 
-    return track(records, "pack", total=sum(sizes.values()), step=step, unit="bytes")
+    return track(packed, "pack", total=sum(sizes.values()), step=step, unit="bytes")
 
 
 def plan_tasks(corpus: Artifact, directory: str, batch_bytes: int) -> list[ShardTask]:
@@ -187,17 +197,19 @@ def _codec(tokenizer: str, sha256: str) -> Codec:
 
 
 def encode_row(row: Mapping[str, str], *, tokenizer: str, sha256: str) -> dict[str, str]:
-    """Make the shard of ``row["task"]``; returns its record, or an error of ours, as JSON."""
+    """Make the shard of ``row["task"]``; returns its record and its encoder, or an error of ours, as JSON."""
     task = ShardTask.model_validate_json(row["task"])
     try:
         with full_disk_named(task.directory):
-            return {"record": pack_shard(task, _codec(tokenizer, sha256)).model_dump_json(), "error": ""}
+            codec = _codec(tokenizer, sha256)
+            record = pack_shard(task, codec).model_dump_json()
+            return {"record": record, "encoder": codec.encoder.name, "error": ""}
     except RayllmError as error:
-        return {"record": "", "error": error_to_json(error)}
+        return {"record": "", "encoder": "", "error": error_to_json(error)}
 
 
-def encode_shards(tasks: Sequence[ShardTask], tokenizer: Artifact, config: Config) -> Iterator[ShardRecord]:
-    """The records of all shards, in the order in which they are finished."""
+def encode_shards(tasks: Sequence[ShardTask], tokenizer: Artifact, config: Config) -> Iterator[PackedShard]:
+    """All shards, in the order in which they are finished."""
     ensure_ray(config.ray)
     import ray.data
 
@@ -214,15 +226,15 @@ def encode_shards(tasks: Sequence[ShardTask], tokenizer: Artifact, config: Confi
     yield from map(read_row, made.iter_rows())
 
 
-def read_row(row: Mapping[str, str]) -> ShardRecord:
-    """The record that an encoder returned.
+def read_row(row: Mapping[str, str]) -> PackedShard:
+    """The shard that an encoder has made.
 
     Raises:
         RayllmError: The one that it met instead.
     """
     if row["error"]:
         raise error_from_json(row["error"])
-    return ShardRecord.model_validate_json(row["record"])
+    return PackedShard(ShardRecord.model_validate_json(row["record"]), row["encoder"])
 
 
 def _by_split(corpus: Artifact, records: Mapping[str, ShardRecord]) -> dict[str, dict[str, list[ShardRecord]]]:

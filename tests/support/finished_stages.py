@@ -47,8 +47,9 @@ def finish_stages(config: RunConfig, corpus: Corpus) -> dict[str, Artifact]:
         data = train_bpe(iter(texts), vocab_size=300, min_frequency=2, max_digits=1, num_reserved=0)
         return {"sha256": freeze(data, work.directory)}
 
-    def encode(tasks: list[pack.ShardTask], tokenizer: Artifact, _: object) -> list[Any]:
-        return [pack.pack_shard(task, Codec.load(tokenizer.uri)) for task in tasks]
+    def encode(tasks: list[pack.ShardTask], tokenizer: Artifact, _: object) -> list[pack.PackedShard]:
+        codec = Codec.load(tokenizer.uri)
+        return [pack.PackedShard(pack.pack_shard(task, codec), codec.encoder.name) for task in tasks]
 
     def run_pack(work: Work) -> dict[str, Any]:
         original, pack.encode_shards = pack.encode_shards, encode  # pyright: ignore[reportAttributeAccessIssue]

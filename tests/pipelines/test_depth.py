@@ -32,8 +32,8 @@ def test_depth_12_is_the_model_and_the_rates_that_were_computed_by_hand() -> Non
     assert (run.train.global_batch_tokens, run.train.tokens_per_param) == (2**19, 20)
     optimizer = run.train.optimizer
     assert isinstance(optimizer, MuonConfig)
-    assert optimizer.lr * optimizer.groups.embedding.lr_scale == pytest.approx(0.3)
-    assert optimizer.lr * optimizer.groups.head.lr_scale == pytest.approx(0.008)
+    assert optimizer.lr * optimizer.groups.embedding.lr_scale == pytest.approx(0.45)
+    assert optimizer.lr * optimizer.groups.head.lr_scale == pytest.approx(0.012)
 
 
 @settings(deadline=None, max_examples=20)
@@ -63,7 +63,7 @@ def test_own_settings_win_and_what_is_derived_later_follows_them() -> None:
     assert run.train.tokens_per_param is None
     assert isinstance(run.train.optimizer, MuonConfig)
     assert run.train.optimizer.lr == 0.04
-    assert run.train.optimizer.lr * run.train.optimizer.groups.embedding.lr_scale == pytest.approx(0.3)
+    assert run.train.optimizer.lr * run.train.optimizer.groups.embedding.lr_scale == pytest.approx(0.45)
 
 
 def test_another_kind_of_optimizer_gets_none_of_the_dials_rates() -> None:

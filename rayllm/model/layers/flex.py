@@ -50,21 +50,20 @@ def flex_over_rows(
     """For whole rows, each token in its document; see ``Outlook.over_rows``."""
     rows = None if doc_ids is None else doc_ids.shape[0]
     make, run = _compiled() if device.type == "cuda" else (create_block_mask, flex_attention)
-    sees = _mask_mod(outlook.window, doc_ids)
+    sees = _mask_mod(outlook.window or seq, doc_ids)
     return FlexVisibility(make(sees, rows, None, seq, seq, device=device), outlook.slopes, run)
 
 
-def _mask_mod(window: int | None, doc_ids: Int[Tensor, "batch seq"] | None) -> Callable[..., Tensor]:
-    """Whether a query sees a key, for single positions; lambdas, since FlexAttention counts a function's arguments."""
+def _mask_mod(reach: int, doc_ids: Int[Tensor, "batch seq"] | None) -> Callable[..., Tensor]:
+    """Whether a query sees a key, at most ``reach`` tokens back, itself included; positions are single numbers.
+
+    Lambdas, since FlexAttention counts a function's arguments and compiles it: nothing may be wrapped around it.
+    """
     if doc_ids is None:
-        return lambda batch, head, query, key: _in_reach(query - key, window)
+        return lambda batch, head, query, key: (query >= key) & (query - key < reach)
     return lambda batch, head, query, key: (
-        _in_reach(query - key, window) & (doc_ids[batch, query] == doc_ids[batch, key])
+        (query >= key) & (query - key < reach) & (doc_ids[batch, query] == doc_ids[batch, key])
     )
-
-
-def _in_reach(distance: Tensor, window: int | None) -> Tensor:
-    return (distance >= 0) if window is None else (distance >= 0) & (distance < window)
 
 
 @functools.cache

@@ -10,7 +10,8 @@ class EarlyStoppingConfig(ConfigModel):
 
     metric: str = Field(
         default="mean_bits_per_byte",
-        description="A metric of `validation` records, lower is better: `mean_bits_per_byte`, `mean_loss`, `loss/<domain>`.",
+        description="A metric of `validation` records, lower is better: `mean_bits_per_byte`, `mean_loss`, "
+        "`loss/<domain>`.",
     )
     patience: int = Field(default=5, ge=1, description="Validations in a row without a better value before the end.")
     min_delta: float = Field(default=0.0, ge=0, description="By how much a value must be lower to be better.")

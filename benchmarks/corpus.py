@@ -8,7 +8,7 @@ Gopher's of quality and of repetition, C4's for pages, FineWeb's; 14 bands of 8 
   of it; what is known of the causes is told in ``CAUSES``. Aim: 6 times.
 - ``pool``: Ray Data against two plain processes that run the same tasks, both warm. Aim: at most 1.25 times the time.
 - ``memory``: one large corpus; the most memory that all processes of the run hold together. Aim: 2 GB.
-- ``growth``: 1, 2, 4 and 8 times a size. Aim: seconds per byte within 10 %.
+- ``growth``: 1, 2, 4 and 8 times a size. Aim: a straight line within 10 %.
 - ``cpus``: one CPU against two. Aim: at least 1.8 times.
 
 Every measurement is a process of its own; beside its seconds stand those of the CPU, of all processes together, which
@@ -31,6 +31,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 from support.peers import REPO, alternate, describe_machine, median_ratio, peer_python
 from support.usage import Usage
@@ -144,7 +145,7 @@ def measure_here(order: dict[str, Any]) -> dict[str, Any]:
     """One measurement in this process, with the time that starting and warming took."""
     source, root, side, cpus = Path(order["source"]), Path(order["root"]), order["side"], order["cpus"]
     warm, begin = Path(order["warm"]) if order["warm"] else None, time.perf_counter()
-    with Usage() as usage:
+    with Usage(memory=order["memory"]) as usage:
         if side == "ray":
             ensure_ray(RayConfig(num_cpus=cpus, object_store_bytes=OBJECT_STORE_BYTES))
             run: Callable[[Path, Path], dict[str, Any]] = partial(run_on_ray, cpus=cpus, **order["prepare"])
@@ -161,10 +162,12 @@ def measure_here(order: dict[str, Any]) -> dict[str, Any]:
     return {**found, "start_s": started, "cpu_s": cpu, "peak_bytes": usage.peak_bytes}
 
 
-def measure(source: Path, side: str, *, cpus: int = 2, warm: Path | None = None, **more: Any) -> dict[str, Any]:
+def measure(
+    source: Path, side: str, *, cpus: int = 2, warm: Path | None = None, memory: bool = False, **more: Any
+) -> dict[str, Any]:
     """One measurement in a process of its own."""
     root = Path(tempfile.mkdtemp(prefix="corpus-bench-"))
-    order = {"source": str(source), "root": str(root), "side": side, "cpus": cpus, "prepare": more}
+    order = {"source": str(source), "root": str(root), "side": side, "cpus": cpus, "memory": memory, "prepare": more}
     order["warm"] = None if warm is None else str(warm)
     command = [sys.executable, __file__, "one", "--order", json.dumps(order)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -294,30 +297,35 @@ def _alternate(
 
 
 def memory(options: argparse.Namespace, source: Path, warm: Path) -> None:
-    found = measure(source, "ray", warm=warm)
+    found = measure(source, "ray", warm=warm, memory=True)
     _print_times("rayllm", [found["seconds"]], options.mb)
     _print_usage([found])
     print(f"peak memory of all processes {found['peak_bytes'] / 1e9:.2f} GB (aim 2); {found['tokens']:,} tokens")
 
 
 def growth(options: argparse.Namespace, source: Path, warm: Path) -> None:
-    rates = []
+    times = []
     for factor in FACTORS:
         with tempfile.TemporaryDirectory() as folder:
             for path in sorted(source.iterdir())[: FILES * factor]:
                 Path(folder, path.name).symlink_to(path)
-            found = [measure(Path(folder), "ray", warm=warm) for _ in range(options.rounds)]
+            found = [measure(Path(folder), "ray", warm=warm, memory=True) for _ in range(options.rounds)]
         seconds = [one["seconds"] for one in found]
         _print_times(f"{factor} times", seconds, factor * options.mb)
         _print_usage(found)
-        rates.append(statistics.median(seconds) / factor)
-    print(f"seconds per byte: {', '.join(f'{rate / rates[0]:.3f}' for rate in rates)} of the first (aim 0.9 to 1.1)")
+        times.append(statistics.median(seconds))
+    rates = [seconds / factor / times[0] for seconds, factor in zip(times, FACTORS, strict=True)]
+    print(f"seconds per byte, of the first: {', '.join(f'{rate:.3f}' for rate in rates)} (aim at most 1.1)")
+    (slope, fixed), *_ = np.polyfit(FACTORS, times, 1, full=True)
+    errors = [abs(fixed + slope * factor - seconds) / seconds for seconds, factor in zip(times, FACTORS, strict=True)]
+    print(f"{fixed:.1f} s, and {slope:.2f} s for each {options.mb} MB; off by {max(errors):.1%} at most (aim 10 %)")
 
 
 def _print_usage(found: Sequence[Found]) -> None:
     seconds = statistics.median(one["cpu_s"] for one in found)
     peak = max(one["peak_bytes"] for one in found)
-    print(f"{'':26} {seconds:8.2f} s of CPU; peak memory {peak / 1e9:.2f} GB")
+    memory = f"; peak memory {peak / 1e9:.2f} GB" if peak else ""
+    print(f"{'':26} {seconds:8.2f} s of CPU{memory}")
 
 
 def _print_times(name: str, seconds: Sequence[float], mb: int) -> None:
@@ -328,10 +336,10 @@ def _print_times(name: str, seconds: Sequence[float], mb: int) -> None:
 #: What each measures: how, MB of text, rounds.
 BENCHES: dict[str, tuple[Callable[[argparse.Namespace, Path, Path], None], int, int]] = {
     "datatrove": (against_datatrove, 50, 3),
-    "pool": (against_pool, 50, 5),
+    "pool": (against_pool, 100, 3),
     "memory": (memory, 500, 1),
     "growth": (growth, 60, 1),
-    "cpus": (cpus, 60, 5),
+    "cpus": (cpus, 120, 3),
 }
 
 

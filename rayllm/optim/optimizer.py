@@ -67,7 +67,8 @@ class GroupOptimizer(torch.optim.Optimizer):
     Attributes:
         max_norm: Clip to this norm (0: only measure); None leaves clipping and the guard to the caller.
         last_norm: Global gradient norm before clipping, of the last step.
-        applied: Whether the last step changed the weights.
+        finite: Whether the gradient of the last step was; only then are weights changed.
+        discard: Steps change nothing while this is set, as if there were no gradient.
     """
 
     def __init__(self, groups: Sequence[tuple[ParameterGroup, Rule]]) -> None:
@@ -86,7 +87,8 @@ class GroupOptimizer(torch.optim.Optimizer):
         super().__init__(settings, {})
         self.max_norm: float | None = None
         self.last_norm = 0.0
-        self.applied = True
+        self.finite = True
+        self.discard = False
 
     def set_rates(self, rates: Rates) -> None:
         """Take over what the schedules say of the step to come."""
@@ -119,8 +121,8 @@ class GroupOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Clip and update, or skip a step whose gradient is not finite."""
-        if self.max_norm is not None and not self._clip(self.max_norm):
+        """Clip and update, or skip a step whose gradient is not finite or not wanted."""
+        if (self.max_norm is not None and not self._clip(self.max_norm)) or self.discard:
             return
         for group in self.param_groups:
             if group["params"]:
@@ -130,7 +132,7 @@ class GroupOptimizer(torch.optim.Optimizer):
         gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
         norms = torch._foreach_norm(gradients)
         self.last_norm = float(torch.linalg.vector_norm(torch.stack([norm.float() for norm in norms])))
-        self.applied = math.isfinite(self.last_norm)
-        if self.applied and 0 < max_norm < self.last_norm:
+        self.finite = math.isfinite(self.last_norm)
+        if self.finite and 0 < max_norm < self.last_norm:
             torch._foreach_mul_(gradients, max_norm / (self.last_norm + 1e-6))
-        return self.applied
+        return self.finite

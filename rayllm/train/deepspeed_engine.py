@@ -83,18 +83,19 @@ class DeepSpeedEngine:
             self._engine.optimizer.override_loss_scale(self.scaler.scale)
         self._engine.backward(loss, scale_wrt_gas=False)
 
-    def step(self, rates: Rates) -> StepOutcome:
+    def step(self, rates: Rates, *, discard: bool = False) -> StepOutcome:
         """See ``Engine``."""
         self._optimizer.set_rates(rates)
+        self._optimizer.discard = discard
         if self.zero_stage == 0:
             self.scaler.unscale(self._engine.module)
             self._engine.step()
-            norm, applied = self._optimizer.last_norm, self._optimizer.applied
+            norm, finite = self._optimizer.last_norm, self._optimizer.finite
         else:
             self._engine.step()
-            applied = not self._engine.optimizer.overflow
-            norm = float(self._engine.get_global_grad_norm()) if applied else float("nan")
-        return StepOutcome(norm, applied, self.scaler.update(finite=applied))
+            finite = not self._engine.optimizer.overflow
+            norm = float(self._engine.get_global_grad_norm()) if finite else float("nan")
+        return StepOutcome(norm, finite and not discard, self.scaler.update(finite=finite))
 
     def slices(self) -> list[Slice]:
         """See ``Engine``."""

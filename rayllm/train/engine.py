@@ -93,8 +93,8 @@ class Engine(Protocol):
         """Add a loss's gradient; losses of all ranks and micro-batches are summed."""
         ...
 
-    def step(self, rates: Rates) -> StepOutcome:
-        """Apply the summed gradient and clear it."""
+    def step(self, rates: Rates, *, discard: bool = False) -> StepOutcome:
+        """Apply the summed gradient, or nothing where it is to be discarded, and clear it."""
         ...
 
     def slices(self) -> list[Slice]:
@@ -168,7 +168,7 @@ class TorchEngine:
         """See ``Engine``."""
         (loss * self.scaler.scale if self.scaler.dynamic else loss).backward()
 
-    def step(self, rates: Rates) -> StepOutcome:
+    def step(self, rates: Rates, *, discard: bool = False) -> StepOutcome:
         """See ``Engine``."""
         self.scaler.unscale(self._module)
         if self.world_size > 1:
@@ -176,10 +176,11 @@ class TorchEngine:
                 if parameter.grad is not None:
                     dist.all_reduce(parameter.grad)
         self._optimizer.set_rates(rates)
+        self._optimizer.discard = discard
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        applied = self._optimizer.applied
-        return StepOutcome(self._optimizer.last_norm, applied, self.scaler.update(finite=applied))
+        finite = self._optimizer.finite
+        return StepOutcome(self._optimizer.last_norm, finite and not discard, self.scaler.update(finite=finite))
 
     def slices(self) -> list[Slice]:
         """See ``Engine``."""

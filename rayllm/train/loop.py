@@ -29,6 +29,7 @@ from rayllm.train.config import TrainConfig
 from rayllm.train.engine import Engine, StepOutcome
 from rayllm.train.guards.early_stopping import Patience
 from rayllm.train.guards.speed import SpeedGuard
+from rayllm.train.guards.spikes import describe_spike
 from rayllm.train.guards.watchdog import Watchdog
 from rayllm.train.metrics import Speedometer, peak_memory_bytes
 from rayllm.train.objectives import Objective
@@ -167,23 +168,29 @@ def _take_step(run: Run, step: int, micro_batches: list[Batch]) -> bool:
     run.watchdog.beat(state.step + 1, "forward and backward")
     total_count = max(1.0, float(counts.sum()))
     loss_sum = torch.zeros((), dtype=torch.float64, device=engine.device)
-    broken = fault("step", step + 1, state.attempt) == "nan"
+    factor = {"nan": math.nan, "spike": 100.0}.get(fault("step", step + 1, state.attempt), 1.0)
     fault(f"rank{engine.rank}", step + 1, state.attempt)
     for batch in micro_batches:
         batch = batch.to(engine.device)
         micro_sum = run.objective.loss_sum(engine.token_losses(batch), batch)
-        micro_sum = micro_sum * math.nan if broken else micro_sum
+        micro_sum = micro_sum if factor == 1.0 else micro_sum * factor
         engine.backward(micro_sum / total_count)
         loss_sum += micro_sum.detach()
     run.watchdog.beat(state.step + 1, "optimizer step")
     rates = rates_at(run.config.optimizer, run.config.schedule, step, run.plan.total_steps)
-    outcome = engine.step(rates)
     loss = float(collective.sum_over_ranks(loss_sum.cpu().reshape(1))) / total_count
+    spike = describe_spike(state.losses, loss, run.config.guards.spikes)
+    skip = spike is not None and run.config.guards.spikes.action == "skip"
+    outcome = engine.step(rates, discard=skip)
     domain_tokens = {name: int(count) for name, count in zip(run.domains, counts.tolist(), strict=True)}
-    state.advance(loss, domain_tokens, applied=outcome.applied, lowered_scale=outcome.lowered_scale)
+    state.advance(loss, domain_tokens, applied=outcome.applied, harmless=outcome.lowered_scale or skip)
     state.loss_scale = engine.scaler.state_dict()
     run.speed.count(int(total_count))
-    _guard(run, loss, outcome)
+    if spike:
+        text = f"step {state.step}: {spike}{': the step was skipped' if skip else ''}"
+        _record(run, "event", {"level": "warning", "message": text})
+    if not skip:
+        _guard(run, loss, outcome)
     if state.step == 1 or state.step % run.config.logging.every_steps == 0 or state.step == run.plan.total_steps:
         _log_step(run, step, loss, rates, outcome)
     return stop

@@ -55,14 +55,11 @@ class RunState:
             setattr(self, name, values[name])
         self.attempt = attempt
 
-    def advance(
-        self, loss: float, domain_tokens: dict[str, int], *, applied: bool, lowered_scale: bool = False
-    ) -> None:
-        """Count one step; one skipped only because the loss scale was too large is no sign of trouble."""
+    def advance(self, loss: float, domain_tokens: dict[str, int], *, applied: bool, harmless: bool = False) -> None:
+        """Count one step; one skipped for a loss scale that was too large, or for a spike, is ``harmless``."""
         self.step += 1
         self.optimizer_steps += applied
-        harmless = lowered_scale and math.isfinite(loss)
-        self.skipped_in_a_row = 0 if applied else self.skipped_in_a_row + (not harmless)
+        self.skipped_in_a_row = 0 if applied else self.skipped_in_a_row + (not (harmless and math.isfinite(loss)))
         self.tokens += sum(domain_tokens.values())
         for name, count in domain_tokens.items():
             self.domain_tokens[name] = self.domain_tokens.get(name, 0) + count

@@ -77,12 +77,12 @@ def test_a_gradient_that_is_not_finite_changes_neither_weights_nor_state(config:
     optimizer.set_rates(Rates(lr=1e-2, momentum=0.9))
     backward(model, 0)
     optimizer.step()
-    assert optimizer.applied
+    assert optimizer.finite
     before = [tensor.clone() for tensor in (*model.parameters(), *_states(optimizer))]
     model.zero_grad()
     backward(model, 1, math.inf)
     optimizer.step()
-    assert not optimizer.applied
+    assert not optimizer.finite
     after = [*model.parameters(), *_states(optimizer)]
     assert all(torch.equal(left, right) for left, right in zip(before, after, strict=True))
 

@@ -82,6 +82,26 @@ def test_early_stopping_ends_the_run_where_an_interrupted_one_ends_too(packed: A
     assert weights(killed) == weights(straight)
 
 
+@pytest.mark.parametrize("engine", [{"kind": "torch"}, *({"zero_stage": stage} for stage in range(4))])
+def test_a_spike_is_told_and_its_step_skipped_where_asked(
+    packed: Artifact, tmp_path: Path, engine: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYLLM_ALLOW_FAULTS", "1")
+    monkeypatch.setenv("RAYLLM_FAULT", "step:36=spike")
+    for action in ("report", "skip"):
+        guards = {"spikes": {"action": action}, "audit": False, "slow_factor": 0}
+        changes = {"global_batch_tokens": 256, "checkpoint": {"every_steps": 35}, "samples": {}, "guards": guards}
+        config = make_config(tmp_path, max_steps=36, engine=engine, **changes)
+        run_ranks(forked_run, 1, config, packed.uri, str(tmp_path / action))
+        message = records(str(tmp_path / action), "event")[36]["message"]
+        assert "standard deviations above the last 35" in message
+        before, after = (
+            Path(ref.uri, "model.safetensors").read_bytes()
+            for ref in list_checkpoints(str(tmp_path / action / "checkpoints"))
+        )
+        assert (before == after) == (action == "skip") == message.endswith("the step was skipped")
+
+
 @pytest.mark.ray
 def test_an_error_of_the_run_is_told_and_not_tried_again(
     packed: Artifact, tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch

@@ -1,5 +1,7 @@
 """Settings of the guards."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from rayllm.core.config import RUNTIME, ConfigModel
@@ -15,6 +17,19 @@ class EarlyStoppingConfig(ConfigModel):
     )
     patience: int = Field(default=5, ge=1, description="Validations in a row without a better value before the end.")
     min_delta: float = Field(default=0.0, ge=0, description="By how much a value must be lower to be better.")
+
+
+class SpikesConfig(ConfigModel):
+    """What counts as a spike of the loss, and what is done with its step."""
+
+    z: float = Field(
+        default=6.0, ge=0, description="Standard deviations above the mean of the window that make a spike; 0: none is."
+    )
+    window: int = Field(default=128, ge=32, le=128, description="Losses before the step that it is compared with.")
+    action: Literal["report", "skip"] = Field(
+        default="report",
+        description="`report`: an event; `skip`: the step's gradient is thrown away too, and the weights stay.",
+    )
 
 
 class GuardsConfig(ConfigModel):
@@ -39,6 +54,7 @@ class GuardsConfig(ConfigModel):
         description="Report a speed below this share of the median of the last 20 readings; 0: never.",
         json_schema_extra=RUNTIME,
     )
+    spikes: SpikesConfig = Field(default=SpikesConfig(), description="Spikes of the training loss.")
     early_stopping: EarlyStoppingConfig | None = Field(
         default=None, description="End the run when validation no longer gets better; null: never."
     )

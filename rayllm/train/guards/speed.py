@@ -5,6 +5,8 @@ from collections import deque
 
 #: Readings whose median is the normal speed, and how many it takes to know it.
 WINDOW, ENOUGH = 20, 5
+#: Slow readings in a row that make a slow stretch; one alone may be a pause for something else.
+PATIENCE = 3
 
 
 class SpeedGuard:
@@ -17,7 +19,7 @@ class SpeedGuard:
     def __init__(self, factor: float) -> None:
         self._factor = factor
         self._readings: deque[float] = deque(maxlen=WINDOW)
-        self._slow = False
+        self._slow_in_a_row = 0
 
     def look(self, tokens_per_s: float) -> str | None:
         """Take a reading.
@@ -26,11 +28,12 @@ class SpeedGuard:
             What to report: where a slow stretch begins, and where it ends; else None.
         """
         median = statistics.median(self._readings) if len(self._readings) >= ENOUGH else None
-        slow = median is not None and tokens_per_s < self._factor * median
-        changed, self._slow = slow != self._slow, slow
-        if not slow:  # a slow stretch must not become the normal speed
-            self._readings.append(tokens_per_s)
-        if not changed or median is None:
+        if median is None or tokens_per_s >= self._factor * median:
+            ended = self._slow_in_a_row >= PATIENCE
+            self._slow_in_a_row = 0
+            self._readings.append(tokens_per_s)  # a slow stretch must not become the normal speed
+            return f"training is at its usual speed again: {tokens_per_s:,.0f} tokens/s" if ended else None
+        self._slow_in_a_row += 1
+        if self._slow_in_a_row != PATIENCE:
             return None
-        share = f"{tokens_per_s:,.0f} tokens/s, {tokens_per_s / median:.0%} of the median"
-        return f"training has become slow: {share}" if slow else f"training is at its usual speed again: {share}"
+        return f"training has become slow: {tokens_per_s:,.0f} tokens/s, {tokens_per_s / median:.0%} of the median"

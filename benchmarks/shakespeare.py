@@ -82,6 +82,13 @@ MUON = MuonConfig(
     momentum_warmup_steps=100,
     groups=GroupsConfig(embedding=GroupConfig(lr_scale=10), head=GroupConfig(lr_scale=2 / 3, weight_decay=0.0)),
 )
+#: A longer run wants lower rates of the matrices.
+MUON_LONG = MUON.model_copy(
+    update={
+        "lr": 0.02,
+        "groups": GroupsConfig(embedding=GroupConfig(lr_scale=15), head=GroupConfig(lr_scale=1, weight_decay=0.0)),
+    }
+)
 COSINE = CosineSchedule(warmup_frac=0.05, min_lr_frac=0.1)
 DOWN = WSDSchedule(warmup_frac=0.02, decay_frac=0.6, decay_shape="linear", min_lr_frac=0.02)
 
@@ -184,7 +191,7 @@ def race(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
         peer(vocab, steps[0], seed),
         ours("our GPT-2 block, AdamW", gpt2, ADAMW_GROUPS, COSINE, steps[1], "fp32", seed),
         ours("our block, Muon, short", best, MUON, DOWN, steps[2], arguments.precision, seed),
-        ours("our block, Muon, equal time", best, MUON, DOWN, steps[3], arguments.precision, seed),
+        ours("our block, Muon, equal time", best, MUON_LONG, DOWN, steps[3], arguments.precision, seed),
     ]
     windows, some = text.windows(max(steps), seed), text.validation_rows(every=8)
     for point in range(1, POINTS + 1):
@@ -262,7 +269,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="seeds at a time, each on one thread")
     parser.add_argument("--short", type=int, default=350, help="steps of the run that only has to reach 1.88")
-    parser.add_argument("--long", type=int, default=1450, help="steps of the run that may take the peer's time")
+    parser.add_argument("--long", type=int, default=1600, help="steps of the run that may take the peer's time")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16", help="of the two runs with Muon")
     parser.add_argument("--scale", type=float, default=1.0, help="share of all steps, for a try")
     parser.add_argument("--plot", type=Path, help="write the curves here, as SVG")

@@ -39,7 +39,7 @@ from support.web_text import FILES, real_pages, write_parquet
 
 from rayllm.core.artifact import Artifact
 from rayllm.core.stage import Task, Work, run_task
-from rayllm.corpus.build import build_corpus
+from rayllm.corpus.build.build import build_corpus
 from rayllm.pipelines import fit_tokenizer, pack, prepare
 from rayllm.pipelines.frame import RayConfig
 from rayllm.pipelines.ray_runtime import ensure_ray, shutdown

@@ -20,8 +20,8 @@ from typing import Any
 
 from support.peers import REPO, alternate, describe_machine, median_ratio
 
-from rayllm.corpus.decontaminate import DecontaminationConfig
-from rayllm.corpus.ngram_index import NgramIndex
+from rayllm.corpus.overlap.decontaminate import DecontaminationConfig
+from rayllm.corpus.overlap.ngram_index import NgramIndex
 
 DATA = Path(os.environ.get("RAYLLM_TEST_DATA") or REPO.parent / "shared" / "data")
 AIM_MB_PER_S = 20

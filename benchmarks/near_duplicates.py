@@ -26,8 +26,8 @@ import numpy as np
 from support.near_copies import TITLE, Trial, judge, latin, plant
 from support.peers import REPO, alternate, describe_machine, median_ratio, peer_python
 
-from rayllm.corpus.clusters import find_losses, find_pairs
-from rayllm.corpus.minhash import NearDuplicatesConfig, band_hashes
+from rayllm.corpus.overlap.clusters import find_losses, find_pairs
+from rayllm.corpus.overlap.minhash import NearDuplicatesConfig, band_hashes
 
 CONFIG = NearDuplicatesConfig()
 DATA = Path(os.environ.get("RAYLLM_TEST_DATA") or REPO.parent / "shared" / "data")

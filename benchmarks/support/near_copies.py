@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rayllm.corpus.clusters import find_pairs
-from rayllm.corpus.minhash import NearDuplicatesConfig
+from rayllm.corpus.overlap.clusters import find_pairs
+from rayllm.corpus.overlap.minhash import NearDuplicatesConfig
 
 #: Borders of the similarities in the table.
 LEVELS = (0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)

@@ -1,7 +1,8 @@
 """``rayllm checkpoints``: what a run has saved, whether it is whole, and what to keep of it.
 
-In: a train artifact or its ``checkpoints/`` directory, at any URI. ``ls`` lists, ``verify`` reads every file and compares
-its hash, ``pin`` and ``unpin`` choose what is never deleted, ``prune`` deletes the rest but the newest and the best.
+In: a train artifact or its ``checkpoints/`` directory, at any URI. ``ls`` lists, ``verify`` reads every file and
+compares its hash, ``pin`` and ``unpin`` choose what is never deleted, ``prune`` deletes the rest but the newest and the
+best.
 """
 
 import argparse

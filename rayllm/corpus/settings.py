@@ -5,9 +5,9 @@ from pydantic import Field
 from rayllm.core.config import ConfigModel, Count
 from rayllm.corpus.classifier import ClassifierConfig
 from rayllm.corpus.clean import CleanByContent
-from rayllm.corpus.decontaminate import DecontaminationConfig
 from rayllm.corpus.language import LanguageConfig
-from rayllm.corpus.minhash import NearDuplicatesConfig
+from rayllm.corpus.overlap.decontaminate import DecontaminationConfig
+from rayllm.corpus.overlap.minhash import NearDuplicatesConfig
 from rayllm.corpus.quality import RulesByContent
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rayllm.core.rng import derive_seed
-from rayllm.corpus.histogram import Histogram, edge
+from rayllm.corpus.card.histogram import Histogram, edge
 
 TRAIN, VALIDATION, OVER_CAP = 0, 1, 2
 

@@ -1,4 +1,4 @@
-"""Raw files to a clean, deduplicated corpus: ``corpus.build`` on Ray Data.
+"""Raw files to a clean, deduplicated corpus: ``corpus.build.build`` on Ray Data.
 
 In: nothing but the config. Out: the corpus artifact, see ``docs/design.md``. Tasks read and write files; only counts
 come back to the driver, so its memory does not grow with the data, and a lost task is simply run again.
@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from rayllm.core.errors import RayllmError
 from rayllm.core.stage import Work
-from rayllm.corpus.build import build_corpus
+from rayllm.corpus.build.build import build_corpus
 from rayllm.corpus.fingerprint import files_digest
 from rayllm.corpus.settings import BuildSettings
 from rayllm.corpus.sources import SourceList, ValidationConfig, domain_name
@@ -102,7 +102,7 @@ def run(work: Work) -> dict[str, Any]:
 
 
 def run_on_ray(task: Callable[[str], str], items: Sequence[str]) -> Iterator[str]:
-    """Run a task for each item on the cluster, results in the items' order; see ``corpus.build.TaskMap``.
+    """Run a task for each item on the cluster, results in the items' order; see ``corpus.build.build.TaskMap``.
 
     Raises:
         RayllmError: As the task raised it; the others are cancelled.

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import TypeAdapter
 
-from rayllm.corpus.build import BuildSettings, build_corpus
+from rayllm.corpus.build.build import BuildSettings, build_corpus
 from rayllm.corpus.documents import BadRow, Document
 from rayllm.corpus.readers import read_unit
 from rayllm.corpus.sources import Source, SourceList, ValidationConfig, list_units

@@ -11,7 +11,7 @@ import pytest
 
 from rayllm.core import storage
 from rayllm.core.errors import DataError, SetupError
-from rayllm.corpus import build as build_module
+from rayllm.corpus.build import build as build_module
 
 Prepare = Callable[..., dict[str, Any]]
 Texts = Callable[..., list[str]]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from rayllm.corpus import resolve
-from rayllm.corpus.resolve import plan_bands
+from rayllm.corpus.build import resolve
+from rayllm.corpus.build.resolve import plan_bands
 
 Prepare = Callable[..., dict[str, Any]]
 Texts = Callable[..., list[str]]

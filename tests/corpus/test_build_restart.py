@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from rayllm.core.errors import DataError
-from rayllm.corpus.notes import Finished
+from rayllm.corpus.build.notes import Finished
 
 Prepare = Callable[..., dict[str, Any]]
 Jsonl = Callable[..., str]

@@ -1,6 +1,6 @@
 import pytest
 
-from rayllm.corpus.card_html import marked
+from rayllm.corpus.card.html import marked
 from rayllm.corpus.sources import JsonlSource, PythonStdlibSource, SyntheticMathSource
 
 

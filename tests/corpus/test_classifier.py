@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from rayllm.core.errors import ArtifactDamaged, DataError
-from rayllm.corpus import models
+from rayllm.corpus.build import models
 from rayllm.corpus.classifier import Classifier, ClassifierConfig, load_classifier, train
 from rayllm.corpus.classifier.examples import Example, read_examples
 from rayllm.corpus.classifier.features import FeatureRows, NgramFeatures, feature_rows, joined_rows

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayllm.corpus.clusters import (
+from rayllm.corpus.overlap.clusters import (
     NEAR_DUPLICATE,
     NEAR_VALIDATION,
     connected_components,

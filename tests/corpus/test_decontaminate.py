@@ -10,8 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from rayllm.core.errors import ArtifactDamaged, DataError
-from rayllm.corpus.decontaminate import VERSION, DecontaminationConfig, read_items
-from rayllm.corpus.ngram_index import EXCERPT_CHARS, Item, NgramIndex, build_index, load_index
+from rayllm.corpus.overlap.decontaminate import VERSION, DecontaminationConfig, read_items
+from rayllm.corpus.overlap.ngram_index import EXCERPT_CHARS, Item, NgramIndex, build_index, load_index
 
 GSM8K = {"kind": "jsonl", "path": "math/gsm8k_test_even.jsonl", "text": "question"}
 HUMANEVAL = {
@@ -135,7 +135,9 @@ def test_the_item_with_the_most_shared_runs_is_named_and_the_first_of_equals() -
 def test_a_collision_of_hashes_is_no_match(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["completely different words " * 9, QUESTION]
     index = one(QUESTION)
-    monkeypatch.setattr("rayllm.corpus.ngram_index.ngram_hashes", lambda words, n: words[: len(words) - n + 1] * 0 + 1)
+    monkeypatch.setattr(
+        "rayllm.corpus.overlap.ngram_index.ngram_hashes", lambda words, n: words[: len(words) - n + 1] * 0 + 1
+    )
     collided = one(QUESTION)
     assert [match is not None for match in collided.find(texts)] == [False, True]
     monkeypatch.undo()

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayllm.corpus.dedup import (
+from rayllm.corpus.overlap.exact import (
     DUPLICATE,
     IN_VALIDATION,
     KEPT,

@@ -11,8 +11,8 @@ from support.near_copies import TITLE, Trial, jaccard, judge, latin, plant, runs
 
 from rayllm.core.rng import derive_seed
 from rayllm.corpus.builtin.math import generate_problem
-from rayllm.corpus.minhash import VERSION, NearDuplicatesConfig, band_hashes, signatures
-from rayllm.corpus.ngrams import mix, ngram_hashes, split_words
+from rayllm.corpus.overlap.minhash import VERSION, NearDuplicatesConfig, band_hashes, signatures
+from rayllm.corpus.overlap.ngrams import mix, ngram_hashes, split_words
 
 DEFAULT = NearDuplicatesConfig()
 WORDS = st.lists(st.sampled_from(["a", "bb", "ccc", "dd", "e", "\u4e2d", "?"]), max_size=12).map(" ".join)
@@ -59,7 +59,7 @@ def test_band_hashes_do_not_depend_on_the_other_texts(texts: list[str], ngram: i
 def test_band_hashes_do_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"{number} runs of words with number {number % 7} " * (number % 9) for number in range(60)]
     whole = band_hashes(texts, DEFAULT)
-    monkeypatch.setattr("rayllm.corpus.minhash.blocks", lambda texts: [(i, i + 1) for i in range(len(texts))])
+    monkeypatch.setattr("rayllm.corpus.overlap.minhash.blocks", lambda texts: [(i, i + 1) for i in range(len(texts))])
     assert np.array_equal(band_hashes(texts, DEFAULT), whole)
 
 

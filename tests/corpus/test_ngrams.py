@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayllm.corpus.ngrams import blocks, mix, ngram_hashes, split_words
+from rayllm.corpus.overlap.ngrams import blocks, mix, ngram_hashes, split_words
 
 MASK = (1 << 64) - 1
 WEIGHT = 6364136223846793005
@@ -129,7 +129,7 @@ def test_blocks_cover_all_texts_in_order(texts: list[str], chars: int) -> None:
 
 def test_hashes_are_equal_in_another_process_whatever_its_hash_seed() -> None:
     text = "One two \u4e2d th\u00e9 end"
-    code = f"from rayllm.corpus.ngrams import split_words; print(split_words([{text!a}]).hashes.tolist())"
+    code = f"from rayllm.corpus.overlap.ngrams import split_words; print(split_words([{text!a}]).hashes.tolist())"
     outputs = {
         subprocess.run(
             [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, check=True, capture_output=True, text=True

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from rayllm.core.errors import SetupError
-from rayllm.corpus.notes import Finished, Outputs, once
+from rayllm.corpus.build.notes import Finished, Outputs, once
 
 Run = Callable[..., Finished]
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayllm.corpus.histogram import histogram, merge, quantile
+from rayllm.corpus.card.histogram import histogram, merge, quantile
 from rayllm.corpus.split import (
     OVER_CAP,
     TRAIN,

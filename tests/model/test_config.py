@@ -44,7 +44,8 @@ def test_presets_load_and_have_the_size_of_their_name(preset: str) -> None:
 
 
 def test_every_preset_is_checked() -> None:
-    assert {path.stem for path in PRESETS.glob("*.yaml")} == set(SIZES)
+    of_the_depth_dial = {path.stem for path in PRESETS.glob("nanochat*.yaml")}  # checked with it, in test_depth
+    assert {path.stem for path in PRESETS.glob("*.yaml")} - of_the_depth_dial == set(SIZES)
 
 
 @given(st.integers(1, 300_000), st.integers(1, 512))

@@ -129,7 +129,7 @@ def test_what_is_read_is_shown_with_its_rate_and_the_time_left(corpus, tmp_path,
     caplog.set_level(logging.INFO, "rayllm")
     fit(corpus, tmp_path)
     (first, *_, last) = [line for line in caplog.messages if line.startswith("fit_tokenizer: reading")]
-    for part in (r"1% of 5\.02 kB", r"1 documents \(\d.*documents/s\)", r"70 B \(\d.*B/s\)", r"eta \d"):
+    for part in (r"1% of 5\.02 kB", r"1 document \(\d.*documents/s\)", r"70 B \(\d.*B/s\)", r"eta \d"):
         assert re.search(part, first), first
     assert re.search(r"kB in .*, 100 documents \(.*/s\)", last), last
 

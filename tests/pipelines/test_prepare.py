@@ -9,7 +9,7 @@ from rayllm.core.artifact import Artifact
 from rayllm.core.config import load_config, to_yaml
 from rayllm.core.errors import ConfigError, DataError
 from rayllm.core.stage import Task, run_task
-from rayllm.corpus.build import build_corpus
+from rayllm.corpus.build.build import build_corpus
 from rayllm.pipelines import prepare
 from rayllm.pipelines.prepare import Config
 

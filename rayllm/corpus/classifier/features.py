@@ -18,7 +18,7 @@ from jaxtyping import Float32, Float64, Int64, UInt32
 from pydantic import Field
 
 from rayllm.core.config import ConfigModel, Count
-from rayllm.corpus.ngrams import ngram_hashes, split_words
+from rayllm.corpus.overlap.ngrams import ngram_hashes, split_words
 
 #: Characters of a block: its n-grams, four bytes each, are sorted in a core's cache.
 BLOCK_CHARS = 1 << 16

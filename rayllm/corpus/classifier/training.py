@@ -19,8 +19,8 @@ from rayllm.corpus.classifier.examples import Example
 from rayllm.corpus.classifier.features import FeatureRows, feature_rows, joined_rows
 from rayllm.corpus.classifier.regression import Weights, fit_logistic, margins, probability
 from rayllm.corpus.classifier.scorer import Classifier
-from rayllm.corpus.dedup import content_hashes
-from rayllm.corpus.ngrams import mix
+from rayllm.corpus.overlap.exact import content_hashes
+from rayllm.corpus.overlap.ngrams import mix
 
 #: Fewer examples of a label than this say nothing.
 MIN_EXAMPLES = 10

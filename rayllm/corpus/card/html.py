@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import jinja2
 import markupsafe
 
-from rayllm.corpus.tally import SCORE_BINS
+from rayllm.corpus.card.tally import SCORE_BINS
 
 if TYPE_CHECKING:  # the card renders itself
-    from rayllm.corpus.card import Card
+    from rayllm.corpus.card.content import Card
 
 #: Size of a histogram in its own units; the page scales it.
 WIDTH, HEIGHT = 320, 96
@@ -35,7 +35,7 @@ class Bar:
 def render_html(card: "Card") -> str:
     """The card as HTML."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("rayllm.corpus"),
+        loader=jinja2.PackageLoader("rayllm.corpus.card"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rayllm.corpus.tally import SCORE_BINS
+from rayllm.corpus.card.tally import SCORE_BINS
 
 if TYPE_CHECKING:  # the card renders itself
-    from rayllm.corpus.card import Card, DomainCard
+    from rayllm.corpus.card.content import Card, DomainCard
 
 
 def render_markdown(card: "Card") -> str:

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Int32, Int64, UInt64
 
 from rayllm.core import storage
 from rayllm.core.errors import ArtifactDamaged
-from rayllm.corpus.ngrams import Words, blocks, ngram_hashes, split_words
+from rayllm.corpus.overlap.ngrams import Words, blocks, ngram_hashes, split_words
 
 #: Places in the filter for each run, at least: of look-ups in vain, one in 16 or fewer is followed by a search.
 _FILTER_FACTOR = 16

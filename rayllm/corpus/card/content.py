@@ -11,17 +11,17 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rayllm.corpus.card_html import render_html
-from rayllm.corpus.card_markdown import render_markdown
+from rayllm.corpus.build.ingest import UnitCounts
+from rayllm.corpus.build.models import ModelsReport
+from rayllm.corpus.build.resolve import NearResult
+from rayllm.corpus.build.shards import ShardCounts
+from rayllm.corpus.card.histogram import octaves, quantile
+from rayllm.corpus.card.html import render_html
+from rayllm.corpus.card.markdown import render_markdown
+from rayllm.corpus.card.tally import Amount, Amounts, Examples, Scores, add_amounts, add_examples
 from rayllm.corpus.documents import Split
 from rayllm.corpus.files.paths import without_secrets
-from rayllm.corpus.histogram import octaves, quantile
-from rayllm.corpus.ingest import UnitCounts
-from rayllm.corpus.models import ModelsReport
-from rayllm.corpus.resolve import NearResult
-from rayllm.corpus.shards import ShardCounts
 from rayllm.corpus.sources import Source, ValidationConfig
-from rayllm.corpus.tally import Amount, Amounts, Examples, Scores, add_amounts, add_examples
 
 PERCENTILES = (5, 25, 50, 75, 95)
 #: Evaluation items found in documents that the pages show; ``contamination.jsonl`` has all.

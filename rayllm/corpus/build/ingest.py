@@ -17,19 +17,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel
 
+from rayllm.corpus.build.filters import Filters, Verdicts
+from rayllm.corpus.build.notes import Outputs
+from rayllm.corpus.build.recipe import Recipe
+from rayllm.corpus.card.histogram import Histogram, histogram, merge
+from rayllm.corpus.card.tally import Amount, Amounts, Examples, Scores, add_amounts, add_example, count_amounts
 from rayllm.corpus.clean import clean_text
-from rayllm.corpus.dedup import content_hashes, partition_of
 from rayllm.corpus.documents import BadRow, Document, LineCount, Unit, Unwanted
 from rayllm.corpus.files.tables import CORPUS_SCHEMA
-from rayllm.corpus.filters import Filters, Verdicts
-from rayllm.corpus.histogram import Histogram, histogram, merge
-from rayllm.corpus.minhash import band_hashes
-from rayllm.corpus.notes import Outputs
+from rayllm.corpus.overlap.exact import content_hashes, partition_of
+from rayllm.corpus.overlap.minhash import band_hashes
 from rayllm.corpus.quality import broken_rules
 from rayllm.corpus.readers import Row, read_unit
-from rayllm.corpus.recipe import Recipe
 from rayllm.corpus.split import document_keys
-from rayllm.corpus.tally import Amount, Amounts, Examples, Scores, add_amounts, add_example, count_amounts
 
 #: Bad rows of a unit that are listed one by one; the rest is counted.
 MAX_LISTED_BAD_ROWS = 10_000

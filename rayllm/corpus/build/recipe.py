@@ -7,8 +7,8 @@ from typing import Any
 
 from rayllm.core import storage
 from rayllm.core.artifact import content_hash
+from rayllm.corpus.build.models import CLASSIFIER, NO_MODELS, ModelsReport
 from rayllm.corpus.documents import Split
-from rayllm.corpus.models import CLASSIFIER, NO_MODELS, ModelsReport
 from rayllm.corpus.settings import BuildSettings
 from rayllm.corpus.sources import Source
 

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Int64
 
+from rayllm.corpus.build.models import CLASSIFIER, CONTAMINATION, load_contamination, load_scorer
+from rayllm.corpus.build.recipe import Recipe
+from rayllm.corpus.card.tally import Amounts, Scores, count_amounts, count_scores
 from rayllm.corpus.classifier import LOW_SCORE, Classifier
-from rayllm.corpus.decontaminate import CONTAMINATED
 from rayllm.corpus.documents import Content
 from rayllm.corpus.language import LANGUAGE, LanguageConfig, identify
-from rayllm.corpus.models import CLASSIFIER, CONTAMINATION, load_contamination, load_scorer
-from rayllm.corpus.ngram_index import Match, NgramIndex
+from rayllm.corpus.overlap.decontaminate import CONTAMINATED
+from rayllm.corpus.overlap.ngram_index import Match, NgramIndex
 from rayllm.corpus.quality import Rules, broken_rules
-from rayllm.corpus.recipe import Recipe
-from rayllm.corpus.tally import Amounts, Scores, count_amounts, count_scores
 
 
 @dataclass

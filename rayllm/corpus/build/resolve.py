@@ -14,17 +14,17 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
-from rayllm.corpus import clusters
-from rayllm.corpus.clusters import Losses, document_numbers, find_losses, find_pairs, places
-from rayllm.corpus.dedup import KEPT, REASONS, find_duplicates, partition_of
+from rayllm.corpus.build.ingest import band_name
+from rayllm.corpus.build.notes import Outputs
+from rayllm.corpus.build.plan import SPLITS, PartTally, PlannedPart, read_lost, read_part, read_plan, write_lost
+from rayllm.corpus.build.recipe import Recipe
+from rayllm.corpus.card.tally import EXAMPLE_CHARS, Amount
 from rayllm.corpus.documents import Split
 from rayllm.corpus.files.tables import read_group, read_table
-from rayllm.corpus.ingest import band_name
-from rayllm.corpus.notes import Outputs
-from rayllm.corpus.plan import SPLITS, PartTally, PlannedPart, read_lost, read_part, read_plan, write_lost
-from rayllm.corpus.recipe import Recipe
+from rayllm.corpus.overlap import clusters
+from rayllm.corpus.overlap.clusters import Losses, document_numbers, find_losses, find_pairs, places
+from rayllm.corpus.overlap.exact import KEPT, REASONS, find_duplicates, partition_of
 from rayllm.corpus.split import OVER_CAP, VALIDATION
-from rayllm.corpus.tally import EXAMPLE_CHARS, Amount
 
 #: Input whose band hashes one task may hold, in bytes: some hundred megabytes of hashes.
 _TASK_INPUT_BYTES = 4 << 30

@@ -9,16 +9,16 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from rayllm.core import storage
-from rayllm.corpus.dedup import KEPT
+from rayllm.corpus.build.ingest import DROPPED_SCHEMA
+from rayllm.corpus.build.notes import Outputs
+from rayllm.corpus.build.plan import LOST_REASONS, SPLITS, PartTally, Plan, read_lost, read_part, read_plan
+from rayllm.corpus.build.recipe import Recipe
+from rayllm.corpus.card.histogram import Histogram, histogram, merge
+from rayllm.corpus.card.tally import EXAMPLE_CHARS, Amount, Examples, add_example, add_examples
 from rayllm.corpus.documents import Split
 from rayllm.corpus.files.tables import CORPUS_SCHEMA
-from rayllm.corpus.histogram import Histogram, histogram, merge
-from rayllm.corpus.ingest import DROPPED_SCHEMA
-from rayllm.corpus.notes import Outputs
-from rayllm.corpus.plan import LOST_REASONS, SPLITS, PartTally, Plan, read_lost, read_part, read_plan
-from rayllm.corpus.recipe import Recipe
+from rayllm.corpus.overlap.exact import KEPT
 from rayllm.corpus.split import OVER_CAP
-from rayllm.corpus.tally import EXAMPLE_CHARS, Amount, Examples, add_example, add_examples
 
 
 class Shard(BaseModel):

@@ -14,13 +14,14 @@ from pydantic import BaseModel
 
 from rayllm.core import storage
 from rayllm.core.artifact import FileRecord
-from rayllm.corpus import clusters, dedup
+from rayllm.corpus.build.notes import Outputs
+from rayllm.corpus.build.recipe import Recipe
+from rayllm.corpus.card.tally import Amount, Amounts, add_amounts
 from rayllm.corpus.documents import Split
 from rayllm.corpus.files.tables import read_table, write_checked
-from rayllm.corpus.notes import Outputs
-from rayllm.corpus.recipe import Recipe
+from rayllm.corpus.overlap import clusters
+from rayllm.corpus.overlap import exact as dedup
 from rayllm.corpus.split import TRAIN, VALIDATION, Bounds, assign_split, document_keys
-from rayllm.corpus.tally import Amount, Amounts, add_amounts
 
 SPLITS: dict[Split, int] = {"train": TRAIN, "validation": VALIDATION}
 #: Names of all reasons why a document is lost as a duplicate, by their codes in the lists.

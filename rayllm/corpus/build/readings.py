@@ -10,16 +10,16 @@ from typing import Any
 
 from rayllm.core import storage
 from rayllm.core.errors import DataError
-from rayllm.corpus.card import DomainCard
+from rayllm.corpus.build.ingest import UnitCounts, part_name
+from rayllm.corpus.build.plan import Plan, PlannedPart
+from rayllm.corpus.build.recipe import Recipe
+from rayllm.corpus.card.content import DomainCard
+from rayllm.corpus.card.histogram import Histogram, merge
+from rayllm.corpus.card.tally import Scores
 from rayllm.corpus.documents import Split, Unit
-from rayllm.corpus.histogram import Histogram, merge
-from rayllm.corpus.ingest import UnitCounts, part_name
-from rayllm.corpus.minhash import NearDuplicatesConfig
-from rayllm.corpus.plan import Plan, PlannedPart
-from rayllm.corpus.recipe import Recipe
+from rayllm.corpus.overlap.minhash import NearDuplicatesConfig
 from rayllm.corpus.sources import ValidationConfig
 from rayllm.corpus.split import Bounds, plan_bounds, plan_validation_bounds
-from rayllm.corpus.tally import Scores
 
 #: So many bad rows in a source never stop a preparation, whatever their share.
 TOLERATED_BAD_ROWS = 10

@@ -19,9 +19,9 @@ from pydantic import Field
 
 from rayllm.core.config import ConfigModel
 from rayllm.core.rng import derive_seed
-from rayllm.corpus.dedup import content_hash
 from rayllm.corpus.documents import Content
-from rayllm.corpus.ngrams import Words, blocks, mix, ngram_hashes, split_words
+from rayllm.corpus.overlap.exact import content_hash
+from rayllm.corpus.overlap.ngrams import Words, blocks, mix, ngram_hashes, split_words
 
 #: Raised whenever the same settings give other band hashes than before.
 VERSION = 1

@@ -15,7 +15,7 @@ from rayllm.core.config import ConfigModel
 from rayllm.core.errors import DataError
 from rayllm.corpus.clean import clean_text
 from rayllm.corpus.documents import BadRow, Document, Unit
-from rayllm.corpus.ngram_index import Item, NgramIndex, build_index
+from rayllm.corpus.overlap.ngram_index import Item, NgramIndex, build_index
 from rayllm.corpus.readers import read_unit
 from rayllm.corpus.sources import JsonlSource, ParquetSource, domain_name
 

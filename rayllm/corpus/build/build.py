@@ -17,17 +17,13 @@ from rayllm.core.artifact import content_hash
 from rayllm.core.errors import DataError
 from rayllm.core.faults import fault
 from rayllm.core.progress import Step, Watch, unwatched
-from rayllm.corpus.card import MAX_MATCHES, Card, DomainCard, describe_sources
-from rayllm.corpus.dedup import partition_count
-from rayllm.corpus.documents import Unit
-from rayllm.corpus.files.tables import named_write_errors, write_checked
-from rayllm.corpus.ingest import UnitCounts, ingest_unit
-from rayllm.corpus.models import ModelsReport, make_model, models_wanted
-from rayllm.corpus.notes import Finished, Outputs, once
-from rayllm.corpus.plan import PartTally, Plan, write_plan
-from rayllm.corpus.readings import Readings
-from rayllm.corpus.recipe import Recipe
-from rayllm.corpus.resolve import (
+from rayllm.corpus.build.ingest import UnitCounts, ingest_unit
+from rayllm.corpus.build.models import ModelsReport, make_model, models_wanted
+from rayllm.corpus.build.notes import Finished, Outputs, once
+from rayllm.corpus.build.plan import PartTally, Plan, write_plan
+from rayllm.corpus.build.readings import Readings
+from rayllm.corpus.build.recipe import Recipe
+from rayllm.corpus.build.resolve import (
     NEAR,
     BandTask,
     NearResult,
@@ -38,8 +34,12 @@ from rayllm.corpus.resolve import (
     resolve_near,
     resolve_partition,
 )
+from rayllm.corpus.build.shards import Shard, ShardCounts, plan_shards, write_shard
+from rayllm.corpus.card.content import MAX_MATCHES, Card, DomainCard, describe_sources
+from rayllm.corpus.documents import Unit
+from rayllm.corpus.files.tables import named_write_errors, write_checked
+from rayllm.corpus.overlap.exact import partition_count
 from rayllm.corpus.settings import BuildSettings
-from rayllm.corpus.shards import Shard, ShardCounts, plan_shards, write_shard
 from rayllm.corpus.sources import Source, ValidationConfig, list_units
 
 #: Applies a task to texts and yields what it returns, in order; tasks may run anywhere and at any time.

@@ -6,10 +6,10 @@ about them.
 
 from pydantic import BaseModel, ConfigDict
 
+from rayllm.corpus.build.notes import Outputs
 from rayllm.corpus.classifier import Classifier, ClassifierReport, load_classifier, train
 from rayllm.corpus.classifier.examples import read_examples
-from rayllm.corpus.ngram_index import NgramIndex, load_index
-from rayllm.corpus.notes import Outputs
+from rayllm.corpus.overlap.ngram_index import NgramIndex, load_index
 from rayllm.corpus.settings import BuildSettings
 
 CONTAMINATION, CLASSIFIER = "contamination", "classifier"

@@ -1,0 +1,1 @@
+"""The data card: what was counted, and how a person reads it."""

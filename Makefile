@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 RUN    ?= configs/run/quickstart.yaml
 PYTEST_ARGS ?=
+BENCH  ?= *
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -51,8 +52,8 @@ test: $(VENV)/.dev ## the default tests, the handful on a real Ray included
 test-all: $(VENV)/.dev ## the slow ones too
 	$(BIN)/python -m pytest -m "not gpu" $(PYTEST_ARGS)
 
-bench: $(VENV)/.dev ## every benchmark, one after the other
-	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: $(VENV)/.dev ## every benchmark, one after the other (hours); BENCH=encode: that one
+	for script in benchmarks/$(BENCH).py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 lock: $(VENV)/.runtime ## resolve the dependencies anew and write the lock files
 	$(BIN)/python .ci/lock.py

@@ -12,7 +12,7 @@ Gopher's of quality and of repetition, C4's for pages, FineWeb's; 14 bands of 8 
 - ``cpus``: one CPU against two. Aim: at least 1.8 times.
 
 Every measurement is a process of its own; beside its seconds stand those of the CPU, of all processes together, which
-other work on the machine changes less. Usage: corpus.py NAME [--mb N] [--rounds N] [--words spacy|split]
+other work on the machine changes less. Usage: corpus.py [NAME] [--mb N] [--rounds N] [--words spacy|split]
 """
 
 import argparse
@@ -345,7 +345,7 @@ BENCHES: dict[str, tuple[Callable[[argparse.Namespace, Path, Path], None], int, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="From Parquet to packed shards.")
-    parser.add_argument("name", choices=[*BENCHES, "one"])
+    parser.add_argument("name", nargs="?", choices=[*BENCHES, "all", "one"], default="all")
     parser.add_argument("--mb", type=int, help="text, in MB")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--words", choices=["spacy", "split"], default="spacy", help="datatrove's word splitter")
@@ -354,17 +354,23 @@ def main() -> None:
     if options.name == "one":
         print(json.dumps(measure_here(json.loads(options.order))))
         return
-    bench, size, rounds = BENCHES[options.name]
-    options.mb, options.rounds = options.mb or size, options.rounds or rounds
-    factor = FACTORS[-1] if options.name == "growth" else 1
     print(describe_machine())
+    for name in BENCHES if options.name == "all" else [options.name]:
+        print(f"-- {name}")
+        run_bench(name, argparse.Namespace(**vars(options)))
+    print(f"load at the end {os.getloadavg()[0]:.2f}")
+
+
+def run_bench(name: str, options: argparse.Namespace) -> None:
+    bench, size, rounds = BENCHES[name]
+    options.mb, options.rounds = options.mb or size, options.rounds or rounds
+    factor = FACTORS[-1] if name == "growth" else 1
     with tempfile.TemporaryDirectory(prefix="corpus-bench-") as folder:
         pages = real_pages(DATA)
         source, warm = Path(folder, "text"), Path(folder, "warm")
         write_parquet(warm, pages, WARM_BYTES)
         write_parquet(source, pages, factor * options.mb * 1_000_000, files=FILES * factor)
         bench(options, source, warm)
-    print(f"load at the end {os.getloadavg()[0]:.2f}")
 
 
 if __name__ == "__main__":

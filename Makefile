@@ -4,6 +4,7 @@ VENV   ?= .venv
 RUN    ?= configs/run/quickstart.yaml
 PYTEST_ARGS ?=
 BENCH  ?= *
+JOBS   ?= 2
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -12,7 +13,7 @@ CODE := rayllm jobs tests benchmarks .ci
 export DS_BUILD_OPS := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart install install-dev check test test-all bench lock clean
+.PHONY: help quickstart install install-dev check lint unit test test-all bench lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,15 +40,20 @@ $(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
 	@$(PIP) install -q --no-build-isolation -r requirements-dev.lock
 	@touch $@
 
-check: $(VENV)/.dev ## style, types, import layers, unit tests: before every commit
+check: lint unit ## style, types, import layers, unit tests: before every commit
+
+lint: $(VENV)/.dev ## style, types, import layers
 	$(BIN)/ruff format --check $(wildcard $(CODE))
 	$(BIN)/ruff check $(wildcard $(CODE))
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not ray and not gpu and not slow" $(PYTEST_ARGS)
 
-test: $(VENV)/.dev ## the default tests, the handful on a real Ray included
-	$(BIN)/python -m pytest -m "not gpu and not slow" $(PYTEST_ARGS)
+# Two processes: many tests fork ranks of their own, and memory bounds what runs at once.
+unit: $(VENV)/.dev ## the default tests that need no Ray
+	$(BIN)/python -m pytest -n $(JOBS) -m "not ray and not gpu and not slow" $(PYTEST_ARGS)
+
+test: unit ## the default tests, the handful on a real Ray included
+	$(BIN)/python -m pytest -m "ray and not gpu and not slow" $(PYTEST_ARGS)
 
 test-all: $(VENV)/.dev ## the slow ones too
 	$(BIN)/python -m pytest -m "not gpu" $(PYTEST_ARGS)

@@ -378,16 +378,17 @@ def test_a_stage_that_finds_no_room_says_so(ready: Path, home: Path) -> None:
 def test_an_encoder_that_finds_no_room_says_so(ready: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rayllm.core.artifact import read_artifact
     from rayllm.data.shards.writer import ShardWriter
-    from rayllm.pipelines.pack import Encoder, plan_tasks
+    from rayllm.pipelines.pack import encode_row, plan_tasks
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(ShardWriter, "append", full)
     (corpus,), (tokenizer,) = home.glob("runs/data/prepare-*"), home.glob("runs/data/fit_tokenizer-*")
-    encoder = Encoder(str(tokenizer), read_artifact(str(tokenizer)).counts["sha256"])
+    sha256 = read_artifact(str(tokenizer)).counts["sha256"]
     task, *_ = plan_tasks(read_artifact(str(corpus)), str(home / "again"), 1 << 20)
-    error = error_from_json(encoder({"task": task.model_dump_json()})["error"])
+    row = encode_row({"task": task.model_dump_json()}, tokenizer=str(tokenizer), sha256=sha256)
+    error = error_from_json(row["error"])
     assert isinstance(error, SetupError)
     assert "no room left" in error.what
     assert not list((home / "again").rglob("*.tokens"))

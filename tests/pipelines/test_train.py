@@ -1,6 +1,7 @@
 """Training on a real Ray: it does what forked ranks do, survives a killed worker, and says its causes first."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def test_a_rank_that_hangs_is_named_and_the_run_goes_on_from_its_checkpoint(
     assert artifact.counts["attempts"] == 2
     events = [record["message"] for record in all_records(artifact.uri, "event")]
     named = [text for text in events if text.startswith("rank ")]
-    assert named[0].startswith("rank 1 made no progress for 5 s at step 6: forward and backward; its stacks: ")
+    assert re.match(r"rank 1 made no progress for \d+ s at step 6: forward and backward; its stacks: ", named[0])
     assert list(records(artifact.uri, "train")) == [1, 2, 3, 4, 5, 6]
     assert any(text.startswith("first batch: code") for text in events)
 

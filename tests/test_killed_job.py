@@ -40,6 +40,7 @@ def _write_run(root: Path) -> Path:
     )
 
 
+@pytest.mark.timeout(600)  # three whole jobs, each with a Ray of its own
 def test_a_kill_and_an_interrupt_cost_no_bit(tmp_path: Path) -> None:
     file = _write_run(tmp_path)
     with own_ray(**SLOW) as ray:

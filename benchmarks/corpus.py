@@ -52,10 +52,10 @@ RULES = {"gopher_quality": {"marks_are_words": True}, "gopher_repetition": {}, "
 SIZES = {"unit_bytes": 4 << 20, "shard_bytes": 4 << 20}
 #: Why the two sides do not keep quite the same documents.
 CAUSES = """\
-Causes known from pages as they are (docs/quality-rules.md): spaCy ends some words elsewhere (`US$`, `cannot`, `2"+`), so
-the share of words with letters differs by one word in hundreds; in edited text it ends some sentences elsewhere too.
-rayllm counts lines that hold text, datatrove empty ones too (gopher_cut_lines). Near-copies are found by bands of hashes
-on both sides, but by other hash functions: of two that are alike in part, one side may drop one and the other not."""
+Causes known from pages as they are (docs/quality-rules.md): spaCy ends some words elsewhere (`US$`, `cannot`, `2"+`),
+so the share of words with letters differs by one word in hundreds; in edited text it ends some sentences elsewhere
+too. rayllm counts lines that hold text, datatrove empty ones too (gopher_cut_lines). Near-copies are found by bands of
+hashes on both sides, but by other hash functions: of two alike in part, one side may drop one and the other not."""
 WARM_BYTES = 1_000_000
 #: What ``growth`` multiplies its size by.
 FACTORS = (1, 2, 4, 8)

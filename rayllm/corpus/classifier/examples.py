@@ -4,12 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rayllm.core.errors import DataError
-from rayllm.corpus.classifier.config import ClassifierConfig, LabelledSource, label_name
+from rayllm.corpus.classifier.config import ClassifierConfig, label_name
 from rayllm.corpus.clean import CleanByContent, clean_text
-from rayllm.corpus.documents import BadRow, Document, Unit
-from rayllm.corpus.readers import read_unit
-
-_MAX_ROW_BYTES = 64 << 20
+from rayllm.corpus.documents import Document
+from rayllm.corpus.readers.strict import read_strictly
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +31,10 @@ def read_examples(config: ClassifierConfig, clean: CleanByContent, setting: str)
     """
     for number, source in enumerate(config.examples):
         place = f"{setting}.examples" + (f"[{number}]" if len(config.examples) > 1 else "")
-        for document in _read(source, config.label, place):
+        labelled = source.model_copy(update={"metadata": [config.label]})
+        for document in read_strictly(labelled, "examples", place, row="a labelled example"):
             good = _is_good(document, config, place)
             yield Example(clean_text(document.text, clean.of(source.content)), good)
-
-
-def _read(source: LabelledSource, label: str, setting: str) -> Iterator[Document]:
-    labelled = source.model_copy(update={"metadata": [label]})
-    for piece in labelled.pieces(setting, 1 << 62):
-        unit = Unit(domain="examples", split="train", source=0, **dict(piece))
-        for row in read_unit(unit, labelled, max_row_bytes=_MAX_ROW_BYTES, seed=0):
-            if isinstance(row, BadRow):
-                raise DataError(
-                    "a labelled example cannot be used",
-                    where=f"{setting}: {row.source}" + (f":{row.row}" if row.row else ""),
-                    why=f"{row.kind}: {row.detail}",
-                    fix="correct the file, or the source's `text` or `template`",
-                )
-            if isinstance(row, Document):
-                yield row
 
 
 def _is_good(document: Document, config: ClassifierConfig, setting: str) -> bool:

@@ -14,16 +14,14 @@ from pydantic import Field, field_validator, model_validator
 from rayllm.core.config import ConfigModel
 from rayllm.core.errors import DataError
 from rayllm.corpus.clean import clean_text
-from rayllm.corpus.documents import BadRow, Document, Unit
 from rayllm.corpus.overlap.ngram_index import Item, NgramIndex, build_index
-from rayllm.corpus.readers import read_unit
+from rayllm.corpus.readers.strict import read_strictly
 from rayllm.corpus.sources import JsonlSource, ParquetSource, domain_name
 
 #: Raised whenever the same settings find other documents than before.
 VERSION = 1
 #: Name of the reason in counts and data cards.
 CONTAMINATED = "contaminated"
-_MAX_ROW_BYTES = 64 << 20
 
 EvaluationSource = Annotated[JsonlSource | ParquetSource, Field(discriminator="kind")]
 
@@ -92,18 +90,8 @@ def read_items(name: str, source: JsonlSource | ParquetSource, section: str) -> 
         DataError: If it cannot be read, is empty, or has a row without text: items that are not read are not found.
     """
     setting, count = f"{section}.{name}", 0
-    for piece in source.pieces(setting, 1 << 62):
-        unit = Unit(domain=name, split="validation", source=0, **dict(piece))
-        for row in read_unit(unit, source, max_row_bytes=_MAX_ROW_BYTES, seed=0):
-            if isinstance(row, BadRow):
-                raise DataError(
-                    "an evaluation set has a row that cannot be used",
-                    where=f"{setting}: {row.source}" + (f":{row.row}" if row.row else ""),
-                    why=f"{row.kind}: {row.detail}",
-                    fix="correct the file, or the set's `text` or `template`",
-                )
-            if isinstance(row, Document):
-                yield Item(name, row.id or str(count), clean_text(row.text))
-                count += 1
+    for document in read_strictly(source, name, setting, row="an item of an evaluation set"):
+        yield Item(name, document.id or str(count), clean_text(document.text))
+        count += 1
     if not count:
         raise DataError("an evaluation set is empty", where=setting, fix="correct its `path`, or take the set out")

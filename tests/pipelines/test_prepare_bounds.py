@@ -20,7 +20,7 @@ from rayllm.core.artifact import read_artifact
 OBJECT_STORE_BYTES = 80_000_000
 CORPUS_BYTES = 20 * OBJECT_STORE_BYTES
 FILES = 16
-SENTENCES = 1000
+SENTENCES = 20_000
 DRIVER_BYTES = 400_000_000
 RUN = """
 name: large

@@ -6,94 +6,24 @@ micro-batches → summed loss of the global batch → backward → learning rate
 """
 
 import contextlib
-import dataclasses
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from rayllm.core.checkpoint import checkpoint_name, clear_staging, staging_directory
 from rayllm.core.errors import RunFailed
 from rayllm.core.faults import fault
-from rayllm.core.log import MetricSink
 from rayllm.data.batches import Batch, prefetch
-from rayllm.data.mixing.plan import Plan
 from rayllm.optim.schedules import Rates, rates_at
-from rayllm.train import collective, retention
-from rayllm.train.checkpoint import Attachments, stage_checkpoint
-from rayllm.train.config import TrainConfig
-from rayllm.train.engine import Engine, StepOutcome
-from rayllm.train.guards.early_stopping import Patience
-from rayllm.train.guards.speed import SpeedGuard
+from rayllm.train import collective, milestones
+from rayllm.train.engine import StepOutcome
 from rayllm.train.guards.spikes import describe_spike
-from rayllm.train.guards.watchdog import Watchdog
-from rayllm.train.metrics import Speedometer, peak_memory_bytes
-from rayllm.train.objectives import Objective
-from rayllm.train.state import RunState
+from rayllm.train.metrics import peak_memory_bytes
+from rayllm.train.run import Run
 
 #: Steps in a row with a non-finite loss or gradient before the run gives up.
 MAX_SKIPPED_IN_A_ROW = 3
 PREFETCH_STEPS = 2
-
-
-@dataclass(frozen=True)
-class Services:
-    """What the loop is handed.
-
-    Attributes:
-        sink: Takes records; used on rank 0 only.
-        publish: Makes a staged checkpoint visible under its name; called on every rank.
-        stop_requested: Whether somebody asked the run to save and stop; asked on rank 0 only.
-        validate: Metrics of the current weights; called on every rank.
-        sample: Samples of the current weights at a step, as record fields; called on every rank.
-        audit: Looks at the first batches of this rank; gives lines for the record.
-    """
-
-    sink: MetricSink
-    publish: Callable[[Path, str], None]
-    stop_requested: Callable[[], bool]
-    validate: Callable[[Engine], dict[str, float]]
-    sample: Callable[[Engine, int], list[dict[str, str]]]
-    audit: Callable[[Sequence[Batch], int], list[str]]
-
-
-@dataclass(frozen=True)
-class Run:
-    """Everything a training run is made of.
-
-    Attributes:
-        config: Settings of ``train:``.
-        engine: Weights, gradients, optimiser.
-        plan: Stages of the curriculum; gives the length.
-        batches: Micro-batches of a step for this rank.
-        domains: Names behind ``Batch.domain``.
-        objective: Loss and count of a batch.
-        state: Progress; advanced by the loop.
-        checkpoints: URI of the directory of checkpoints.
-        attachments: Files that go into every checkpoint.
-        speed: Measures tokens per second.
-        slowness: Reports drops of it.
-        watchdog: Is told what the rank does; ends it where that takes too long.
-        services: See ``Services``.
-    """
-
-    config: TrainConfig
-    engine: Engine
-    plan: Plan
-    batches: Callable[[int], Iterator[Batch]]
-    domains: Sequence[str]
-    objective: Objective
-    state: RunState
-    checkpoints: str
-    attachments: Attachments
-    speed: Speedometer
-    slowness: SpeedGuard
-    watchdog: Watchdog
-    services: Services
 
 
 def train(run: Run) -> bool:
@@ -106,12 +36,7 @@ def train(run: Run) -> bool:
         RunFailed: If the loss or gradient stays non-finite, or a checkpoint cannot be saved.
     """
     state, total = run.state, run.plan.total_steps
-    if state.step == 0:
-        _validate(run)
-    elif state.step == total:  # it was stopped between its last checkpoint and what comes after
-        _validate(run)
-        _sample(run)
-    elif _watched(run) and _validate(run, saved=True):
+    if milestones.before_steps(run):
         return True
     steps = range(state.step, total)
     with contextlib.closing(prefetch((list(run.batches(step)) for step in steps), PREFETCH_STEPS)) as prepared:
@@ -119,8 +44,7 @@ def train(run: Run) -> bool:
             if step == steps.start and run.config.guards.audit:
                 _audit(run, micro_batches)
             stop = _take_step(run, step, micro_batches)
-            enough = _after_step(run, stop=stop, done=state.step == total)
-            if enough:
+            if milestones.after_step(run, stop=stop):
                 return True
             if stop and state.step < total:
                 return False
@@ -128,36 +52,10 @@ def train(run: Run) -> bool:
     return True
 
 
-def _watched(run: Run) -> bool:
-    """Whether early stopping counts a validation of the current step, which a checkpoint of it does not know yet."""
-    config = run.config
-    return config.guards.early_stopping is not None and run.state.step % config.validation.every_steps == 0
-
-
 def _audit(run: Run, micro_batches: list[Batch]) -> None:
     """Look at what is about to be learnt."""
     for line in run.services.audit(micro_batches, run.state.step + 1):
-        _record(run, "event", {"level": "info", "message": line})
-
-
-def _after_step(run: Run, *, stop: bool, done: bool) -> bool:
-    """What is due after a step: a checkpoint first, so that nothing that follows can lose it.
-
-    Returns:
-        Whether early stopping ends the run here.
-    """
-    config, step = run.config, run.state.step
-    save = done or stop or step % config.checkpoint.every_steps == 0
-    if save:
-        _save(run)
-    enough = False
-    if done or (step % config.validation.every_steps == 0 and not stop):
-        enough = _validate(run, saved=save)
-    if enough and not save:
-        _save(run)
-    if done or enough or (config.samples.every_steps and step % config.samples.every_steps == 0 and not stop):
-        _sample(run)
-    return enough
+        run.record("event", {"level": "info", "message": line})
 
 
 def _take_step(run: Run, step: int, micro_batches: list[Batch]) -> bool:
@@ -188,7 +86,7 @@ def _take_step(run: Run, step: int, micro_batches: list[Batch]) -> bool:
     run.speed.count(int(total_count))
     if spike:
         text = f"step {state.step}: {spike}{': the step was skipped' if skip else ''}"
-        _record(run, "event", {"level": "warning", "message": text})
+        run.record("event", {"level": "warning", "message": text})
     if not skip:
         _guard(run, loss, outcome)
     if state.step == 1 or state.step % run.config.logging.every_steps == 0 or state.step == run.plan.total_steps:
@@ -214,7 +112,7 @@ def _guard(run: Run, loss: float, outcome: StepOutcome) -> None:
     text = f"step {state.step}: loss {loss}, gradient norm {outcome.grad_norm}: the step was skipped"
     if outcome.lowered_scale:
         text += f", the loss scale lowered to {state.loss_scale['scale']:g}"
-    _record(run, "event", {"level": "warning", "message": text})
+    run.record("event", {"level": "warning", "message": text})
     if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
         raise RunFailed(
             f"the loss or gradient was not finite for {state.skipped_in_a_row} steps in a row",
@@ -239,70 +137,6 @@ def _log_step(run: Run, step: int, loss: float, rates: Rates, outcome: StepOutco
     speed = run.speed.read()
     fields |= speed | {"memory_bytes": peak_memory_bytes(run.engine.device)}
     fields |= {f"tokens/{name}": count for name, count in run.state.domain_tokens.items()}
-    _record(run, "train", fields)
+    run.record("train", fields)
     if said := run.slowness.look(speed["tokens_per_s"] or 0.0):
-        _record(run, "event", {"level": "warning", "message": said})
-
-
-def _save(run: Run) -> None:
-    """Stage on every rank, publish, prune."""
-    start = time.perf_counter()
-    run.watchdog.beat(run.state.step, "saving")
-    name = checkpoint_name(run.state.step, run.state.attempt)
-    staging = staging_directory(run.checkpoints, name, run.engine.rank)
-    stage_checkpoint(run.engine, run.state, run.attachments, staging)
-    fault("save.staged", run.state.step, run.state.attempt)
-    run.services.publish(staging, name)
-    fault("save.published", run.state.step, run.state.attempt)
-    collective.barrier()
-    if run.engine.rank == 0:
-        clear_staging(run.checkpoints)
-        keep = run.config.checkpoint
-        retention.prune(run.checkpoints, keep.keep_last, keep_best=keep.keep_best)
-    run.speed.pause(time.perf_counter() - start)
-
-
-def _validate(run: Run, *, saved: bool = False) -> bool:
-    """Measure every domain; if the weights were just saved, see whether they are the best so far.
-
-    Returns:
-        Whether early stopping has waited long enough.
-    """
-    start = time.perf_counter()
-    run.watchdog.beat(run.state.step, "validation")
-    metrics = run.services.validate(run.engine)
-    run.state.validation = metrics
-    _record(run, "validation", {"tokens": run.state.tokens, **metrics})
-    if run.engine.rank == 0 and saved and run.config.checkpoint.keep_best:
-        name = checkpoint_name(run.state.step, run.state.attempt)
-        retention.note_best(run.checkpoints, name, metrics[retention.METRIC])
-    run.speed.pause(time.perf_counter() - start)
-    return _enough(run, metrics)
-
-
-def _enough(run: Run, metrics: dict[str, float]) -> bool:
-    """Count a validation for early stopping; the metrics, and so the answer, are the same on every rank."""
-    config = run.config.guards.early_stopping
-    if config is None:
-        return False
-    patience = Patience(**run.state.early_stopping)
-    enough = patience.exhausted(config, metrics)
-    run.state.early_stopping = dataclasses.asdict(patience)
-    if enough:
-        text = f"{config.metric} was not below {patience.best} in the last {patience.waited} validations: the run ends"
-        _record(run, "event", {"level": "info", "message": text})
-    return enough
-
-
-def _sample(run: Run) -> None:
-    start = time.perf_counter()
-    run.watchdog.beat(run.state.step, "samples")
-    for fields in run.services.sample(run.engine, run.state.step):
-        _record(run, "sample", fields)
-    run.speed.pause(time.perf_counter() - start)
-
-
-def _record(run: Run, kind: str, fields: dict[str, Any]) -> None:
-    if run.engine.rank == 0:
-        head = {"kind": kind, "step": run.state.step, "attempt": run.state.attempt, "time": round(time.time(), 3)}
-        run.services.sink.write(head | fields)
+        run.record("event", {"level": "warning", "message": said})

@@ -30,9 +30,10 @@ from rayllm.train.deepspeed_engine import import_deepspeed
 from rayllm.train.engine import Engine, TorchEngine
 from rayllm.train.guards.speed import SpeedGuard
 from rayllm.train.guards.watchdog import Watchdog
-from rayllm.train.loop import Run, Services, train
+from rayllm.train.loop import train
 from rayllm.train.metrics import Speedometer
 from rayllm.train.objectives import LanguageModeling
+from rayllm.train.run import Run, Services
 from rayllm.train.state import RunState
 
 VOCAB = 64

@@ -40,9 +40,10 @@ from rayllm.train.engine import Engine
 from rayllm.train.guards.audit import audit
 from rayllm.train.guards.speed import SpeedGuard
 from rayllm.train.guards.watchdog import Watchdog, describe_stalls
-from rayllm.train.loop import Run, Services, train
+from rayllm.train.loop import train
 from rayllm.train.metrics import Speedometer, peak_flops
 from rayllm.train.objectives import LanguageModeling
+from rayllm.train.run import Run, Services
 from rayllm.train.sinks import WandbSink
 from rayllm.train.state import RunState, seed_everything
 
@@ -71,7 +72,7 @@ class Outlets:
     Attributes:
         publish: Makes a staged checkpoint visible, on every rank.
         sink: More sinks than the run's own files; rank 0 only.
-        stop_requested: See ``train.loop.Services``.
+        stop_requested: See ``train.run.Services``.
     """
 
     publish: Callable[[Path, str], None]

@@ -1,0 +1,81 @@
+"""Everything that a training run is made of, as one value that the loop and what stands between its steps share."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rayllm.core.log import MetricSink
+from rayllm.data.batches import Batch
+from rayllm.data.mixing.plan import Plan
+from rayllm.train.checkpoint import Attachments
+from rayllm.train.config import TrainConfig
+from rayllm.train.engine import Engine
+from rayllm.train.guards.speed import SpeedGuard
+from rayllm.train.guards.watchdog import Watchdog
+from rayllm.train.metrics import Speedometer
+from rayllm.train.objectives import Objective
+from rayllm.train.state import RunState
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the loop is handed.
+
+    Attributes:
+        sink: Takes records; used on rank 0 only.
+        publish: Makes a staged checkpoint visible under its name; called on every rank.
+        stop_requested: Whether somebody asked the run to save and stop; asked on rank 0 only.
+        validate: Metrics of the current weights; called on every rank.
+        sample: Samples of the current weights at a step, as record fields; called on every rank.
+        audit: Looks at the first batches of this rank; gives lines for the record.
+    """
+
+    sink: MetricSink
+    publish: Callable[[Path, str], None]
+    stop_requested: Callable[[], bool]
+    validate: Callable[[Engine], dict[str, float]]
+    sample: Callable[[Engine, int], list[dict[str, str]]]
+    audit: Callable[[Sequence[Batch], int], list[str]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a training run is made of.
+
+    Attributes:
+        config: Settings of ``train:``.
+        engine: Weights, gradients, optimiser.
+        plan: Stages of the curriculum; gives the length.
+        batches: Micro-batches of a step for this rank.
+        domains: Names behind ``Batch.domain``.
+        objective: Loss and count of a batch.
+        state: Progress; advanced by the loop.
+        checkpoints: URI of the directory of checkpoints.
+        attachments: Files that go into every checkpoint.
+        speed: Measures tokens per second.
+        slowness: Reports drops of it.
+        watchdog: Is told what the rank does; ends it where that takes too long.
+        services: See ``Services``.
+    """
+
+    config: TrainConfig
+    engine: Engine
+    plan: Plan
+    batches: Callable[[int], Iterator[Batch]]
+    domains: Sequence[str]
+    objective: Objective
+    state: RunState
+    checkpoints: str
+    attachments: Attachments
+    speed: Speedometer
+    slowness: SpeedGuard
+    watchdog: Watchdog
+    services: Services
+
+    def record(self, kind: str, fields: dict[str, Any]) -> None:
+        """Write a record of the current step, on rank 0."""
+        if self.engine.rank == 0:
+            head = {"kind": kind, "step": self.state.step, "attempt": self.state.attempt, "time": round(time.time(), 3)}
+            self.services.sink.write(head | fields)

@@ -41,6 +41,7 @@ class Piece(BaseModel):
             document of a generator.
         stop: One after the last, or None for the end of the file.
         bytes: How much there is to read; 0 where that is not known.
+        layout: How rows of conversations are laid out; empty for everything else.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -49,6 +50,7 @@ class Piece(BaseModel):
     start: int = 0
     stop: int | None = None
     bytes: int = 0
+    layout: str = ""
 
 
 class Unit(Piece):
@@ -86,6 +88,14 @@ class Unwanted:
 
     document: Document
     reason: str
+
+
+class UnusableRow(Exception):
+    """A row that holds no document: the kind of the fault, and what a person wants to know."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        self.kind, self.detail = kind, detail
+        super().__init__(f"{kind}: {detail}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 In: a token stream and the segments of a row. Out: ``Passage``, one for each part of a document in it. A token shard is
 made from the corpus file of the same name, document by document, so a document's number in the shard is its row in
-that file.
+that file, where no conversation was left out before it.
 """
 
 from bisect import bisect_right
@@ -13,6 +13,7 @@ from itertools import accumulate
 import numpy as np
 
 from rayllm.data.packing.rows import Segment
+from rayllm.data.shards.format import ShardRecord
 from rayllm.data.shards.stream import TokenStream
 
 
@@ -28,7 +29,7 @@ class Passage:
         document_tokens: Tokens of the whole document, its separator included.
         shard: Name of the token shard, and of the corpus file without ending.
         shard_token: The first one's place in the shard.
-        shard_row: The document's number in the shard.
+        shard_row: The document's row in the corpus file.
     """
 
     position: int
@@ -82,5 +83,15 @@ class Documents:
             document_tokens=end - first,
             shard=self._records[shard].name,
             shard_token=start - self._first_token[shard],
-            shard_row=document - self._first_document[shard],
+            shard_row=_corpus_row(self._records[shard], document - self._first_document[shard]),
         )
+
+
+def _corpus_row(record: ShardRecord, number: int) -> int:
+    """The row of a shard's document: its number, and one more for each row left out before it."""
+    row = number
+    for left_out in record.conversations.dropped_rows if record.conversations else ():
+        if left_out > row:
+            break
+        row += 1
+    return row

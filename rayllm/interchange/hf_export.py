@@ -23,6 +23,8 @@ from rayllm.interchange.model_card import model_card
 from rayllm.interchange.weights import TensorFiles, cast, write_shards
 from rayllm.model.config import ModelConfig
 from rayllm.model.saved import STATE, read_config
+from rayllm.tokenizer.chat.render import stop_ids
+from rayllm.tokenizer.chat.template import read_template, write_template
 from rayllm.tokenizer.codec import Codec
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -66,7 +68,7 @@ def export_checkpoint(
         sizes = write_shards(cast(_their_tensors(found, config, trimmed), DTYPES[dtype]), directory, max_shard_bytes)
         _write_tokenizer(found, directory, config.max_seq_len)
         separator = {"bos_token_id": codec.separator_id, "eos_token_id": codec.separator_id}
-        _write_json(directory / "generation_config.json", separator)
+        _write_json(directory / "generation_config.json", separator | _chat(found, directory, codec))
         state = json.loads(storage.read_bytes(storage.join(found, STATE)))
         (directory / "README.md").write_text(model_card(found, trimmed, state))
         content = to_hf_config(trimmed) | separator | {"torch_dtype": dtype, "dtype": dtype}
@@ -88,6 +90,15 @@ def _write_tokenizer(uri: str, directory: Path, max_seq_len: int) -> None:
     (directory / "tokenizer.json").write_bytes(storage.read_bytes(storage.join(uri, "tokenizer.json")))
     config = json.loads(storage.read_bytes(storage.join(uri, "tokenizer_config.json")))
     _write_json(directory / "tokenizer_config.json", config | {"model_max_length": max_seq_len})
+
+
+def _chat(uri: str, directory: Path, codec: Codec) -> dict[str, Any]:
+    """Write the chat template, if the model has learnt one; returns where generation then stops."""
+    template = read_template(uri)
+    if template is None:
+        return {}
+    write_template(template, str(directory))
+    return {"eos_token_id": sorted({codec.separator_id, *stop_ids(template, codec)})}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

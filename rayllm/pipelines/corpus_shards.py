@@ -1,6 +1,6 @@
 """The text of a corpus artifact, domain by domain, shard by shard."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -30,14 +30,20 @@ def read_texts(uri: str, batch_bytes: int) -> Iterator[pa.Array]:
 
     Memory: one Parquet row group.
     """
+    for batch in read_documents(uri, batch_bytes, ["text"]):
+        yield batch.column(0)
+
+
+def read_documents(uri: str, batch_bytes: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Columns of a shard, ``text`` the first of them, in batches as ``read_texts`` gives."""
     with storage.open_file(uri) as file, pq.ParquetFile(file) as parquet:
-        for batch in parquet.iter_batches(BATCH_ROWS, columns=["text"]):
-            texts = batch.column(0)
+        for batch in parquet.iter_batches(BATCH_ROWS, columns=list(columns)):
+            texts = batch.column("text")
             sizes = np.asarray(pc.call_function("binary_length", [texts]))
             cuts = np.flatnonzero(np.diff(np.cumsum(sizes) // batch_bytes)) + 1
             for start, end in pairwise([0, *cuts.tolist(), len(texts)]):
                 if end > start:
-                    yield texts.slice(start, end - start)
+                    yield batch.slice(start, end - start)
 
 
 def read_origins(uri: str, rows: Collection[int]) -> dict[int, dict[str, str]]:

@@ -27,9 +27,19 @@ from rayllm.data.shards.format import PACKED_JSON, PackedIndex, ShardRecord, dty
 from rayllm.data.shards.writer import ShardWriter
 from rayllm.pipelines.corpus_shards import domain_shards, read_texts
 from rayllm.pipelines.frame import Frame
+from rayllm.pipelines.pack_chat import (
+    ChatTask,
+    append_conversations,
+    chat_task,
+    check_conversations,
+    conversation_counts,
+    template_digest,
+)
 from rayllm.pipelines.progress import track
 from rayllm.pipelines.ray_errors import error_from_json, error_to_json
 from rayllm.pipelines.ray_runtime import cluster_resources, ensure_ray, quiet_libraries, require
+from rayllm.tokenizer.chat.config import ChatConfig
+from rayllm.tokenizer.chat.template import CHAT_TEMPLATE
 from rayllm.tokenizer.codec import Codec
 from rayllm.tokenizer.freeze import FILES, copy_frozen
 
@@ -41,8 +51,12 @@ PARQUET, NOTE = ".parquet", ".json"
 
 
 class PackConfig(ConfigModel):
-    """How the encoders share the machine; nothing here changes what they write."""
+    """How conversations are written, and how the encoders share the machine, which changes no byte."""
 
+    chat: ChatConfig | None = Field(
+        default=None,
+        description="How conversations become tokens, and which of these are learnt; needed where a source has any.",
+    )
     workers: int | None = Field(
         default=None,
         ge=1,
@@ -70,6 +84,11 @@ class Config(Frame):
     pack: PackConfig = Field(default=PackConfig(), description="How tokens are packed.")
 
 
+def fingerprint(config: Config) -> dict[str, str]:
+    """The chat template's text, where a file holds it, so that another one there makes other tokens."""
+    return template_digest(config.pack.chat)
+
+
 class PackedShard(NamedTuple):
     """A shard that is whole: what it holds, and the name of the encoder that its process has proved and uses."""
 
@@ -78,7 +97,7 @@ class PackedShard(NamedTuple):
 
 
 class ShardTask(BaseModel):
-    """One shard to make: a file of the corpus, and the packed directory."""
+    """One shard to make: a file of the corpus, the packed directory, and how conversations are written."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -86,6 +105,7 @@ class ShardTask(BaseModel):
     source: FileRecord
     directory: str
     batch_bytes: int
+    chat: ChatTask | None = None
 
     @property
     def name(self) -> str:
@@ -104,7 +124,8 @@ def run(work: Work) -> dict[str, Any]:
     tokenizer.verify(deep=True)
     codec = Codec.load(tokenizer.uri, tokenizer.counts["sha256"])
     copy_frozen(tokenizer.uri, work.directory)
-    tasks = plan_tasks(corpus, work.directory, work.config.pack.batch_bytes)
+    chat = chat_task(work.config.pack.chat, codec, work.directory)
+    tasks = plan_tasks(corpus, work.directory, work.config.pack.batch_bytes, chat)
     packed = list(_watch(encode_shards(tasks, tokenizer, work.config), tasks))
     records = {record.name: record for record, _ in packed}
     encoders = sorted({encoder for _, encoder in packed})
@@ -116,6 +137,7 @@ def run(work: Work) -> dict[str, Any]:
         separator_id=codec.separator_id,
         splits=_by_split(corpus, records),
     )
+    check_conversations(index)
     index.write(work.directory)
     _remove_leftovers(work.directory, index)
     return {**_counts(index), "encoder": ", ".join(encoders)}
@@ -132,7 +154,7 @@ def _watch(packed: Iterable[PackedShard], tasks: Sequence[ShardTask]) -> Iterato
     return track(packed, "pack", total=sum(sizes.values()), step=step, unit="bytes")
 
 
-def plan_tasks(corpus: Artifact, directory: str, batch_bytes: int) -> list[ShardTask]:
+def plan_tasks(corpus: Artifact, directory: str, batch_bytes: int, chat: ChatTask | None = None) -> list[ShardTask]:
     """The shards to make, large ones first, so that no encoder is left alone with one at the end.
 
     Raises:
@@ -143,7 +165,8 @@ def plan_tasks(corpus: Artifact, directory: str, batch_bytes: int) -> list[Shard
         raise DataError("the corpus has no shards", where=corpus.uri, fix="look at its data_card.md")
     sources.sort(key=lambda source: (-source.bytes, source.path))
     return [
-        ShardTask(corpus=corpus.uri, source=source, directory=directory, batch_bytes=batch_bytes) for source in sources
+        ShardTask(corpus=corpus.uri, source=source, directory=directory, batch_bytes=batch_bytes, chat=chat)
+        for source in sources
     ]
 
 
@@ -166,12 +189,18 @@ def pack_shard(task: ShardTask, codec: Codec) -> ShardRecord:
     if (found := _finished(task, codec)) is not None:
         return found
     check_files(task.corpus, [task.source], deep=True)
+    uri = storage.join(task.corpus, task.source.path)
     with ShardWriter(task.directory, task.name, dtype_for(codec.vocab_size)) as writer:
-        for texts in read_texts(storage.join(task.corpus, task.source.path), task.batch_bytes):
-            writer.append(*pack_texts(codec, texts))
-    note = ShardNote(source_sha256=task.source.sha256, tokenizer_sha256=codec.sha256, shard=writer.record)
+        if task.chat is None:
+            conversations = None
+            for texts in read_texts(uri, task.batch_bytes):
+                writer.append(*pack_texts(codec, texts))
+        else:
+            conversations = append_conversations(task.chat, codec, writer, uri, task.batch_bytes)
+    record = writer.record.model_copy(update={"conversations": conversations})
+    note = ShardNote(source_sha256=task.source.sha256, tokenizer_sha256=codec.sha256, shard=record)
     storage.write_text(task.note, note.model_dump_json())
-    return writer.record
+    return record
 
 
 def _finished(task: ShardTask, codec: Codec) -> ShardRecord | None:
@@ -251,7 +280,7 @@ def _by_split(corpus: Artifact, records: Mapping[str, ShardRecord]) -> dict[str,
 def _remove_leftovers(directory: str, index: PackedIndex) -> None:
     """Remove all but the artifact's own files: notes, and scratch files of encoders that were killed."""
     shards = [shard for domains in index.splits.values() for records in domains.values() for shard in records]
-    own = {PACKED_JSON, *FILES, *(file.path for shard in shards for file in shard.files(index.dtype))}
+    own = {PACKED_JSON, CHAT_TEMPLATE, *FILES, *(file.path for shard in shards for file in shard.files(index.dtype))}
     for path in storage.list_files(directory):
         if path not in own:
             storage.remove(storage.join(directory, path))
@@ -265,6 +294,7 @@ def _counts(index: PackedIndex) -> dict[str, Any]:
                 "tokens": sum(shard.tokens for shard in shards),
                 "documents": sum(shard.documents for shard in shards),
                 "bytes": sum(shard.bytes for shard in shards),
+                **conversation_counts(shards),
             }
             for domain, shards in domains.items()
         }

@@ -7,7 +7,9 @@ from pydantic import Field, model_validator
 
 from rayllm.core.config import ConfigModel, load_config
 from rayllm.core.errors import ConfigError
+from rayllm.corpus.sources import holds_conversations
 from rayllm.data.mixing.curriculum import check_domains
+from rayllm.data.mixing.stages import stage_shapes
 from rayllm.data.mixing.weights import check_known
 from rayllm.pipelines import STAGES, Stage, evaluate, fit_tokenizer, pack, prepare, report, train
 from rayllm.pipelines.depth import expand
@@ -39,6 +41,25 @@ class RunConfig(prepare.Config, fit_tokenizer.Config, pack.Config, train.Config,
         except ConfigError as error:
             parts = [f"{error.where}: {error.what}", error.why, error.fix]
             raise ValueError("; ".join(filter(None, parts))) from error
+        return self
+
+    @model_validator(mode="after")
+    def _conversations_are_packed_whole(self) -> "RunConfig":
+        talking = [name for name, group in self.sources.items() if any(map(holds_conversations, group))]
+        if self.pack.chat is None:
+            if talking:
+                raise ValueError(
+                    f"sources.{talking[0]} has conversations: say in `pack.chat` how they become tokens "
+                    "(`pack: {chat: {}}` is ChatML)"
+                )
+            return self
+        shapes = stage_shapes(self.curriculum, self.train.seq_len, self.train.global_batch_tokens)
+        shortest = min(length for length, _ in shapes)
+        if self.train.packing != "best_fit" or self.pack.chat.max_tokens > shortest:
+            raise ValueError(
+                "with `pack.chat`, rows hold whole conversations: set `train.packing: best_fit`, and "
+                f"`pack.chat.max_tokens` ({self.pack.chat.max_tokens}) to no more than the shortest row ({shortest})"
+            )
         return self
 
 

@@ -103,7 +103,9 @@ def build_corpus(
     )
     job = _Job(validation, recipe, units, run, watch)
     names = sorted(sources)  # a corpus does not depend on the order in which a file names its domains
-    card = Card(domains={name: DomainCard(sources=describe_sources(sources, validation, name)) for name in names})
+    card = Card(
+        domains={name: DomainCard(sources=describe_sources(sources, validation, name, units)) for name in names}
+    )
     card.models = _make_models(job)
     job.recipe = replace(job.recipe, models=card.models)
     readings = _read(job, card)

@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from rayllm.corpus.build.recipe import Recipe
 from rayllm.corpus.card.histogram import Histogram, histogram, merge
 from rayllm.corpus.card.tally import Amount, Amounts, Examples, Scores, add_amounts, add_example, count_amounts
 from rayllm.corpus.clean import clean_text
+from rayllm.corpus.conversations.turns import is_conversation, with_clean_turns
 from rayllm.corpus.documents import BadRow, Document, LineCount, Unit, Unwanted
 from rayllm.corpus.files.tables import CORPUS_SCHEMA
 from rayllm.corpus.overlap.exact import content_hashes, partition_of
@@ -154,7 +156,7 @@ class _Ingest:
         if not self.batch:
             return
         documents, self.batch, self.batch_chars = self.batch, [], 0
-        texts = [clean_text(document.text, self.cleaning) for document in documents]
+        documents, texts = self._cleaned(documents)
         column = pa.array(texts, pa.string())
         sizes = pc.call_function("binary_length", [column]).to_numpy().astype(np.int64)
         self.counts.read = self.counts.read.plus(Amount(documents=len(texts), bytes=int(sizes.sum())))
@@ -168,6 +170,16 @@ class _Ingest:
             self._count_dropped(reasons, [texts[i] for i in lost], sizes[lost])
             if self.recipe.settings.keep_dropped:
                 self._lose([documents[i] for i in lost], [texts[i] for i in lost], reasons, sizes[lost])
+
+    def _cleaned(self, documents: list[Document]) -> tuple[list[Document], list[str]]:
+        """The documents with clean texts, and these; of a conversation, each turn is cleaned by itself."""
+        if not any(map(is_conversation, documents)):
+            return documents, [clean_text(document.text, self.cleaning) for document in documents]
+        clean = partial(clean_text, settings=self.cleaning)
+        cleaned = [
+            with_clean_turns(document, clean) if is_conversation(document) else document for document in documents
+        ]
+        return cleaned, [document.text if is_conversation(document) else clean(document.text) for document in cleaned]
 
     def _keep(
         self, documents: Sequence[Document], texts: list[str], column: pa.Array, sizes: np.ndarray[Any, Any]

@@ -5,7 +5,7 @@ Here is what it says, and the counts of the manifest; ``card_markdown`` and ``ca
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -19,7 +19,7 @@ from rayllm.corpus.card.histogram import octaves, quantile
 from rayllm.corpus.card.html import render_html
 from rayllm.corpus.card.markdown import render_markdown
 from rayllm.corpus.card.tally import Amount, Amounts, Examples, Scores, add_amounts, add_examples
-from rayllm.corpus.documents import Split
+from rayllm.corpus.documents import Split, Unit
 from rayllm.corpus.files.paths import without_secrets
 from rayllm.corpus.sources import Source, ValidationConfig
 
@@ -38,9 +38,10 @@ class SourceLine(BaseModel):
 
 
 def describe_sources(
-    sources: Mapping[str, Sequence[Source]], validation: ValidationConfig, domain: str
+    sources: Mapping[str, Sequence[Source]], validation: ValidationConfig, domain: str, units: Iterable[Unit] = ()
 ) -> list[SourceLine]:
-    """The sources of a domain."""
+    """The sources of a domain; of conversations, with the layout that their units were found to have."""
+    layouts = {(unit.split, unit.source): unit.layout for unit in units if unit.domain == domain and unit.layout}
     groups: dict[Split, Sequence[Source]] = {
         "train": sources[domain],
         "validation": validation.sources.get(domain, []),
@@ -48,12 +49,12 @@ def describe_sources(
     return [
         SourceLine(
             split=split,
-            kind=source.kind,
+            kind=f"{source.kind} ({layout})" if (layout := layouts.get((split, number))) else source.kind,
             path=", ".join(map(without_secrets, getattr(source, "path", []))),
             license=source.terms,
         )
         for split, group in groups.items()
-        for source in group
+        for number, source in enumerate(group)
     ]
 
 

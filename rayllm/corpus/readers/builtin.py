@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from rayllm.core import storage
 from rayllm.corpus.builtin.math import generate_problem
 from rayllm.corpus.builtin.prose import prose_of_metadata, prose_of_python
+from rayllm.corpus.conversations.turns import Turn, conversation
 from rayllm.corpus.documents import Document, Row, Unit
-from rayllm.corpus.sources.builtin import InstalledProseSource, SyntheticMathSource
+from rayllm.corpus.sources.builtin import InstalledProseSource, SyntheticConversationsSource, SyntheticMathSource
 
 
 def read_prose(unit: Unit, source: InstalledProseSource, max_row_bytes: int, seed: int) -> Iterator[Row]:
@@ -37,3 +38,21 @@ def generate_math(unit: Unit, source: SyntheticMathSource, max_row_bytes: int, s
     for number in range(unit.start, unit.stop or source.documents):
         problem = generate_problem(seed, source.split, number)
         yield Document(problem.document, f"synthetic_math/{source.split}", metadata={"template": problem.template})
+
+
+def generate_conversations(
+    unit: Unit, source: SyntheticConversationsSource, max_row_bytes: int, seed: int
+) -> Iterator[Row]:
+    """Generate the conversations of a range of numbers; every other one goes on with a second question."""
+    for number in range(unit.start, unit.stop or source.documents):
+        problems = [generate_problem(seed, source.split, 2 * number + part) for part in range(1 + number % 2)]
+        turns = [
+            turn
+            for problem in problems
+            for turn in (
+                Turn("user", problem.question),
+                Turn("assistant", "\n".join([*problem.steps, f"#### {problem.answer}"])),
+            )
+        ]
+        metadata = {"template": problems[0].template}
+        yield conversation(turns, f"synthetic_conversations/{source.split}", metadata=metadata)

@@ -4,15 +4,16 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from rayllm.corpus.documents import BadRow, LineCount, Row, Unit
+from rayllm.corpus.documents import BadRow, LineCount, Row, Unit, UnusableRow
 from rayllm.corpus.files.lines import DamagedFile, read_lines
-from rayllm.corpus.readers.rows import UnusableRow, decode, row_document
-from rayllm.corpus.sources.rows import JsonlSource
+from rayllm.corpus.readers.rows import MakeDocument, decode, row_document
 
 _BOM = b"\xef\xbb\xbf"
 
 
-def read_jsonl(unit: Unit, source: JsonlSource, max_row_bytes: int, seed: int) -> Iterator[Row]:
+def read_jsonl(
+    unit: Unit, source: Any, max_row_bytes: int, seed: int, make: MakeDocument = row_document
+) -> Iterator[Row]:
     """Read JSON Lines; rows are numbered by line, from the unit's first. Blank lines count and hold nothing."""
     for file in unit.files:
         number = 0
@@ -24,7 +25,7 @@ def read_jsonl(unit: Unit, source: JsonlSource, max_row_bytes: int, seed: int) -
                         raise UnusableRow("line_too_long", f"more than {max_row_bytes:,} bytes")
                     if line.strip():
                         row = parse_json_object(line.removeprefix(_BOM) if number == 1 and not unit.start else line)
-                        yield row_document(row, source, file, max_row_bytes)
+                        yield make(row, source, file, max_row_bytes)
                 except UnusableRow as error:
                     yield BadRow(file.label, number, error.kind, error.detail)
         except DamagedFile as error:

@@ -2,19 +2,19 @@
 
 import string
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
-from rayllm.corpus.documents import Document, FileRef, Unwanted
+from rayllm.corpus.documents import Document, FileRef, UnusableRow, Unwanted
 from rayllm.corpus.licenses import FieldLicenses
 from rayllm.corpus.sources.rows import RowsConfig
 
 
-class UnusableRow(Exception):
-    """A row that holds no document: the kind of the fault, and what a person wants to know."""
+class MakeDocument(Protocol):
+    """Makes a document of a row."""
 
-    def __init__(self, kind: str, detail: str) -> None:
-        self.kind, self.detail = kind, detail
-        super().__init__(f"{kind}: {detail}")
+    def __call__(self, row: Mapping[str, Any], source: Any, file: FileRef, max_row_bytes: int) -> Document | Unwanted:
+        """See ``row_document``."""
+        ...
 
 
 def row_document(row: Mapping[str, Any], source: RowsConfig, file: FileRef, max_row_bytes: int) -> Document | Unwanted:
@@ -24,19 +24,26 @@ def row_document(row: Mapping[str, Any], source: RowsConfig, file: FileRef, max_
         UnusableRow: If a field is missing, has the wrong type or is too long.
     """
     if source.template is None:
-        text = _text_field(row, source.text)
+        text = text_field(row, source.text)
     else:
         parts = string.Formatter().parse(source.template)
-        text = "".join(
-            literal + (_text_field(row, name, numbers=True) if name else "") for literal, name, _, _ in parts
-        )
-    if len(text) * 4 > max_row_bytes and len(text.encode(errors="replace")) > max_row_bytes:
-        raise UnusableRow("row_too_long", f"more than {max_row_bytes:,} bytes")
+        text = "".join(literal + (text_field(row, name, numbers=True) if name else "") for literal, name, _, _ in parts)
+    check_length(text, max_row_bytes)
     metadata = {name: value for name in source.metadata if (value := find_field(row, name)) is not None}
-    name = _text_field(row, source.id, numbers=True) if source.id else ""
+    name = text_field(row, source.id, numbers=True) if source.id else ""
     document = Document(valid_text(text), file.label, valid_text(name), metadata)
     reason = _license_reason(row, source.licenses) if source.licenses else None
     return Unwanted(document, reason) if reason else document
+
+
+def check_length(text: str, max_row_bytes: int) -> None:
+    """Refuse what is too long.
+
+    Raises:
+        UnusableRow: If the text has more bytes.
+    """
+    if len(text) * 4 > max_row_bytes and len(text.encode(errors="replace")) > max_row_bytes:
+        raise UnusableRow("row_too_long", f"more than {max_row_bytes:,} bytes")
 
 
 def _license_reason(row: Mapping[str, Any], licenses: FieldLicenses) -> str | None:
@@ -85,7 +92,17 @@ def find_field(row: Mapping[str, Any], name: str) -> Any:
     return value
 
 
-def _text_field(row: Mapping[str, Any], name: str, *, numbers: bool = False) -> str:
+def text_field(row: Mapping[str, Any], name: str, *, numbers: bool = False) -> str:
+    """The text of a field, a list of texts as lines.
+
+    Args:
+        row: The row.
+        name: Name of the field, see ``find_field``.
+        numbers: Whether a number is taken for its text.
+
+    Raises:
+        UnusableRow: If there is none.
+    """
     value = find_field(row, name)
     if isinstance(value, str):
         return value

@@ -1,17 +1,18 @@
 """Parquet and Arrow tables to documents, a few rows at a time: memory does not grow with row groups or files."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rayllm.corpus.documents import BadRow, FileRef, Row, Unit
+from rayllm.corpus.documents import BadRow, Document, FileRef, Row, Unit, UnusableRow, Unwanted
 from rayllm.corpus.files.cuts import ARROW_MAGIC
 from rayllm.corpus.files.lines import EXPANSION_FREE_BYTES, MAX_EXPANSION
 from rayllm.corpus.files.opening import is_damage, open_seekable
-from rayllm.corpus.readers.rows import UnusableRow, row_document
-from rayllm.corpus.sources.rows import ArrowSource, ParquetSource, RowsConfig
+from rayllm.corpus.readers.rows import MakeDocument, row_document
+from rayllm.corpus.sources.rows import ArrowSource
 
 #: Rows turned into Python objects at a time: as many as have about so many bytes, within these limits.
 _BATCH_BYTES = 4 << 20
@@ -20,8 +21,13 @@ _MAX_BATCH_ROWS = 256
 _WHOLE_GROUP_BYTES = 32 << 20
 _READ_BYTES = 4 << 20
 
+#: Makes a document of a row of one file.
+_Make = Callable[[Mapping[str, Any]], Document | Unwanted]
 
-def read_parquet(unit: Unit, source: ParquetSource, max_row_bytes: int, seed: int) -> Iterator[Row]:
+
+def read_parquet(
+    unit: Unit, source: Any, max_row_bytes: int, seed: int, make: MakeDocument = row_document
+) -> Iterator[Row]:
     """Read row groups; rows are numbered through the file. Damage costs the rest of its row group."""
     for file in unit.files:
         try:
@@ -30,7 +36,8 @@ def read_parquet(unit: Unit, source: ParquetSource, max_row_bytes: int, seed: in
                 stop = parquet.num_row_groups if unit.stop is None else unit.stop
                 number = sum(parquet.metadata.row_group(index).num_rows for index in range(unit.start))
                 for index in range(unit.start, stop):
-                    yield from _row_group(parquet, index, number, source, file, max_row_bytes)
+                    document = partial(make, source=source, file=file, max_row_bytes=max_row_bytes)
+                    yield from _row_group(parquet, index, number, _fields(source), file, document)
                     number += parquet.metadata.row_group(index).num_rows
         except (pa.ArrowException, OSError) as error:
             if not is_damage(error):
@@ -58,10 +65,10 @@ def _compressed_bytes(group: pq.RowGroupMetaData) -> list[int]:
 
 
 def _row_group(
-    parquet: pq.ParquetFile, index: int, number: int, source: ParquetSource, file: FileRef, max_row_bytes: int
+    parquet: pq.ParquetFile, index: int, number: int, fields: Sequence[str], file: FileRef, make: _Make
 ) -> Iterator[Row]:
     group = parquet.metadata.row_group(index)
-    columns = [name for field in _fields(source) if (name := _column(parquet.schema_arrow, field))]
+    columns = [name for field in fields if (name := _column(parquet.schema_arrow, field))]
     if bomb := _expansion(group, columns):
         yield BadRow(file.label, None, "compression_bomb", f"row group {index}: {bomb}")
         return
@@ -69,7 +76,7 @@ def _row_group(
     try:
         batches = parquet.iter_batches(rows, row_groups=[index], columns=sorted(set(columns)), use_threads=False)
         for batch in batches:
-            yield from _batch_documents(batch, number, source, file, max_row_bytes)
+            yield from _batch_documents(batch, number, file, make)
             number += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         if not is_damage(error):
@@ -77,7 +84,7 @@ def _row_group(
         yield BadRow(file.label, None, "damaged_file", f"row group {index}, after row {number}: {error}")
 
 
-def _fields(source: RowsConfig) -> list[str]:
+def _fields(source: Any) -> list[str]:
     return [*source.required_fields, *source.metadata]
 
 
@@ -111,13 +118,14 @@ def read_arrow(unit: Unit, source: ArrowSource, max_row_bytes: int, seed: int) -
     """Read batches of an Arrow IPC file, or a whole stream; rows are numbered from the first that the unit reads."""
     for file in unit.files:
         number = 0
+        make = partial(row_document, source=source, file=file, max_row_bytes=max_row_bytes)
         try:
             with open_seekable(file) as stream:
                 for batch in _arrow_batches(stream, unit.start, unit.stop, _fields(source)):
                     step = max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES * batch.num_rows // max(1, batch.nbytes)))
                     for start in range(0, batch.num_rows, step):
                         rows = batch.slice(start, step)
-                        yield from _batch_documents(rows, number, source, file, max_row_bytes)
+                        yield from _batch_documents(rows, number, file, make)
                         number += rows.num_rows
         except (pa.ArrowException, OSError) as error:
             if not is_damage(error):
@@ -141,14 +149,12 @@ def _selected(batch: pa.RecordBatch, fields: Sequence[str]) -> pa.RecordBatch:
     return batch.select([name for name in batch.schema.names if name in names])
 
 
-def _batch_documents(
-    batch: pa.RecordBatch, number: int, source: RowsConfig, file: FileRef, max_row_bytes: int
-) -> Iterator[Row]:
+def _batch_documents(batch: pa.RecordBatch, number: int, file: FileRef, make: _Make) -> Iterator[Row]:
     for index, row in enumerate(_batch_rows(batch), number + 1):
         try:
             if isinstance(row, UnusableRow):
                 raise row
-            yield row_document(row, source, file, max_row_bytes)
+            yield make(row)
         except UnusableRow as error:
             yield BadRow(file.label, index, error.kind, error.detail)
 

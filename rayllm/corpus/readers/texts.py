@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from rayllm.corpus.documents import BadRow, Document, FileRef, Row, Unit, Unwanted
+from rayllm.corpus.documents import BadRow, Document, FileRef, Row, Unit, UnusableRow, Unwanted
 from rayllm.corpus.extract.markdown import drop_comments, split_front_matter, split_sections
 from rayllm.corpus.files.lines import DamagedFile, read_chunks, read_lines
 from rayllm.corpus.languages import language_of
 from rayllm.corpus.licenses import joined_license, tagged_license
-from rayllm.corpus.readers.rows import UnusableRow, decode
+from rayllm.corpus.readers.rows import decode
 from rayllm.corpus.sources.builtin import PythonStdlibSource
 from rayllm.corpus.sources.code import CodeSource
 from rayllm.corpus.sources.texts import MarkdownSource, TextSource

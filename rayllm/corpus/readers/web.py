@@ -7,11 +7,10 @@ import io
 from collections.abc import Iterator
 from typing import Any, cast
 
-from rayllm.corpus.documents import BadRow, Document, FileRef, Row, Unit, Unwanted
+from rayllm.corpus.documents import BadRow, Document, FileRef, Row, Unit, UnusableRow, Unwanted
 from rayllm.corpus.extract.html import check_installed, html_text, page_text
 from rayllm.corpus.files.lines import DamagedFile, read_chunks
 from rayllm.corpus.files.opening import is_damage
-from rayllm.corpus.readers.rows import UnusableRow
 from rayllm.corpus.sources.texts import WarcSource
 
 _HTML_TYPES = ("text/html", "application/xhtml+xml")

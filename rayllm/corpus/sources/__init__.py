@@ -13,14 +13,21 @@ from pydantic import BeforeValidator, Field, field_validator
 from rayllm.core.config import ConfigModel, Count
 from rayllm.corpus.documents import Split, Unit
 from rayllm.corpus.sources.base import FilesConfig, SourceConfig
-from rayllm.corpus.sources.builtin import InstalledProseSource, PythonStdlibSource, SyntheticMathSource
+from rayllm.corpus.sources.builtin import (
+    InstalledProseSource,
+    PythonStdlibSource,
+    SyntheticConversationsSource,
+    SyntheticMathSource,
+)
 from rayllm.corpus.sources.code import CodeSource
+from rayllm.corpus.sources.conversations import ConversationsSource
 from rayllm.corpus.sources.rows import ArrowSource, JsonlSource, ParquetSource, RowsConfig
 from rayllm.corpus.sources.texts import MarkdownSource, TextSource, WarcSource
 
 __all__ = [
     "ArrowSource",
     "CodeSource",
+    "ConversationsSource",
     "FilesConfig",
     "InstalledProseSource",
     "JsonlSource",
@@ -31,11 +38,13 @@ __all__ = [
     "Source",
     "SourceConfig",
     "SourceList",
+    "SyntheticConversationsSource",
     "SyntheticMathSource",
     "TextSource",
     "ValidationConfig",
     "WarcSource",
     "domain_name",
+    "holds_conversations",
     "list_units",
 ]
 
@@ -49,9 +58,16 @@ Source = Annotated[
     | CodeSource
     | PythonStdlibSource
     | InstalledProseSource
-    | SyntheticMathSource,
+    | SyntheticMathSource
+    | ConversationsSource
+    | SyntheticConversationsSource,
     Field(discriminator="kind"),
 ]
+
+
+def holds_conversations(source: SourceConfig) -> bool:
+    """Whether a source's documents have turns."""
+    return isinstance(source, ConversationsSource | SyntheticConversationsSource)
 
 
 def _one_or_many(value: object) -> object:

@@ -74,10 +74,9 @@ class InstalledProseSource(SourceConfig):
             yield group.model_copy(update={"stop": share})
 
 
-class SyntheticMathSource(SourceConfig):
-    """Generated mathematics with worked solutions: arithmetic, equations and word problems, every answer right."""
+class GeneratedSource(SourceConfig):
+    """Mathematics made here: how much of it, and from which templates."""
 
-    kind: Literal["synthetic_math"] = Field(default="synthetic_math", description="Generated problems with solutions.")
     content: Content = Field(default="math", description="Which of `prepare.rules` apply: prose, code or math.")
     split: Split = Field(
         default="train",
@@ -94,3 +93,17 @@ class SyntheticMathSource(SourceConfig):
         """Ranges of document numbers."""
         for start in range(0, self.documents, SYNTHETIC_UNIT_DOCUMENTS):
             yield Piece(start=start, stop=min(start + SYNTHETIC_UNIT_DOCUMENTS, self.documents))
+
+
+class SyntheticMathSource(GeneratedSource):
+    """Generated mathematics with worked solutions: arithmetic, equations and word problems, every answer right."""
+
+    kind: Literal["synthetic_math"] = Field(default="synthetic_math", description="Generated problems with solutions.")
+
+
+class SyntheticConversationsSource(GeneratedSource):
+    """The same problems as conversations: someone asks, and the reply is the worked solution."""
+
+    kind: Literal["synthetic_conversations"] = Field(
+        default="synthetic_conversations", description="Generated problems, asked and answered."
+    )

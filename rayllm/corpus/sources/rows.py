@@ -1,13 +1,14 @@
 """Files of rows with named fields: JSON Lines, Parquet, Arrow."""
 
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rayllm.core import storage
-from rayllm.corpus.documents import Piece
+from rayllm.corpus.conversations.turns import MESSAGES
+from rayllm.corpus.documents import FileRef, Piece
 from rayllm.corpus.files.cuts import (
     ask_each,
     batch_bytes,
@@ -40,6 +41,13 @@ class RowsConfig(FilesConfig):
     licenses: FieldLicenses | None = Field(
         default=None, description="Which rows to take by a licence field; others are dropped and counted. Null: all."
     )
+
+    @field_validator("metadata")
+    @classmethod
+    def _no_conversations(cls, value: list[str]) -> list[str]:
+        if MESSAGES in value:
+            raise ValueError(f"`{MESSAGES}` are kept for conversations only: use `kind: conversations`")
+        return value
 
     @model_validator(mode="after")
     def _one_way_to_the_text(self) -> "RowsConfig":
@@ -74,12 +82,7 @@ class JsonlSource(RowsConfig):
 
     def pieces(self, setting: str, unit_bytes: int) -> Iterator[Piece]:
         """Small files in groups; large uncompressed ones by byte range."""
-        for piece in group_files(self.files(setting), unit_bytes):
-            (file, *others) = piece.files
-            if others or file.bytes <= unit_bytes or compression_of(file.uri) or not file.seekable:
-                yield piece
-            else:
-                yield from cut_lines(file, unit_bytes)
+        yield from line_pieces(self.files(setting), unit_bytes)
 
 
 class ParquetSource(RowsConfig):
@@ -89,12 +92,7 @@ class ParquetSource(RowsConfig):
 
     def pieces(self, setting: str, unit_bytes: int) -> Iterator[Piece]:
         """Row groups, several to a unit where they are small."""
-        files = self.files(setting)
-        remote = not all(storage.is_local(file.uri) for file in files)
-        counts = ask_each(files, lambda file: row_group_bytes(file, self.required_fields, setting), remote=remote)
-        for file, sizes in zip(files, counts, strict=True):
-            # Not to be cut, or not readable as Parquet: then the reader puts it into quarantine.
-            yield from [whole_files([file])] if sizes is None else cut_blocks(file, sizes, unit_bytes)
+        yield from row_group_pieces(self.files(setting), self.required_fields, setting, unit_bytes)
 
 
 class ArrowSource(RowsConfig):
@@ -109,3 +107,32 @@ class ArrowSource(RowsConfig):
         counts = ask_each(files, lambda file: batch_bytes(file, self.required_fields, setting), remote=remote)
         for file, sizes in zip(files, counts, strict=True):
             yield from [whole_files([file])] if sizes is None else cut_blocks(file, sizes, unit_bytes)
+
+
+def line_pieces(files: Sequence[FileRef], unit_bytes: int) -> Iterator[Piece]:
+    """Small files of lines in groups; large uncompressed ones by byte range."""
+    for piece in group_files(files, unit_bytes):
+        (file, *others) = piece.files
+        if others or file.bytes <= unit_bytes or compression_of(file.uri) or not file.seekable:
+            yield piece
+        else:
+            yield from cut_lines(file, unit_bytes)
+
+
+def row_group_pieces(files: Sequence[FileRef], fields: Sequence[str], setting: str, unit_bytes: int) -> Iterator[Piece]:
+    """Row groups of Parquet files, several to a unit where they are small.
+
+    Args:
+        files: The files.
+        fields: Columns that each must have.
+        setting: Where the source stands in the config, for errors.
+        unit_bytes: Input that a piece should have, in bytes.
+
+    Raises:
+        DataError: If a file lacks a column.
+    """
+    remote = not all(storage.is_local(file.uri) for file in files)
+    counts = ask_each(files, lambda file: row_group_bytes(file, fields, setting), remote=remote)
+    for file, sizes in zip(files, counts, strict=True):
+        # Not to be cut, or not readable as Parquet: then the reader puts it into quarantine.
+        yield from [whole_files([file])] if sizes is None else cut_blocks(file, sizes, unit_bytes)

@@ -21,8 +21,31 @@ DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 BOUNDS_DTYPE, MASK_DTYPE = np.dtype("<u8"), np.dtype("u1")
 
 
+class ConversationCounts(BaseModel):
+    """What became of the conversations of a shard's source.
+
+    Attributes:
+        kept: Those that are in the shard.
+        truncated: Of these, those of which a part is left out.
+        learnt_tokens: Their tokens that are to be learnt.
+        dropped: Those that are not in it, by reason.
+        dropped_rows: Their rows in the corpus file, ascending.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kept: int = 0
+    truncated: int = 0
+    learnt_tokens: int = 0
+    dropped: dict[str, int] = {}
+    dropped_rows: list[int] = []
+
+
 class ShardRecord(BaseModel):
-    """One shard: its name below the packed directory without ending, its sizes, and the SHA-256 of its files."""
+    """One shard: its name below the packed directory without ending, its sizes, and the SHA-256 of its files.
+
+    ``conversations`` says what became of its source's conversations, where it has any.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,6 +56,12 @@ class ShardRecord(BaseModel):
     tokens_sha256: str
     bounds_sha256: str
     mask_sha256: str | None = None
+    conversations: ConversationCounts | None = None
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether all of its documents are conversations."""
+        return self.conversations is not None and self.conversations.kept == self.documents
 
     def files(self, dtype: DTypeName) -> list[FileRecord]:
         """What the shard's files must be.

@@ -60,6 +60,11 @@ class PackedData:
         """Domains of a split, in the order of the run file; empty where there is no such split."""
         return list(self.index.splits.get(split, ()))
 
+    def chat_domains(self, split: str) -> list[str]:
+        """The domains of a split that hold conversations only: of each document, a part is to be learnt."""
+        domains = self.index.splits.get(split, {})
+        return [name for name, shards in domains.items() if all(shard.is_chat for shard in shards)]
+
     def stream(self, split: str, domain: str) -> TokenStream:
         """The tokens of one domain.
 

@@ -33,6 +33,7 @@ from rayllm.pipelines.train import Config
 from rayllm.pipelines.train.building import build_engine, choose_compute, write_environment
 from rayllm.pipelines.train.metric_files import MetricFiles, open_metric_files
 from rayllm.pipelines.train.planning import plan_packed
+from rayllm.tokenizer.chat.template import CHAT_TEMPLATE, read_template
 from rayllm.train import checkpoint, collective
 from rayllm.train.checkpoint import Attachments
 from rayllm.train.config import EngineConfig
@@ -177,7 +178,7 @@ def _assemble(
         stop_requested=outlets.stop_requested,
         validate=lambda built: validate(job.config, packed, built),
         sample=lambda built, step: sample(job.config, packed, built, step),
-        audit=lambda batches, step: audit(batches, packed.codec(), domains, step),
+        audit=lambda batches, step: audit(batches, packed.codec(), domains, step, packed.chat_domains("train")),
     )
     return Run(
         config=config,
@@ -208,6 +209,8 @@ def _attachments(job: Job, packed: PackedData, model: ModelConfig, state: RunSta
     }
     for name in ("tokenizer.json", "tokenizer_config.json", "token_bytes.npy"):
         files[name] = storage.read_bytes(storage.join(job.packed_uri, name))
+    if template := read_template(job.packed_uri):
+        files[CHAT_TEMPLATE] = template.source.encode()
     return Attachments(files)
 
 

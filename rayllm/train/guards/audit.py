@@ -4,7 +4,7 @@ In: the micro-batches of a step as the model will get them. Out: lines for a per
 learnt cannot be right.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from jaxtyping import Bool
@@ -20,7 +20,9 @@ SHOWN_TOKENS = 48
 FIX = "look at the rows with `rayllm explain`; a source's masks and the packing decide what is learnt"
 
 
-def audit(batches: Sequence[Batch], codec: Codec, domains: Sequence[str], step: int) -> list[str]:
+def audit(
+    batches: Sequence[Batch], codec: Codec, domains: Sequence[str], step: int, chats: Collection[str] = ()
+) -> list[str]:
     """Check what a step will learn.
 
     Args:
@@ -28,18 +30,21 @@ def audit(batches: Sequence[Batch], codec: Codec, domains: Sequence[str], step: 
         codec: The tokenizer of the data.
         domains: Names behind ``Batch.domain``.
         step: Number of the step, for errors.
+        chats: Domains of conversations: of each, a part is to be learnt.
 
     Returns:
         The supervised share by domain, and the beginning of a row as text.
 
     Raises:
-        DataError: If an id is not the tokenizer's, a label is not the token that follows, or a row teaches nothing.
+        DataError: If an id is not the tokenizer's, a label is not the token that follows, a row teaches nothing, or all
+            of a row of conversations is to be learnt.
     """
     joined = Batch(*(torch.cat(parts) for parts in zip(*map(_tensors, batches), strict=True)))
     used = ~_padding(joined, codec.separator_id)
     _check_ids(joined, codec.vocab_size, step)
     _check_shift(joined, codec, step)
-    _check_rows(joined, used, domains, step)
+    _check_rows(joined, used, codec, domains, step)
+    _check_masks(joined, used, codec, domains, step, chats)
     return [_shares(joined, used, domains), _excerpt(joined, used, codec, domains)]
 
 
@@ -80,16 +85,38 @@ def _check_shift(batch: Batch, codec: Codec, step: int) -> None:
         )
 
 
-def _check_rows(batch: Batch, used: Bool[Tensor, " rows"], domains: Sequence[str], step: int) -> None:
+def _check_rows(batch: Batch, used: Bool[Tensor, " rows"], codec: Codec, domains: Sequence[str], step: int) -> None:
     empty = used & (batch.labels == IGNORE_INDEX).all(dim=1)
     if bool(empty.any()):
         row = int(empty.nonzero()[0])
         raise DataError(
             "a row teaches nothing: all of its labels are masked",
             where=f"step {step}, row {row}, domain {domains[int(batch.domain[row])]}",
-            why=f"{int(empty.sum())} of {int(used.sum())} rows are so",
+            why=f"{int(empty.sum())} of {int(used.sum())} rows are so; it begins {_beginning(batch, row, codec)!r}",
             fix=FIX,
         )
+
+
+def _check_masks(
+    batch: Batch, used: Bool[Tensor, " rows"], codec: Codec, domains: Sequence[str], step: int, chats: Collection[str]
+) -> None:
+    """In a row of conversations something is only read before the last that is learnt: at least the first prompt."""
+    learnt = batch.labels != IGNORE_INDEX
+    wanted = torch.tensor([name in chats for name in domains], device=learnt.device)[batch.domain]
+    last = learnt.size(1) - learnt.flip(1).int().argmax(dim=1)
+    whole = used & wanted & (learnt.sum(dim=1) == last)
+    if bool(whole.any()):
+        row = int(whole.nonzero()[0])
+        raise DataError(
+            "all of a row is learnt, though only replies should be",
+            where=f"step {step}, row {row}, domain {domains[int(batch.domain[row])]}",
+            why=f"{int(whole.sum())} of {int(used.sum())} rows are so; it begins {_beginning(batch, row, codec)!r}",
+            fix=FIX,
+        )
+
+
+def _beginning(batch: Batch, row: int, codec: Codec) -> str:
+    return " ".join(codec.decode(batch.input_ids[row, :SHOWN_TOKENS].tolist()).split())
 
 
 def _shares(batch: Batch, used: Bool[Tensor, " rows"], domains: Sequence[str]) -> str:

@@ -48,3 +48,19 @@ def test_an_id_beyond_the_tokenizer_is_refused(batch: Batch, byte_codec: Codec) 
     batch.input_ids[0, 3] = byte_codec.vocab_size
     with pytest.raises(DataError, match="a token that the tokenizer does not have"):
         audit([batch], byte_codec, ["web", "chats"], 1)
+
+
+def test_a_row_of_conversations_of_which_all_is_learnt_is_refused_with_its_text(
+    batch: Batch, byte_codec: Codec
+) -> None:
+    with pytest.raises(DataError, match=r"all of a row is learnt(.|\n)*step 2, row 0, domain web(.|\n)*the cat sat"):
+        audit([batch], byte_codec, ["web", "chats"], 2, chats=["web", "chats"])
+    assert len(audit([batch], byte_codec, ["web", "chats"], 2, chats=["chats"])) == 2
+
+
+def test_a_row_that_ends_unlearnt_is_still_found_learnt_whole(batch: Batch, byte_codec: Codec) -> None:
+    batch.labels[0, -5:] = IGNORE_INDEX
+    with pytest.raises(DataError, match="all of a row is learnt"):
+        audit([batch], byte_codec, ["web", "chats"], 2, chats=["web"])
+    batch.labels[0, 0] = IGNORE_INDEX
+    audit([batch], byte_codec, ["web", "chats"], 2, chats=["web"])

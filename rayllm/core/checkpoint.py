@@ -159,14 +159,15 @@ def find_checkpoint(uri: str, prefer: Literal["best", "last"] = "best") -> str:
     """The checkpoint that a user means.
 
     Args:
-        uri: A checkpoint, a ``checkpoints/`` directory, or a directory that holds one (a train artifact).
+        uri: A checkpoint, a ``checkpoints/`` directory, a train artifact, or the directory of a run that has one.
         prefer: Which one to take where there are several.
 
     Raises:
-        ConfigError: If there is none.
+        ConfigError: If there is none, or the run has several train artifacts.
     """
     if storage.exists(storage.join(uri, COMMIT)):
         return uri
+    uri = _train_artifact(uri)
     directory = storage.join(uri, DIRECTORY)
     directory = directory if storage.exists(directory) else uri
     if prefer == "best":
@@ -183,9 +184,26 @@ def find_checkpoint(uri: str, prefer: Literal["best", "last"] = "best") -> str:
             "there is no checkpoint here",
             where=uri,
             why="; ".join(rejected),
-            fix="give a checkpoint directory, or the train artifact that holds `checkpoints/`",
+            fix="give a checkpoint directory, the train artifact that holds `checkpoints/`, or its run's directory",
         )
     return ref.uri
+
+
+def _train_artifact(uri: str) -> str:
+    """The train artifact of a run's directory; any other directory as it is.
+
+    Raises:
+        ConfigError: If there are several.
+    """
+    fs, path = storage.filesystem(uri)
+    entries = fs.ls(path, detail=False) if fs.isdir(path) else []
+    names = sorted(str(entry).rstrip("/").rpartition("/")[2] for entry in entries)
+    found = [name for name in names if name.startswith("train-")]
+    if len(found) > 1:
+        raise ConfigError(
+            "this run has been trained with several settings", where=uri, why=", ".join(found), fix="name one of them"
+        )
+    return storage.join(uri, found[0]) if found else uri
 
 
 def read_best(directory: str) -> Best | None:

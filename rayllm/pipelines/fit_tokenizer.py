@@ -6,13 +6,16 @@ exists. One process: the trainer has threads of its own, and what it reads is ca
 """
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from typing import Any
 
 from pydantic import Field
 
+from rayllm.core import storage
 from rayllm.core.artifact import Artifact, FileRecord, check_files
+from rayllm.core.checkpoint import find_checkpoint
 from rayllm.core.errors import DataError
 from rayllm.core.log import get_logger
 from rayllm.core.progress import Step
@@ -20,12 +23,12 @@ from rayllm.core.stage import Work
 from rayllm.pipelines.corpus_shards import domain_shards, read_texts
 from rayllm.pipelines.frame import Frame
 from rayllm.pipelines.progress import track
-from rayllm.tokenizer.adopt import check_tokenizer, read_tokenizer
+from rayllm.tokenizer.adopt import GZIP, TOKENIZER_FILES, check_tokenizer, read_tokenizer
 from rayllm.tokenizer.bpe import train_bpe
 from rayllm.tokenizer.codec import Codec
 from rayllm.tokenizer.comparison.measure import measure
 from rayllm.tokenizer.config import AdoptConfig, BpeConfig, SuperBpeConfig, TokenizerConfig
-from rayllm.tokenizer.freeze import freeze
+from rayllm.tokenizer.freeze import TOKENIZER_JSON, freeze
 from rayllm.tokenizer.sample import plan_budgets, spread, take, within_budget
 from rayllm.tokenizer.superwords.superbpe import Superwords, train_superbpe
 
@@ -78,15 +81,34 @@ def _all_threads() -> Iterator[None]:
             os.environ["TOKENIZERS_PARALLELISM"] = before
 
 
+def fingerprint(config: Config) -> dict[str, str]:
+    """The tokenizer of a checkpoint, as it is now: the same path may hold another one after the next run."""
+    settings = config.fit_tokenizer
+    if not isinstance(settings, AdoptConfig) or _is_file(settings.from_file):
+        return {}
+    return {"tokenizer": hashlib.sha256(storage.read_bytes(_tokenizer_file(settings))).hexdigest()}
+
+
+def _is_file(uri: str) -> bool:
+    return uri.removesuffix(GZIP).endswith(TOKENIZER_FILES)
+
+
+def _tokenizer_file(settings: AdoptConfig) -> str:
+    """The file itself, or that of the checkpoint that is named."""
+    uri = settings.from_file
+    return uri if _is_file(uri) else storage.join(find_checkpoint(uri), TOKENIZER_JSON)
+
+
 def _adopt(settings: AdoptConfig) -> tuple[bytes, str]:
     """The tokenizer of a file, and its separator."""
+    file = _tokenizer_file(settings)
     data = read_tokenizer(
-        settings.from_file,
+        file,
         expected_sha256=settings.from_file_sha256,
         pattern=settings.pattern,
         special_tokens=settings.special_tokens,
     )
-    return data, check_tokenizer(data, settings.from_file, settings.separator)
+    return data, check_tokenizer(data, file, settings.separator)
 
 
 def _train(settings: BpeConfig | SuperBpeConfig, corpus: Artifact, seed: int) -> tuple[bytes, dict[str, int]]:

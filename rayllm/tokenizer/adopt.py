@@ -30,6 +30,8 @@ from rayllm.tokenizer.special import ordinary, separator_of
 from rayllm.tokenizer.token_bytes import token_bytes
 
 GZIP = ".gz"
+#: How the files end; anything else that is named is a checkpoint.
+TOKENIZER_FILES = (".json", ".tiktoken", ".model")
 #: Names of GPT-2's two files, here and in OpenAI's own release.
 _MERGES = {"vocab.json": "merges.txt", "encoder.json": "vocab.bpe"}
 

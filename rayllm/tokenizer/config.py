@@ -79,7 +79,7 @@ class AdoptConfig(ConfigModel):
     from_file: str = Field(
         default=...,
         description="URI of tokenizer.json, vocab.json (merges.txt beside it), *.tiktoken or a SentencePiece *.model; "
-        "each may end in .gz.",
+        "each may end in .gz. Or a checkpoint, a train artifact or a run's directory: the tokenizer that is there.",
     )
     from_file_sha256: str | None = Field(default=None, description="What the file of `from_file` must hash to.")
     pattern: str | None = Field(

@@ -33,6 +33,7 @@ from rayllm.pipelines.train import Config
 from rayllm.pipelines.train.building import build_engine, choose_compute, write_environment
 from rayllm.pipelines.train.metric_files import MetricFiles, open_metric_files
 from rayllm.pipelines.train.planning import plan_packed
+from rayllm.pipelines.train.prompts import sample_prompts, sample_stops
 from rayllm.tokenizer.chat.template import CHAT_TEMPLATE, read_template
 from rayllm.train import checkpoint, collective
 from rayllm.train.checkpoint import Attachments
@@ -241,16 +242,14 @@ def sample(config: Config, packed: PackedData, engine: Engine, step: int) -> lis
     settings, codec = config.train.samples, packed.codec()
     domains = packed.domains("validation")
     context = config.model.max_seq_len
-    streams = [packed.stream("validation", name) for name in domains]
-    length = 1 + min(settings.prompt_tokens, context // 2 - 1)
-    prompts = [stream.read(0, min(length, stream.num_tokens)).tolist() for stream in streams]
+    prompts = sample_prompts(packed, domains, settings.prompt_tokens, context)
     engine.module.eval()
     outputs = generate(
         engine.module,  # pyright: ignore[reportArgumentType] - the engine's module is the Transformer
         prompts,
         sampling=settings.sampling,
-        max_new_tokens=min(settings.max_new_tokens, context - length),
-        stop_ids=(packed.separator_id,),
+        max_new_tokens=min(settings.max_new_tokens, context - max(map(len, prompts))),
+        stop_ids=sample_stops(packed),
         seed=derive_seed(config.seed, "samples", step),
     )
     engine.module.train()

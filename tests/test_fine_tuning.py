@@ -1,0 +1,166 @@
+"""Fine-tuning from raw conversations on, in this process: prepare, the base's tokenizer, pack, steps, export."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packing_fixture import make_packed
+from pydantic import ValidationError
+from ranks import run_ranks
+from small_session import all_records, forked_run, make_config
+from transformers import AutoTokenizer
+
+from rayllm.cli import main
+from rayllm.core.artifact import Artifact
+from rayllm.core.errors import ConfigError
+from rayllm.interchange.hf_export import export_checkpoint
+from rayllm.pipelines import fit_tokenizer, pack, prepare
+from rayllm.pipelines.run_config import RunConfig, load_run, stage_config
+from rayllm.pipelines.runner import run_stages
+
+MODEL = {"dim": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "ffn_dim": 64, "max_seq_len": 256}
+STAGES = ["prepare", "fit_tokenizer", "pack"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run that has trained a model for a few steps."""
+    root = tmp_path_factory.mktemp("base")
+    packed = make_packed(root / "packed", vocab_size=384, count=60)
+    settings = make_config(root, engine={"kind": "torch"}, max_steps=4)
+    settings = settings.model_copy(update={"model": settings.model.model_copy(update={"max_seq_len": 256})})
+    run_ranks(forked_run, 1, settings, packed.uri, str(root / "runs/base/train-0123"))
+    return root / "runs/base"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_ray() -> Any:
+    """What Ray does, in a plain loop."""
+
+    def encode(tasks: Any, tokenizer: Artifact, config: object) -> Any:
+        for task in tasks:
+            row = {"task": task.model_dump_json()}
+            yield pack.read_row(pack.encode_row(row, tokenizer=tokenizer.uri, sha256=tokenizer.counts["sha256"]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "ensure_ray", lambda _: None)
+        patch.setattr(prepare, "run_on_ray", map)
+        patch.setattr(pack, "encode_shards", encode)
+        yield
+
+
+def settings(base: Path, root: Path, **changes: Any) -> dict[str, Any]:
+    train = {
+        "init": f"from_checkpoint:{base}",
+        "seq_len": 256,
+        "global_batch_tokens": 2048,
+        "micro_batch_size": 4,
+        "max_steps": 8,
+        "packing": "best_fit",
+        "precision": "fp32",
+        "engine": {"kind": "torch"},
+        "optimizer": {"lr": 5e-3},
+        "checkpoint": {"every_steps": 8},
+        "validation": {"every_steps": 8, "max_tokens": 1024},
+        "samples": {"every_steps": 8, "max_new_tokens": 4},
+        "logging": {"every_steps": 1, "tensorboard": False},
+    }
+    return {
+        "name": "sft",
+        "storage": str(root),
+        "sources": {"sums": {"kind": "synthetic_conversations", "documents": 300}},
+        "fit_tokenizer": {"kind": "adopt", "from_file": str(base)},
+        "pack": {"chat": {"max_tokens": 256}},
+        "model": MODEL,
+        "train": train | changes,
+    }
+
+
+@pytest.fixture(scope="module")
+def tuned(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Artifact, Path]:
+    """A run file, its packed data, and the directory in which it was trained."""
+    root = tmp_path_factory.mktemp("sft")
+    file = root / "sft.yaml"
+    file.write_text(yaml.safe_dump(settings(base, root)))
+    config = load_run(str(file), [])
+    packed = run_stages(config, STAGES)["pack"]
+    run_ranks(forked_run, 1, stage_config("train", config), packed.uri, str(root / "trained"))
+    return file, packed, root / "trained"
+
+
+def test_the_tokenizer_is_the_bases_and_only_replies_are_learnt(base: Path, tuned: tuple[Path, Artifact, Path]) -> None:
+    _, packed, directory = tuned
+    (theirs,) = base.rglob("checkpoints/step-00000004*/tokenizer.json")
+    assert Path(packed.file("tokenizer.json")).read_bytes() == theirs.read_bytes()
+    counts = packed.counts["train"]["sums"]
+    assert counts["conversations"] + sum(counts["dropped"].values()) > 250
+    assert 0.2 < counts["learnt_tokens"] / counts["tokens"] < 0.8
+    events = [record["message"] for record in all_records(str(directory), "event")]
+    assert any("% learnt" in line and "100.0%" not in line for line in events)
+    losses = [record["loss"] for record in all_records(str(directory), "train")]
+    assert losses[-1] < losses[0] - 0.3
+
+
+def test_samples_are_replies_to_a_question(tuned: tuple[Path, Artifact, Path]) -> None:
+    prompts = [record["prompt"] for record in all_records(str(tuned[2]), "sample")]
+    assert prompts
+    assert all(prompt.endswith("<|im_start|>assistant\n") for prompt in prompts)
+
+
+def test_the_exported_model_has_the_template_and_stops_where_replies_end(
+    tuned: tuple[Path, Artifact, Path], tmp_path: Path
+) -> None:
+    export_checkpoint(str(tuned[2]), str(tmp_path / "exported"))
+    tokenizer = AutoTokenizer.from_pretrained(str(tmp_path / "exported"))
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hi"}], add_generation_prompt=True, tokenize=False
+    )
+    assert text == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    stops = json.loads((tmp_path / "exported/generation_config.json").read_text())["eos_token_id"]
+    assert sorted(tokenizer.convert_ids_to_tokens(stops)) == ["<|endoftext|>", "<|im_end|>"]
+
+
+def test_the_preview_shows_what_is_only_read(tuned: tuple[Path, Artifact, Path], capsys: Any) -> None:
+    assert main(["data", "preview", str(tuned[0]), "--rows", "1", "--width", "100"]) == 0
+    shown = capsys.readouterr().out
+    assert "~<|im_start|>|~user" in shown.replace("\n", "") or "~<|im_start|>" in shown
+    assert "|<|im_end|>" in shown
+
+
+def test_another_tokenizer_than_the_bases_is_refused_before_the_first_step(base: Path, tmp_path: Path) -> None:
+    raw = settings(base, tmp_path) | {"fit_tokenizer": {"vocab_size": 384}}
+    config = RunConfig.model_validate(raw)
+    packed = run_stages(config, STAGES)["pack"]
+    with pytest.raises(AssertionError, match="ArtifactDamaged: this is another tokenizer"):
+        run_ranks(forked_run, 1, stage_config("train", config), packed.uri, str(tmp_path / "trained"))
+
+
+def test_a_run_with_several_trainings_must_say_which(base: Path, tmp_path: Path) -> None:
+    for name in ("train-a", "train-b"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    config = fit_tokenizer.Config(name="t", fit_tokenizer={"kind": "adopt", "from_file": str(tmp_path / "runs")})
+    with pytest.raises(ConfigError, match=r"several settings(.|\n)*train-a, train-b"):
+        fit_tokenizer.fingerprint(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pack": {}}, r"sources\.sums has conversations: say in `pack\.chat`"),
+        ({"pack": {"chat": {"max_tokens": 257}}}, r"max_tokens` \(257\) to no more than the shortest row \(256\)"),
+        ({"train": {"packing": "concat"}}, "set `train.packing: best_fit`"),
+    ],
+)
+def test_settings_under_which_conversations_would_be_cut_are_refused(
+    changes: dict[str, Any], message: str, base: Path, tmp_path: Path
+) -> None:
+    raw = settings(base, tmp_path)
+    raw = {
+        name: {**value, **changes[name]} if name == "train" and name in changes else value
+        for name, value in raw.items()
+    }
+    raw |= {name: value for name, value in changes.items() if name != "train"}
+    with pytest.raises(ValidationError, match=message):
+        RunConfig.model_validate(raw)

@@ -10,18 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from own_ray import OwnRay, own_ray, wait_until
 from ranks import run_ranks
+from straight_run import straight_run
 from tiny_run import write_run
 
 from rayllm.cli import main
-from rayllm.core import storage
 from rayllm.core.artifact import read_artifact
-from rayllm.core.checkpoint import list_checkpoints, publish_directory, verify_checkpoint
-from rayllm.pipelines import ray_runtime, train
-from rayllm.pipelines.run_config import load_run, stage_config
-from rayllm.pipelines.train.session import Job, NullSink, Outlets, run_session
+from rayllm.core.checkpoint import list_checkpoints, verify_checkpoint
+from rayllm.pipelines import ray_runtime
 
 pytestmark = pytest.mark.ray
 
@@ -69,7 +66,7 @@ def test_a_kill_and_an_interrupt_cost_no_bit(tmp_path: Path) -> None:
     artifact.verify(deep=True)
     assert artifact.counts["attempts"] == 3
     straight = str(tmp_path / "straight")
-    run_ranks(_forked_run, 2, str(file), straight)
+    run_ranks(straight_run, 2, str(file), straight)
     assert list(_losses(directory)) == list(range(1, STEPS + 1))
     assert _losses(directory) == _losses(straight)
     assert _weights(directory) == _weights(straight)
@@ -96,21 +93,6 @@ def test_a_scheduler_that_terminates_gets_a_checkpoint_and_code_75(
     _assert_saved(exit_code, capsys.readouterr().err, directory)
     assert max(_losses(directory)) < STEPS
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-def _forked_run(file: str, directory: str) -> None:
-    """The same training, never disturbed, on forked ranks."""
-    run = load_run(file, [])
-    config = stage_config("train", run)
-    assert isinstance(config, train.Config)
-    (packed,) = Path(run.storage).glob("data/pack-*")
-    job = Job(config, str(packed), directory)
-    outlets = Outlets(
-        publish=lambda staging, name: publish_directory(staging, storage.join(job.checkpoints, name)),
-        sink=NullSink(),
-        stop_requested=lambda: False,
-    )
-    run_session(job, outlets, config.train.engine, torch.device("cpu"))
 
 
 def _assert_saved(exit_code: int, errors: str, directory: str) -> None:

@@ -105,7 +105,7 @@ def run_task(task: Task, root: str, *, force: bool = False) -> tuple[Artifact, b
         SetupError: If the root cannot be written, or another process is making the same artifact.
     """
     uri = task.uri(root)
-    if not force and storage.exists(storage.join(uri, MANIFEST)):
+    if not force and is_made(task, root):
         artifact = read_artifact(uri)
         artifact.verify(deep=False)
         storage.remove(_scratch(uri))
@@ -126,6 +126,11 @@ def run_task(task: Task, root: str, *, force: bool = False) -> tuple[Artifact, b
             storage.sync_directory(storage.local_path(root))
         storage.remove(_scratch(partial))
     return Artifact(uri, manifest), False
+
+
+def is_made(task: Task, root: str) -> bool:
+    """Whether the stage's artifact is there already."""
+    return storage.exists(storage.join(task.uri(root), MANIFEST))
 
 
 def _scratch(directory: str) -> str:

@@ -7,8 +7,9 @@ from rayllm.core import storage
 from rayllm.core.artifact import Artifact
 from rayllm.core.config import to_yaml
 from rayllm.core.log import get_logger
-from rayllm.core.stage import Task, check_writable, full_disk_named, run_task
+from rayllm.core.stage import Task, check_writable, full_disk_named, is_made, run_task
 from rayllm.pipelines import STAGES
+from rayllm.pipelines.nodes import expected_nodes
 from rayllm.pipelines.ray_runtime import ensure_ray
 from rayllm.pipelines.run_config import RunConfig, check_stage, stage_config, stage_fingerprint, stage_module
 from rayllm.pipelines.storage_probe import probe_storage
@@ -46,7 +47,8 @@ def run_stages(config: RunConfig, verbs: Sequence[str], *, force: Sequence[str] 
 
     Raises:
         ConfigError: If a stage's own check refuses the config; nothing has started then.
-        SetupError: If the storage cannot be written.
+        SetupError: If the storage cannot be written, or the machines are too small for a stage that is to run; nothing
+            has been made then.
     """
     for verb in verbs:
         check_stage(STAGES[verb], config)
@@ -54,13 +56,30 @@ def run_stages(config: RunConfig, verbs: Sequence[str], *, force: Sequence[str] 
         ensure_ray(config.ray)
         probe_storage(storage.absolute(config.storage))
     artifacts: dict[str, Artifact] = {}
-    for verb in verbs:
-        task = stage_task(config, verb, artifacts)
-        artifacts[verb] = _run(task, artifact_root(config, verb), force=verb in force)
+    seen = False
+    for number, verb in enumerate(verbs):
+        task, root = stage_task(config, verb, artifacts), artifact_root(config, verb)
+        if not seen and (verb in force or not is_made(task, root)):
+            check_nodes(config, verbs[number:])
+            seen = True
+        artifacts[verb] = _run(task, root, force=verb in force)
     _keep(config, "run.yaml", to_yaml(config).encode())
     if "report" in artifacts:
         _keep(config, REPORT, storage.read_bytes(artifacts["report"].file(REPORT)))
     return artifacts
+
+
+def check_nodes(config: RunConfig, verbs: Sequence[str]) -> None:
+    """Ask each stage whether the cluster, or this machine, is large enough for it: before the first one runs.
+
+    Raises:
+        SetupError: If it is not.
+    """
+    nodes = expected_nodes(config.ray)
+    for verb in verbs:
+        module = stage_module(STAGES[verb])
+        if nodes is not None and hasattr(module, "check_nodes"):
+            module.check_nodes(stage_config(verb, config), nodes)
 
 
 def stage_task(config: RunConfig, verb: str, artifacts: Mapping[str, Artifact]) -> Task:

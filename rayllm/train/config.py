@@ -1,6 +1,6 @@
 """Settings of training: length, batch, precision, engine, checkpoints, validation, logging."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -27,17 +27,43 @@ class EngineConfig(ConfigModel):
 class WorkersConfig(ConfigModel):
     """How many processes train, and what each gets."""
 
-    count: int | None = Field(
+    count: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = Field(
         default=None,
-        ge=1,
-        description="Workers; by default one per GPU of the cluster, else two (one on a one-CPU machine).",
+        description="Workers, or `[fewest, most]`: as many of them as there is room for, fewer when a node is lost, "
+        "more when one comes. By default one per GPU of the cluster, else two (one on a one-CPU machine).",
     )
     cpus: float | None = Field(
         default=None,
         gt=0,
         description="CPUs (and threads) of each worker; by default the cluster's CPUs shared out evenly.",
     )
-    max_failures: int = Field(default=3, ge=0, description="Restarts from the last checkpoint before the run gives up.")
+    max_failures: int = Field(
+        default=3,
+        ge=0,
+        description="Restarts from the last checkpoint, without a newer one in between, before the run gives up.",
+    )
+    wait_s: float = Field(
+        default=600.0, ge=0, description="Seconds to wait for lost nodes, below the fewest workers, before giving up."
+    )
+    grow_after_s: float = Field(
+        default=60.0,
+        ge=0,
+        description="Seconds that workers train before the run saves and goes on with more, where there is room.",
+    )
+
+    @model_validator(mode="after")
+    def _fewest_first(self) -> "WorkersConfig":
+        if isinstance(self.count, tuple) and self.count[0] > self.count[1]:
+            low, high = self.count
+            raise ValueError(f"`count: [{low}, {high}]`: the fewest workers come first, write [{high}, {low}]")
+        return self
+
+    def bounds(self, default: int) -> tuple[int, int]:
+        """The fewest and the most workers; ``default`` of both where nothing is set."""
+        if isinstance(self.count, tuple):
+            return self.count
+        count = self.count or default
+        return count, count
 
 
 class Fp8Config(ConfigModel):

@@ -12,6 +12,7 @@ from rayllm.core.errors import ConfigError, SetupError
 from rayllm.core.stage import Work
 from rayllm.pipelines import STAGES, Stage, run_config, runner
 from rayllm.pipelines.frame import Frame
+from rayllm.pipelines.nodes import Node
 from rayllm.pipelines.run_config import RunConfig, load_run
 from rayllm.pipelines.runner import artifact_root, run_stages, verbs_for, verbs_of_run
 
@@ -138,6 +139,33 @@ def test_a_stage_may_refuse_its_config_before_any_stage_runs(
         run_stages(make_config(), verbs_of_run())
     assert ran == []
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_machine_too_small_for_a_later_stage_is_told_before_the_first_one_runs(
+    make_config: MakeConfig, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = runner.stage_module
+
+    def refusing(stage: Stage) -> Any:
+        module = fake(stage)
+        if stage.verb == "train":
+            module.check_nodes = check
+        return module
+
+    def check(config: Frame, nodes: list[Node]) -> None:
+        assert [node.cpus for node in nodes] == [1.0]
+        raise SetupError("too small")
+
+    config = make_config(ray={"num_cpus": 1})
+    run_stages(config, ["prepare", "fit_tokenizer"])
+    run_stages(make_config(ray={"num_cpus": 1}, name="large"), verbs_of_run())
+    ran.clear()
+    monkeypatch.setattr(runner, "stage_module", refusing)
+    with pytest.raises(SetupError, match="too small"):
+        run_stages(config, verbs_of_run())
+    assert ran == []
+    run_stages(make_config(ray={"num_cpus": 1}, name="large"), verbs_of_run())  # all is there, nothing needs room
+    run_stages(config, ["prepare", "fit_tokenizer", "pack"])
 
 
 def test_a_file_in_the_place_of_the_run_s_directory_is_told(

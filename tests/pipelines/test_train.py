@@ -13,11 +13,11 @@ from small_session import all_records, forked_run, make_config, records
 from rayllm.core import storage
 from rayllm.core.artifact import Artifact
 from rayllm.core.checkpoint import list_checkpoints, publish_directory
-from rayllm.core.errors import RunFailed, SavedForRerun, SetupError
+from rayllm.core.errors import RunFailed, SavedForRerun
 from rayllm.core.stage import Task, run_task
 from rayllm.pipelines import train
 from rayllm.pipelines.train.session import Job, NullSink, Outlets, run_session, train_alone
-from rayllm.train.config import EngineConfig, WorkersConfig
+from rayllm.train.config import EngineConfig
 
 
 @pytest.fixture(scope="module")
@@ -113,27 +113,6 @@ def test_an_error_of_the_run_is_told_and_not_tried_again(
         run_train(make_config(tmp_path, workers={"count": 1}), packed, tmp_path / "ray")
     (directory,) = (tmp_path / "ray").glob("train-*")
     assert json.loads((directory / "attempt.json").read_text()) == {"attempt": 1}
-
-
-def test_more_workers_than_cpus_are_refused_at_once(
-    packed: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from rayllm.pipelines import ray_runtime
-
-    monkeypatch.setattr(ray_runtime, "ensure_ray", lambda config: None)
-    monkeypatch.setattr(ray_runtime, "cluster_resources", lambda: {"CPU": 2.0})
-    with pytest.raises(SetupError, match=r"needs 64 CPU \(there are 2\)"):
-        run_train(make_config(tmp_path, workers={"count": 64}), packed, tmp_path)
-
-
-def test_the_crew_fits_the_cluster() -> None:
-    from rayllm.pipelines.train.driver import Crew, size_crew
-
-    assert size_crew(WorkersConfig(), {"CPU": 2.0}) == Crew(2, 1, 0)
-    assert size_crew(WorkersConfig(), {"CPU": 1.0}) == Crew(1, 1, 0)
-    assert size_crew(WorkersConfig(), {"CPU": 32.0, "GPU": 4.0}) == Crew(4, 8, 1)
-    assert size_crew(WorkersConfig(count=1), {"CPU": 2.0}) == Crew(1, 2, 0)
-    assert size_crew(WorkersConfig(count=3, cpus=2), {"CPU": 16.0}).threads == 2
 
 
 @pytest.mark.parametrize("stage", [0, 2, 3])

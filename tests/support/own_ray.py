@@ -43,13 +43,17 @@ class OwnRay:
     def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
         """Start ``rayllm`` with arguments; its output goes to pipes."""
         return subprocess.Popen(
-            [str(BIN / "rayllm"), *arguments],
+            self.command(*arguments),
             env=self.environment | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of ``rayllm`` with arguments."""
+        return [str(BIN / "rayllm"), *arguments]
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run ``rayllm`` with arguments to its end."""

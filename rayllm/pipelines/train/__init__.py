@@ -1,9 +1,10 @@
 """train: token shards to checkpoints, with metrics and validation on the way.
 
-``driver`` starts Ray Train and shows progress, ``worker`` is what every worker runs, ``session`` builds a run from its
-config and needs no Ray.
+``driver`` joins Ray and has the workers supervised (``crew``), ``worker`` is what every worker runs, ``session`` builds
+a run from its config and needs no Ray.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -14,6 +15,8 @@ from rayllm.data.mixing.stages import Curriculum, stage_shapes, stage_steps
 from rayllm.data.mixing.weights import MixtureConfig
 from rayllm.model.config import ModelConfig
 from rayllm.pipelines.frame import Frame
+from rayllm.pipelines.nodes import Node
+from rayllm.pipelines.train.crew.sizing import size_crew
 from rayllm.train.config import TrainConfig
 from rayllm.train.fp8 import MULTIPLE, misfits
 
@@ -61,6 +64,15 @@ def check(config: Config) -> None:
         from rayllm.pipelines.train.initial import check_initial
 
         check_initial(config.train.init, config.model)
+
+
+def check_nodes(config: Config, nodes: Sequence[Node]) -> None:
+    """See whether the workers have room.
+
+    Raises:
+        SetupError: If they do not.
+    """
+    size_crew(config.train.workers, nodes)
 
 
 def fingerprint(config: Config) -> dict[str, str]:

@@ -55,11 +55,15 @@ ATTEMPT, PLAN = "attempt.json", "plan.json"
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is told: the config, the packed data, and the directory of the train artifact."""
+    """What a worker is told: the config, the packed data, and the directory of the train artifact.
+
+    ``news`` is why this start was made, as (level, message), for the record.
+    """
 
     config: Config
     packed_uri: str
     directory: str
+    news: tuple[tuple[str, str], ...] = ()
 
     @property
     def checkpoints(self) -> str:
@@ -118,6 +122,8 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
         sink = SinkGroup([files, outlets.sink, *_loggers(job)])
         outlets = dataclasses.replace(outlets, sink=sink, publish=_guarded_publish(job, state, files, outlets.publish))
     try:
+        for level, line in job.news:
+            _event(outlets.sink, built, state, level, line)
         stalls = describe_stalls(job.directory, state.attempt - 1)
         for line in rejected + stalls + plan.warnings(job.config.mixture.caps(plan.domains)) + compute.warnings(model):
             _event(outlets.sink, built, state, "warning", line)

@@ -3,7 +3,6 @@
 import os
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,10 @@ import torch
 from rayllm.core import storage
 from rayllm.core.checkpoint import publish_directory
 from rayllm.core.errors import RayllmError
-from rayllm.core.log import SinkGroup, Value, get_logger
+from rayllm.core.log import SinkGroup, get_logger
+from rayllm.pipelines.train.crew.board import BoardSink
+from rayllm.pipelines.train.crew.failures import report_of
+from rayllm.pipelines.train.crew.sizing import Seat
 from rayllm.pipelines.train.gauges import GaugeSink
 from rayllm.pipelines.train.session import STOP_FILE, Job, Outlets, run_session
 
@@ -23,51 +25,29 @@ logger = get_logger(__name__)
 
 #: Seconds between looks at the stop file.
 STOP_POLL_S = 1.0
+#: Seconds that a rank keeps to itself that others are gone.
+HEARSAY_S = 3.0
 
 
-@ray.remote(num_cpus=0)
-class Board:
-    """Carries what workers have to say to the driver: records, the outcome, and the error that ends the run."""
+class Witness:
+    """Tells the board of the exception that ends this rank, and lets it pass.
 
-    def __init__(self) -> None:
-        self._records: list[dict[str, Any]] = []
-        self._outcome = ""
-        self._error: RayllmError | None = None
+    Who only heard that another rank is gone waits a moment first, so that Ray can tell of the one that died.
+    """
 
-    def push(self, record: dict[str, Any]) -> None:
-        """Add a record for the console."""
-        self._records.append(record)
+    def __init__(self, board: Any, rank: int) -> None:
+        self._board, self._rank = board, rank
 
-    def finish(self, outcome: str) -> None:
-        """Note how the run ended: ``done`` or ``stopped``."""
-        self._outcome = outcome
+    def __enter__(self) -> None:
+        """Nothing to tell yet."""
 
-    def fail(self, error: RayllmError) -> None:
-        """Note an error that a restart cannot mend."""
-        self._error = self._error or error
-
-    def failed(self) -> bool:
-        """Whether such an error was noted."""
-        return self._error is not None
-
-    def take(self) -> tuple[list[dict[str, Any]], str, RayllmError | None]:
-        """Records since the last call, the outcome so far, and the error."""
-        records, self._records = self._records, []
-        return records, self._outcome, self._error
-
-
-class BoardSink:
-    """Sends records to the board without waiting."""
-
-    def __init__(self, board: Any) -> None:
-        self._board = board
-
-    def write(self, record: Mapping[str, Value]) -> None:
-        """Send one record."""
-        self._board.push.remote(dict(record))
-
-    def close(self) -> None:
-        """Nothing is pending."""
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
+        report = report_of(self._rank, error)
+        ray.get(self._board.report.remote(report, error if isinstance(error, RayllmError) else None))
+        if report.hearsay:
+            time.sleep(HEARSAY_S)
 
 
 class StopFile:
@@ -99,23 +79,25 @@ def train_worker(payload: dict[str, Any]) -> None:
     """
     job: Job = payload["job"]
     board = payload["board"]
-    if ray.get(board.failed.remote()):
-        return
+    rank = ray.train.get_context().get_world_rank()
+    board.sit.remote(_seat(rank))
     torch.set_num_threads(payload["threads"])
     os.environ["OMP_NUM_THREADS"] = str(payload["threads"])
-    leads = ray.train.get_context().get_world_rank() == 0
+    leads = rank == 0
     outlets = Outlets(
         publish=lambda staging, name: _publish(job, staging, name),
         sink=SinkGroup([BoardSink(board), GaugeSink(job.config.name)] if leads else []),
         stop_requested=StopFile(storage.join(job.directory, STOP_FILE)) if leads else _never,
     )
-    try:
+    with Witness(board, rank):
         finished, _ = run_session(job, outlets, job.config.train.engine, _device())
-    except RayllmError as error:
-        ray.get(board.fail.remote(error))
-        raise
     if leads:
         ray.get(board.finish.remote("done" if finished else "stopped"))
+
+
+def _seat(rank: int) -> Seat:
+    context = ray.get_runtime_context()
+    return Seat(rank, context.get_node_id(), ray.util.get_node_ip_address(), os.getpid())
 
 
 def _device() -> torch.device:

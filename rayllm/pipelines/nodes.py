@@ -1,0 +1,105 @@
+"""The nodes of the cluster: which there are, which can be reached, how many workers they have room for."""
+
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from rayllm.pipelines.frame import RayConfig
+from rayllm.pipelines.ray_runtime import has_gpu
+
+#: Seconds that a node may take to accept a connection before it counts as lost.
+KNOCK_S = 2.0
+
+
+@dataclass(frozen=True)
+class Node:
+    """One machine of the cluster.
+
+    Attributes:
+        id: Ray's name for it, anew at each start of Ray there.
+        host: Address or name.
+        port: Where its Ray listens; 0 if unknown.
+        cpus: CPUs that Ray may give away, used or not.
+        gpus: GPUs likewise.
+        leaving: Whether it is about to be taken away; nothing new starts there.
+    """
+
+    id: str
+    host: str
+    port: int
+    cpus: float
+    gpus: float
+    leaving: bool = False
+
+    def room(self, cpus: float, gpus: int) -> int:
+        """How many workers fit, with so much for each."""
+        if self.leaving:
+            return 0
+        by_cpus = int(self.cpus / cpus + 1e-6)
+        return min(by_cpus, int(self.gpus / gpus)) if gpus else by_cpus
+
+
+def room(nodes: Iterable[Node], cpus: float, gpus: int) -> int:
+    """How many workers fit on all nodes together; a worker is never spread over two."""
+    return sum(node.room(cpus, gpus) for node in nodes)
+
+
+def live_nodes() -> list[Node]:
+    """The nodes that Ray takes for alive."""
+    import ray
+    from ray._private.state import state
+
+    leaving = state.get_draining_nodes()
+    return [_node(found, found["NodeID"] in leaving) for found in ray.nodes() if found["Alive"]]
+
+
+def _node(found: dict[str, Any], leaving: bool) -> Node:
+    resources = found["Resources"]
+    return Node(
+        id=found["NodeID"],
+        host=found["NodeManagerAddress"],
+        port=found["NodeManagerPort"],
+        cpus=resources.get("CPU", 0.0),
+        gpus=resources.get("GPU", 0.0),
+        leaving=leaving,
+    )
+
+
+def reachable(nodes: list[Node]) -> list[Node]:
+    """Those whose Ray accepts a connection now. Ray itself takes a lost node for alive for half a minute and longer."""
+    with ThreadPoolExecutor(32) as pool:
+        return [node for node, answers in zip(nodes, pool.map(_answers, nodes), strict=True) if answers]
+
+
+def _answers(node: Node) -> bool:
+    try:
+        socket.create_connection((node.host, node.port), KNOCK_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def free_places(each: Mapping[str, float]) -> int:
+    """How many workers with these resources fit into what nobody uses now, on whichever nodes it is."""
+    import ray
+
+    free = ray.available_resources()
+    return min(int(free.get(name, 0.0) / amount + 1e-6) for name, amount in each.items())
+
+
+def expected_nodes(config: RayConfig) -> list[Node] | None:
+    """The nodes that a run will have, before Ray is started for it.
+
+    Returns:
+        None where only Ray can tell: it counts the GPUs of this machine itself.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return live_nodes()
+    if has_gpu():
+        return None
+    return [Node("", "this machine", 0, float(config.num_cpus or os.cpu_count() or 1), 0.0)]

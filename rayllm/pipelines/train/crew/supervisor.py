@@ -1,0 +1,217 @@
+"""A run as a series of starts: each trains with a fixed number of workers until it is done, fails, or is asked to stop.
+
+When a start fails, the next goes on from the last checkpoint with as many workers as there is room for, unless restarts
+do not help. When a node comes, or is about to be taken away, the workers are asked to save and stop, and the next start
+has more of them, or others: no step is done twice.
+"""
+
+import dataclasses
+import math
+import time
+
+import ray
+import ray.exceptions
+
+from rayllm.core import storage
+from rayllm.core.checkpoint import list_checkpoints
+from rayllm.core.errors import RunFailed, SavedForRerun, SetupError
+from rayllm.pipelines.nodes import Node, free_places, live_nodes, reachable, room
+from rayllm.pipelines.train.crew.board import Said, open_board
+from rayllm.pipelines.train.crew.failures import Ending, failed_run, find_cause, full_trace
+from rayllm.pipelines.train.crew.fitting import Fitting, remove_records
+from rayllm.pipelines.train.crew.sizing import Crew, Seat, describe_start, leaving_hosts, lost_seats, no_room, resize
+from rayllm.pipelines.train.crew.stopping import StopRequest
+from rayllm.pipelines.train.session import Job, read_attempt
+from rayllm.train.console import Display
+from rayllm.train.guards.watchdog import describe_stalls
+
+POLL_S = 0.5
+#: Seconds between looks at the nodes.
+LOOK_S = 2.0
+#: Seconds without an answer of the driver's own node after which the cluster counts as lost.
+SILENCE_S = 30.0
+FAILURES = "failures"
+
+
+class Supervisor:
+    """Starts workers until the run is done, or cannot go on.
+
+    Args:
+        job: What to train.
+        crew: The workers of the first start.
+        display: Shows their records.
+        stop: Whether a person or a scheduler asked the run to stop.
+    """
+
+    def __init__(self, job: Job, crew: Crew, display: Display, stop: StopRequest) -> None:
+        self._job, self._crew, self._display, self._stop = job, crew, display, stop
+        self._settings = job.config.train.workers
+        self._board = open_board()
+        self._low, self._high = self._settings.bounds(crew.count)
+        self._failures, self._saved = 0, self._checkpoint()
+        self._short_since: float | None = None
+        self._change = ""
+        self._grow_at = self._look_at = math.inf
+
+    def run(self) -> Crew:
+        """Train to the end.
+
+        Returns:
+            The workers of the last start.
+
+        Raises:
+            RayllmError: One of the run itself, which restarts cannot mend.
+            RunFailed: If restarts did not help.
+            SavedForRerun: If the run was asked to stop and has saved.
+            SetupError: If the cluster has had no room for too long.
+        """
+        while True:
+            ending = self._start()
+            if ending.outcome == "done":
+                return self._crew
+            if ending.outcome == "stopped" and not self._change:
+                raise self._stopped("training was stopped and has saved a checkpoint")
+            level, why = ("info", self._change) if ending.outcome else ("warning", self._judge(ending))
+            before, self._crew = self._crew, self._muster()
+            line = describe_start(read_attempt(self._job.directory) + 1, before, self._crew, why)
+            self._job = dataclasses.replace(self._job, news=((level, line),))
+
+    def _start(self) -> Ending:
+        """One start of the workers, shown and watched to its end."""
+        remove_records(self._job.directory)
+        self._stop.clear()
+        if self._stop.asked:
+            raise self._stopped("training was stopped before it went on")
+        self._change, self._grow_at, self._look_at = "", math.inf, time.monotonic()
+        self._board.clear.remote()
+        fitting = Fitting(self._job, self._crew, self._board)
+        while True:
+            fitting.join(POLL_S)
+            ended = not fitting.is_alive()  # before the board is read, so that nothing said is missed
+            said = self._listen()
+            self._show(said)
+            if ended:
+                return fitting.ending(said)
+            self._watch_nodes(said.seats)
+
+    def _show(self, said: Said) -> None:
+        for record in said.records:
+            self._display.show(record)
+            if record["kind"] == "train":
+                self._grow_at = min(self._grow_at, time.monotonic() + self._settings.grow_after_s)
+
+    def _listen(self) -> Said:
+        """What the board holds.
+
+        Raises:
+            RunFailed: If Ray is gone.
+        """
+        try:
+            return ray.get(self._board.look.remote(), timeout=SILENCE_S)
+        except ray.exceptions.RayError as error:
+            raise RunFailed(
+                "the Ray cluster was lost",
+                where=f"ray.address={self._job.config.ray.address}",
+                why=str(error).strip().splitlines()[0][:200],
+                fix=f"start Ray's head node again; {self._again()}",
+            ) from error
+
+    def _watch_nodes(self, seats: tuple[Seat, ...]) -> None:
+        """Ask the workers to save and stop where the run should go on with others."""
+        now = time.monotonic()
+        if self._change or self._stop.asked or now < self._look_at or not seats:
+            return
+        self._look_at = now + LOOK_S
+        nodes = live_nodes()
+        if leaving := leaving_hosts(seats, nodes):
+            self._change = f"node {', '.join(leaving)} is about to be taken away"
+        elif now >= self._grow_at and (more := self._growth(nodes)):
+            self._change = f"there is room for {more} more"
+        if self._change:
+            self._stop.write()
+
+    def _growth(self, nodes: list[Node]) -> int:
+        """How many workers more than now have a place that is free."""
+        crew = self._crew
+        wanted = min(self._high, room(nodes, crew.cpus, crew.gpus)) - crew.count
+        return min(wanted, free_places(crew.resources)) if wanted > 0 else 0
+
+    def _judge(self, ending: Ending) -> str:
+        """Look for the cause of a failed start.
+
+        Returns:
+            It, where another start may help.
+
+        Raises:
+            RayllmError: Where none does.
+        """
+        if ending.error is not None:
+            raise ending.error
+        directory = self._job.directory
+        attempt = read_attempt(directory)
+        lost = lost_seats(ending.seats, reachable(live_nodes()))
+        cause = find_cause(ending, describe_stalls(directory, attempt), lost)
+        trace = storage.join(directory, FAILURES, f"attempt-{attempt}.txt")
+        storage.write_text(trace, full_trace(ending))
+        restarts, saved = self._failures, self._checkpoint()
+        if ending.no_room:
+            self._short_since = self._short_since or time.monotonic()
+        else:
+            self._short_since = None
+            restarts = self._failures if saved == self._saved else 0
+            self._failures, self._saved = restarts + 1, saved
+        if self._stop.asked or self._failures > self._settings.max_failures:
+            raise failed_run(cause, attempt=attempt, restarts=restarts, again=self._again(), trace=trace)
+        self._tell("warning", f"attempt {attempt} ended: {cause.what}; {self._goes_on()}")
+        return cause.what
+
+    def _muster(self) -> Crew:
+        """Wait until the cluster has room for the fewest workers; take as many as it has room for.
+
+        Raises:
+            SavedForRerun: If the run was asked to stop meanwhile.
+            SetupError: If it takes longer than ``train.workers.wait_s``.
+        """
+        since, told = self._short_since or time.monotonic(), False
+        while True:
+            nodes = reachable(live_nodes())
+            places = room(nodes, self._crew.cpus, self._crew.gpus)
+            if self._short_since is not None:
+                places = min(places, free_places(self._crew.resources))
+            if crew := resize(self._crew, self._low, self._high, places):
+                return crew
+            if self._stop.asked:
+                raise self._stopped("training was stopped while it waited for nodes")
+            if time.monotonic() - since > self._settings.wait_s:
+                raise self._too_few(nodes)
+            if not told:
+                told = True
+                self._tell("warning", f"waiting for nodes: there is room for {places} of {self._low} workers")
+            time.sleep(LOOK_S)
+
+    def _too_few(self, nodes: list[Node]) -> SetupError:
+        lacking = no_room(dataclasses.replace(self._crew, count=self._low), nodes)
+        return SetupError(
+            f"the cluster has had room for fewer than {self._low} workers for {self._settings.wait_s:g} s",
+            why=lacking.why,
+            fix=f"add nodes, or set train.workers.count: [fewest, most]; {self._again()}",
+        )
+
+    def _stopped(self, what: str) -> SavedForRerun:
+        return SavedForRerun(what, where=self._job.checkpoints, fix="run the same command again; it goes on from there")
+
+    def _checkpoint(self) -> str:
+        """Name of the last checkpoint, or an empty string."""
+        found = list_checkpoints(self._job.checkpoints)
+        return found[-1].uri.rpartition("/")[2] if found else ""
+
+    def _goes_on(self) -> str:
+        name = self._checkpoint()
+        return f"going on from {name}" if name else "starting again, nothing was saved yet"
+
+    def _again(self) -> str:
+        name = self._checkpoint()
+        return f"run the same command again{f': it goes on from {name}' if name else '; nothing was saved yet'}"
+
+    def _tell(self, level: str, message: str) -> None:
+        self._display.show({"kind": "event", "level": level, "message": message})

@@ -1,0 +1,38 @@
+"""Nodes of a cluster: what fits on them, and which of them answer."""
+
+import socket
+
+import pytest
+
+from rayllm.pipelines.frame import RayConfig
+from rayllm.pipelines.nodes import Node, expected_nodes, reachable, room
+
+
+def test_workers_fit_by_cpus_and_by_gpus() -> None:
+    assert Node("a", "host", 1, 7.0, 0.0).room(2.0, 0) == 3
+    assert Node("a", "host", 1, 7.0, 2.0).room(2.0, 1) == 2
+    assert Node("a", "host", 1, 1.0, 8.0).room(2.0, 1) == 0
+    assert Node("a", "host", 1, 0.3, 0.0).room(0.1, 0) == 3  # 0.3 / 0.1 is a little less than 3
+    assert Node("a", "host", 1, 7.0, 0.0, leaving=True).room(1.0, 0) == 0
+    assert room([Node("a", "host", 1, 3.0, 0.0), Node("b", "host", 1, 3.0, 0.0)], 2.0, 0) == 2
+
+
+def test_a_node_whose_door_is_shut_is_not_reachable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        open_ = Node("a", "127.0.0.1", door.getsockname()[1], 1.0, 0.0)
+        assert reachable([open_]) == [open_]
+        shut = Node("b", "127.0.0.1", open_.port, 1.0, 0.0)
+    assert reachable([shut]) == []
+    assert reachable([]) == []
+
+
+def test_before_ray_runs_a_machine_has_its_cpus_or_those_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rayllm.pipelines import nodes
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr(nodes, "has_gpu", lambda: False)
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    assert [node.cpus for node in expected_nodes(RayConfig()) or ()] == [6.0]
+    assert [node.cpus for node in expected_nodes(RayConfig(num_cpus=2)) or ()] == [2.0]
+    monkeypatch.setattr(nodes, "has_gpu", lambda: True)
+    assert expected_nodes(RayConfig()) is None

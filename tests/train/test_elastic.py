@@ -55,7 +55,15 @@ def together(parts: Sequence[dict[int, list[RowRead]]]) -> dict[int, list[RowRea
     return {step: sorted(row for part in parts for row in part.get(step, [])) for step in parts[0]}
 
 
-@pytest.mark.parametrize(("name", "rows"), [("AdamW", 10), *((name, 9) for name in OPTIMIZERS)])
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("AdamW", 9),
+        ("Muon, iteration in fp32", 9),
+        pytest.param("AdamW", 10, marks=pytest.mark.slow),
+        pytest.param("Muon, iteration in bf16", 9, marks=pytest.mark.slow),
+    ],
+)
 def test_four_then_two_then_three_workers_do_what_one_does(name: str, rows: int, tmp_path: Path, capsys: Any) -> None:
     optimizer, tolerance = OPTIMIZERS[name]
     config = small_config(optimizer=optimizer, global_batch_tokens=32 * rows, max_steps=STEPS)

@@ -93,14 +93,17 @@ class Cause:
 
 def report_of(rank: int, error: BaseException) -> Report:
     """Put an exception into words, on the rank where it was raised: its frames do not travel."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return Report(
         rank=rank,
         error=type(error).__name__,
-        message=" ".join(lines)[:MESSAGE_CHARS],
+        message=_one_line(str(error)),
         frames=_our_frames(error),
         trace="".join(traceback.format_exception(error)),
     )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:MESSAGE_CHARS]
 
 
 def _our_frames(error: BaseException) -> tuple[str, ...]:
@@ -137,7 +140,7 @@ def find_cause(ending: Ending, stalls: Sequence[str], lost: Sequence[Seat]) -> C
         return Cause("Ray found no place for the workers", why="others may hold the CPUs or GPUs")
     if ending.reports:
         return _told(ending.reports[0])
-    return Cause("Ray Train ended without a result", why=ending.other)
+    return Cause("Ray Train ended without a result", why=_one_line(ending.other))
 
 
 def _nodes(seats: Sequence[Seat]) -> str:

@@ -15,6 +15,7 @@ from rayllm.core import storage
 from rayllm.core.checkpoint import (
     COMMIT,
     DIRECTORY,
+    Best,
     CheckpointRef,
     is_pinned,
     list_checkpoints,
@@ -72,11 +73,16 @@ class Entry:
     attempt: int
     bytes: int
     pinned: bool
-    best: float | None
+    best: Best | None
+
+    def to_json(self) -> str:
+        """One JSON object; ``best`` is the value by which it is the best, and ``metric`` of what."""
+        best = {"best": self.best and self.best.value, "metric": self.best and self.best.metric}
+        return json.dumps(vars(self) | best)
 
     def line(self) -> str:
         """One row of text."""
-        notes = [f"best ({fixed(self.best, 4)} bits per byte)"] if self.best is not None else []
+        notes = [f"best ({self.best.metric} {fixed(self.best.value, 4)})"] if self.best is not None else []
         return f"{self.name:24} {data_size(self.bytes):>10}  {', '.join([*notes, *['pinned'] * self.pinned])}".rstrip()
 
 
@@ -106,13 +112,13 @@ def _entries(uri: str) -> Iterable[Entry]:
     best = read_best(_directory(uri))
     for ref in refs:
         name = _name(ref)
-        value = best.value if best is not None and best.name == name else None
-        yield Entry(name, ref.step, ref.attempt, storage.directory_size(ref.uri), is_pinned(ref.uri), value)
+        its = best if best is not None and best.name == name else None
+        yield Entry(name, ref.step, ref.attempt, storage.directory_size(ref.uri), is_pinned(ref.uri), its)
 
 
 def _list(args: argparse.Namespace) -> int:
     for entry in _entries(args.run):
-        sys.stdout.write(json.dumps(vars(entry)) + "\n" if args.json else entry.line() + "\n")
+        sys.stdout.write((entry.to_json() if args.json else entry.line()) + "\n")
     return 0
 
 

@@ -7,6 +7,7 @@ files mean is told in ``train.checkpoint``; sampling and export need only this m
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rayllm.core import storage
 from rayllm.core.artifact import FileRecord, check_files, record_files
 from rayllm.core.errors import ArtifactDamaged, ConfigError
+from rayllm.core.faults import fault
 from rayllm.core.log import get_logger
 
 COMMIT = "COMMIT.json"
@@ -53,6 +55,7 @@ class Best(BaseModel):
     name: str
     metric: str
     value: float
+    mode: Literal["min", "max"] = "min"
 
 
 @dataclass(frozen=True, order=True)
@@ -74,18 +77,17 @@ def manifest_name(rank: int) -> str:
     return f"rank-{rank:05d}.manifest.json"
 
 
-def write_rank_manifest(directory: str, rank: int, paths: Sequence[str]) -> FileRecord:
+def write_rank_manifest(directory: str, rank: int, records: Sequence[FileRecord]) -> FileRecord:
     """List a rank's files with their hashes.
 
     Args:
         directory: Where the files are.
         rank: The writer's world rank.
-        paths: Its files, relative to the directory.
+        records: Its files.
 
     Returns:
         The record of the manifest itself, for the commit.
     """
-    records = record_files(directory, paths)
     name = manifest_name(rank)
     text = json.dumps([record.model_dump() for record in records], indent=1)
     storage.write_text(storage.join(directory, name), text)
@@ -94,15 +96,19 @@ def write_rank_manifest(directory: str, rank: int, paths: Sequence[str]) -> File
 
 def list_checkpoints(directory: str) -> list[CheckpointRef]:
     """Committed checkpoints of a directory, oldest first; not verified."""
+    return [ref for ref in _directories(directory) if storage.exists(storage.join(ref.uri, COMMIT))]
+
+
+def _directories(directory: str) -> list[CheckpointRef]:
+    """What is named like a checkpoint, whole or not, oldest first."""
     if not storage.exists(directory):
         return []
     fs, path = storage.filesystem(directory)
     found = []
     for entry in fs.ls(path, detail=False):
         name = str(entry).rstrip("/").rpartition("/")[2]
-        uri = storage.join(directory, name)
-        if (match := _NAME.match(name)) and storage.exists(storage.join(uri, COMMIT)):
-            found.append(CheckpointRef(int(match[1]), int(match[2]), uri))
+        if match := _NAME.match(name):
+            found.append(CheckpointRef(int(match[1]), int(match[2]), storage.join(directory, name)))
     return sorted(found)
 
 
@@ -226,10 +232,9 @@ def read_best(directory: str) -> Best | None:
         ) from error
 
 
-def write_best(directory: str, name: str, metric: str, value: float) -> None:
+def write_best(directory: str, best: Best) -> None:
     """Remember the best checkpoint."""
-    text = Best(name=name, metric=metric, value=value).model_dump_json()
-    storage.write_text(storage.join(directory, BEST), text)
+    storage.write_text(storage.join(directory, BEST), best.model_dump_json())
 
 
 def pin(uri: str) -> None:
@@ -251,11 +256,24 @@ def is_pinned(uri: str) -> bool:
 def remove_checkpoint(uri: str) -> None:
     """Delete a checkpoint: the commit first, so that a half-deleted one is never taken for whole."""
     storage.remove(storage.join(uri, COMMIT))
+    fault("prune.uncommitted")
     storage.remove(uri)
 
 
+def remove_unfinished(directory: str, attempt: int) -> None:
+    """Delete what earlier starts of a run published in part and never committed.
+
+    Args:
+        directory: A run's ``checkpoints/``.
+        attempt: This start; what later ones are at work on stays.
+    """
+    for ref in _directories(directory):
+        if ref.attempt < attempt and not storage.exists(storage.join(ref.uri, COMMIT)):
+            storage.remove(ref.uri)
+
+
 def publish_directory(staging: Path, uri: str) -> None:
-    """Move one rank's staged files to a checkpoint's directory, the commit last.
+    """Move one rank's staged files to a checkpoint's directory; a commit among them goes last.
 
     Local files on the same file system are renamed; others are uploaded one by one. Files are flushed before, so that
     a commit that is there after a power cut stands for files that are there too.
@@ -276,8 +294,7 @@ def publish_directory(staging: Path, uri: str) -> None:
     if storage.is_local(uri):
         storage.sync_directory(storage.local_path(uri))
     shutil.rmtree(staging)
-    if not storage.is_local(uri):
-        _remove_empty(staging.parent, staging.parent.parent)
+    _remove_empty(staging.parent, staging.parent.parent)
 
 
 def _remove_empty(*directories: Path) -> None:
@@ -293,18 +310,25 @@ def _same_device(source: Path, target: Path) -> bool:
 
 
 def staging_directory(checkpoints: str, name: str, rank: int) -> Path:
-    """An empty local directory in which a rank prepares its part: beside the target where that is local."""
-    if storage.is_local(checkpoints):
-        path = storage.local_path(checkpoints) / f".staging-{name}" / f"rank-{rank:05d}"
-    else:
-        path = Path(tempfile.gettempdir()) / f"rayllm-{os.getpid()}" / name / f"rank-{rank:05d}"
+    """An empty local directory in which a rank prepares its part of a checkpoint."""
+    path = staging_path(checkpoints, name, rank)
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     return path
 
 
+def staging_path(checkpoints: str, name: str, rank: int) -> Path:
+    """Where that directory is."""
+    return _staging(checkpoints) / name / f"rank-{rank:05d}"
+
+
 def clear_staging(checkpoints: str) -> None:
-    """Remove what saves of killed attempts left behind."""
-    if storage.is_local(checkpoints) and storage.local_path(checkpoints).is_dir():
-        for path in storage.local_path(checkpoints).glob(".staging-*"):
-            shutil.rmtree(path, ignore_errors=True)
+    """Remove what killed saves of a run left on this machine; while a save is at work it must not be called."""
+    shutil.rmtree(_staging(checkpoints), ignore_errors=True)
+
+
+def _staging(checkpoints: str) -> Path:
+    """Where the saves of a run are prepared: beside the target if that is local: files are then renamed."""
+    if storage.is_local(checkpoints):
+        return storage.local_path(checkpoints) / ".staging"
+    return Path(tempfile.gettempdir()) / f"rayllm-staging-{hashlib.sha256(checkpoints.encode()).hexdigest()[:16]}"

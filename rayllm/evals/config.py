@@ -28,7 +28,7 @@ class EvaluateConfig(ConfigModel):
     """What is measured on a trained model."""
 
     checkpoint: Literal["best", "last"] = Field(
-        default="best", description="`best`: lowest mean bits per byte in training; `last`: the end of training."
+        default="best", description="`best`: as `train.checkpoint.best` says; `last`: the end of training."
     )
     max_tokens: Count | None = Field(
         default=None,

@@ -1,4 +1,4 @@
-"""Engine state to files and back: slices, so that any number of ranks can read what any other number wrote.
+"""Snapshots to files and files to engine state: slices, so that any number of ranks can read what any other wrote.
 
 Out: one rank's part of a checkpoint in a staging directory; rank 0 adds what is not sharded. In: a checkpoint's URI.
 ``state/rank-00000.safetensors`` holds the rank's slices as flat float32 tensors and its random generators;
@@ -14,17 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor
 
 from rayllm.core import storage
+from rayllm.core.artifact import FileRecord
 from rayllm.core.checkpoint import COMMIT, Commit, newest_valid, write_rank_manifest
 from rayllm.core.errors import ArtifactDamaged
 from rayllm.core.faults import fault
+from rayllm.core.hashed_files import HashedFiles
 from rayllm.train import collective
 from rayllm.train.engine import Engine, Slice
-from rayllm.train.state import RunState, rng_state, set_rng_state
+from rayllm.train.snapshot import Snapshot
+from rayllm.train.state import RunState, set_rng_state
+from rayllm.train.tensor_file import safetensors_parts
 
 STATE = "state.json"
 WEIGHTS = "model.safetensors"
@@ -37,72 +40,46 @@ class Attachments:
     files: Mapping[str, bytes]
 
 
-def stage_checkpoint(engine: Engine, state: RunState, attachments: Attachments, staging: Path) -> None:
-    """Write this rank's part of a checkpoint to its staging directory; all ranks call it together.
+def write_snapshot(snapshot: Snapshot, attachments: Attachments, staging: Path) -> FileRecord:
+    """Write this rank's part of a checkpoint to its staging directory, its manifest last.
 
     Args:
-        engine: Holds the slices and the full weights.
-        state: Progress, the same on all ranks.
+        snapshot: What to write.
         attachments: What rank 0 adds.
         staging: Empty local directory of this rank.
 
+    Returns:
+        The record of the manifest, for the commit.
+
     Raises:
-        RunFailed: On every rank, if one cannot write (a full disk, say); older checkpoints stay as they are.
+        OSError: If it cannot be written (a full disk, say).
     """
-    problem = ""
-    try:
-        fault("save.write", state.step, state.attempt)
-        _write_slices(engine, staging)
-    except OSError as error:
-        problem = f"{error.strerror or error} ({staging})"
-    weights = {name: tensor.cpu() for name, tensor in engine.full_parameters() if engine.rank == 0}
-    if engine.rank == 0 and not problem:
-        try:
-            _write_shared(weights, state, attachments, staging)
-        except OSError as error:
-            problem = f"{error.strerror or error} ({staging})"
-    collective.agree(
-        problem,
-        what="saving a checkpoint",
-        fix="free space or repair the storage, then run the same command again; it goes on from the last checkpoint",
-    )
-    _write_commit(engine, state, staging)
+    files = HashedFiles(staging)
+    fault("save.write", snapshot.step, snapshot.attempt)
+    _write_slices(snapshot, files)
+    fault("save.slices", snapshot.step, snapshot.attempt)
+    if snapshot.rank == 0:
+        _write_shared(snapshot, attachments, files)
+    manifest = write_rank_manifest(str(staging), snapshot.rank, files.records)
+    fault("save.staged", snapshot.step, snapshot.attempt)
+    return manifest
 
 
-def _write_slices(engine: Engine, staging: Path) -> None:
-    name = f"rank-{engine.rank:05d}"
-    (staging / "state").mkdir(parents=True, exist_ok=True)
-    tensors: dict[str, Tensor] = {}
-    index = []
-    for item in engine.owned_slices():
-        key = f"{item.param}|{item.kind}|{item.offset}"
-        tensors[key] = item.tensor.detach().cpu().contiguous().clone()
-        index.append([item.param, item.kind, item.offset, item.tensor.numel()])
-    _save(tensors | rng_state(), staging / "state" / f"{name}.safetensors")
-    text = json.dumps({"rank": engine.rank, "world_size": engine.world_size, "slices": index})
-    (staging / "state" / f"{name}.json").write_text(text)
+def _write_slices(snapshot: Snapshot, files: HashedFiles) -> None:
+    name = f"rank-{snapshot.rank:05d}"
+    tensors = {f"{item.param}|{item.kind}|{item.offset}": item.tensor for item in snapshot.slices}
+    files.write(f"state/{name}.safetensors", safetensors_parts(tensors | dict(snapshot.rng)))
+    index = [[item.param, item.kind, item.offset, item.tensor.numel()] for item in snapshot.slices]
+    text = json.dumps({"rank": snapshot.rank, "world_size": snapshot.world_size, "slices": index})
+    files.write(f"state/{name}.json", [text.encode()])
 
 
-def _write_shared(weights: dict[str, Tensor], state: RunState, attachments: Attachments, staging: Path) -> None:
-    _save({name: tensor.contiguous() for name, tensor in weights.items()}, staging / WEIGHTS)
-    (staging / STATE).write_text(json.dumps(state.state_dict(), indent=1))
+def _write_shared(snapshot: Snapshot, attachments: Attachments, files: HashedFiles) -> None:
+    files.write(WEIGHTS, safetensors_parts(snapshot.weights))
+    fault("save.weights", snapshot.step, snapshot.attempt)
+    files.write(STATE, [json.dumps(snapshot.state, indent=1).encode()])
     for name, data in attachments.files.items():
-        (staging / name).write_bytes(data)
-
-
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    try:
-        save_file(tensors, path)
-    except SafetensorError as error:  # It wraps what the operating system said, a full disk among others.
-        raise OSError(0, str(error)) from error
-
-
-def _write_commit(engine: Engine, state: RunState, staging: Path) -> None:
-    paths = [path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file()]
-    manifests = collective.gather(write_rank_manifest(str(staging), engine.rank, paths))
-    if engine.rank == 0:
-        commit = Commit(step=state.step, attempt=state.attempt, world_size=engine.world_size, manifests=manifests)
-        (staging / COMMIT).write_text(commit.model_dump_json(indent=1))
+        files.write(name, [data])
 
 
 def choose(checkpoints: str) -> tuple[str, list[str]]:

@@ -1,13 +1,19 @@
 """The few collectives of the control plane, on CPU tensors; with one process they do nothing."""
 
-from typing import Any
+import datetime
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
 
-from rayllm.core.errors import RunFailed
+from rayllm.core.errors import RayllmError, RunFailed
+
+#: Of a group whose ranks wait for each other's uploads; that one hangs is for the watchdog to find.
+GROUP_TIMEOUT = datetime.timedelta(days=1)
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -36,29 +42,51 @@ def broadcast(value: Any) -> Any:
     return box[0]
 
 
-def gather(value: Any) -> list[Any]:
+def new_group() -> dist.ProcessGroup | None:
+    """A second group of all ranks, for a thread of its own; all ranks call it together. None with one process."""
+    return dist.new_group(backend="gloo", timeout=GROUP_TIMEOUT) if world_size() > 1 else None
+
+
+def gather(value: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
     """A plain Python object of each rank, in rank order, on every rank."""
     if world_size() == 1:
         return [value]
     boxes: list[Any] = [None] * world_size()
-    dist.all_gather_object(boxes, value)
+    dist.all_gather_object(boxes, value, group)
     return boxes
 
 
-def agree(problem: str, *, what: str, fix: str = "") -> None:
-    """Let every rank go on only if none has a problem.
+def together(
+    part: Callable[[], T], *, what: str, where: str = "", fix: str = "", group: dist.ProcessGroup | None = None
+) -> list[T]:
+    """Do a part of some work on every rank, and go on only if every rank could.
 
     Args:
-        problem: This rank's problem, or an empty string.
-        what: What was tried, for the message.
-        fix: What the reader can do about it.
+        part: This rank's part.
+        what: What it belongs to, for the message.
+        where: The place that it works on, for the message.
+        fix: What the reader can do where the operating system refuses.
+        group: Which group's ranks agree; by default the one that training uses.
+
+    Returns:
+        What each rank's part gave, in rank order.
 
     Raises:
-        RunFailed: On every rank, naming the first rank that has one.
+        RayllmError: On every rank, the first failed rank's.
     """
-    for number, found in enumerate(gather(problem)):
-        if found:
-            raise RunFailed(f"{what} failed", where=f"rank {number}", why=found, fix=fix)
+    outcome: tuple[T | None, RayllmError | None]
+    try:
+        outcome = part(), None
+    except RayllmError as error:
+        outcome = None, error
+    except OSError as error:
+        place = f"rank {rank()}" + (f", {where}" if where else "")
+        outcome = None, RunFailed(f"{what} failed", where=place, why=error.strerror or str(error), fix=fix)
+    outcomes = gather(outcome, group)
+    for _, error in outcomes:
+        if error is not None:
+            raise error
+    return [value for value, _ in outcomes]
 
 
 def barrier() -> None:

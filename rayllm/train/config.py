@@ -79,6 +79,17 @@ class Fp8Config(ConfigModel):
     )
 
 
+class BestConfig(ConfigModel):
+    """Which checkpoint is the best."""
+
+    metric: str = Field(
+        default="mean_bits_per_byte",
+        description="A metric of `validation` records: `mean_bits_per_byte`, `mean_loss`, `loss/<domain>`, "
+        "`bits_per_byte/<domain>` and others.",
+    )
+    mode: Literal["min", "max"] = Field(default="min", description="Whether lower or higher is better.")
+
+
 class CheckpointConfig(ConfigModel):
     """When to save, and what to keep."""
 
@@ -86,8 +97,20 @@ class CheckpointConfig(ConfigModel):
     keep_last: int = Field(
         default=2, ge=2, description="Newest checkpoints to keep; two, so that one damaged is no loss."
     )
-    keep_best: bool = Field(
-        default=True, description="Keep the checkpoint with the best mean bits per byte, however old."
+    best: BestConfig | None = Field(
+        default=BestConfig(),
+        description="Keep the best of the checkpoints that were validated, however old; null: none is the best.",
+    )
+    asynchronous: bool = Field(
+        default=True,
+        description="Only copy the state on the step path; write, hash and upload while training goes on. Takes CPU "
+        "memory: 4 bytes for each parameter on rank 0, and what each rank holds of weights and moments.",
+    )
+    timeout_s: float = Field(
+        default=3600.0,
+        gt=0,
+        description="Seconds that one checkpoint may be in the making before it counts as hanging, and a rank that "
+        "waits for it as stalled.",
     )
 
 

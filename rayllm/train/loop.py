@@ -19,7 +19,9 @@ from rayllm.train import collective, milestones
 from rayllm.train.engine import StepOutcome
 from rayllm.train.guards.spikes import describe_spike
 from rayllm.train.metrics import peak_memory_bytes
+from rayllm.train.milestones import Wishes
 from rayllm.train.run import Run
+from rayllm.train.saving import Saver
 
 #: Steps in a row with a non-finite loss or gradient before the run gives up.
 MAX_SKIPPED_IN_A_ROW = 3
@@ -35,18 +37,22 @@ def train(run: Run) -> bool:
     Raises:
         RunFailed: If the loss or gradient stays non-finite, or a checkpoint cannot be saved.
     """
+    with Saver(run) as saver:
+        return milestones.before_steps(run, saver) or _take_steps(run, saver)
+
+
+def _take_steps(run: Run, saver: Saver) -> bool:
+    """Take the steps that are left; returns whether the run is done."""
     state, total = run.state, run.plan.total_steps
-    if milestones.before_steps(run):
-        return True
     steps = range(state.step, total)
     with contextlib.closing(prefetch((list(run.batches(step)) for step in steps), PREFETCH_STEPS)) as prepared:
         for step, micro_batches in zip(steps, prepared, strict=True):
             if step == steps.start and run.config.guards.audit:
                 _audit(run, micro_batches)
-            stop = _take_step(run, step, micro_batches)
-            if milestones.after_step(run, stop=stop):
+            wishes = _take_step(run, saver, step, micro_batches)
+            if milestones.after_step(run, saver, wishes):
                 return True
-            if stop and state.step < total:
+            if wishes.stop and state.step < total:
                 return False
             run.watchdog.beat(state.step, "reading the next batch")
     return True
@@ -58,11 +64,11 @@ def _audit(run: Run, micro_batches: list[Batch]) -> None:
         run.record("event", {"level": "info", "message": line})
 
 
-def _take_step(run: Run, step: int, micro_batches: list[Batch]) -> bool:
-    """One optimizer step on the global batch; returns whether a stop was asked for."""
+def _take_step(run: Run, saver: Saver, step: int, micro_batches: list[Batch]) -> Wishes:
+    """One optimizer step on the global batch; returns what the run was asked for."""
     state, engine = run.state, run.engine
     run.watchdog.beat(state.step + 1, "counting the batch")
-    counts, stop = _global_counts(run, micro_batches)
+    counts, wishes = _agree_on_step(run, saver, micro_batches)
     run.watchdog.beat(state.step + 1, "forward and backward")
     total_count = max(1.0, float(counts.sum()))
     loss_sum = torch.zeros((), dtype=torch.float64, device=engine.device)
@@ -91,17 +97,30 @@ def _take_step(run: Run, step: int, micro_batches: list[Batch]) -> bool:
         _guard(run, loss, outcome)
     if state.step == 1 or state.step % run.config.logging.every_steps == 0 or state.step == run.plan.total_steps:
         _log_step(run, step, loss, rates, outcome)
-    return stop
+    return wishes
 
 
-def _global_counts(run: Run, micro_batches: list[Batch]) -> tuple[torch.Tensor, bool]:
-    """What the global batch holds, by domain, and whether rank 0 wants to stop: one small all-reduce."""
-    values = torch.zeros(len(run.domains) + 1, dtype=torch.float64)
+def _agree_on_step(run: Run, saver: Saver, micro_batches: list[Batch]) -> tuple[torch.Tensor, Wishes]:
+    """What the global batch holds, by domain, and what rank 0 was asked for: one small all-reduce.
+
+    Raises:
+        RayllmError: On every rank, if a save that was at work has failed on one.
+    """
+    values = torch.zeros(len(run.domains) + 3, dtype=torch.float64)
+    counts, said = values[:-3], values[-3:]
     for batch in micro_batches:
-        values[:-1].index_add_(0, batch.domain, run.objective.count(batch))
-    values[-1] = float(run.engine.rank == 0 and run.services.stop_requested())
+        counts.index_add_(0, batch.domain, run.objective.count(batch))
+    notice = ""
+    if run.engine.rank == 0:
+        notice = run.services.notice()
+        said[0], said[1] = float(run.services.stop_requested()), float(bool(notice))
+    said[2] = float(saver.failed)
     collective.sum_over_ranks(values)
-    return values[:-1], bool(values[-1])
+    if said[2]:
+        saver.wait()
+    if notice:
+        run.record("event", {"level": "warning", "message": f"{notice}: saving after this step"})
+    return counts, Wishes(stop=bool(said[0]), save=bool(said[1]))
 
 
 def _guard(run: Run, loss: float, outcome: StepOutcome) -> None:

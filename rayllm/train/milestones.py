@@ -8,16 +8,28 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from rayllm.core.checkpoint import checkpoint_name, clear_staging, staging_directory
-from rayllm.core.faults import fault
-from rayllm.train import collective, retention
-from rayllm.train.checkpoint import stage_checkpoint
+from rayllm.train import retention
 from rayllm.train.guards.early_stopping import Patience
 from rayllm.train.run import Run
+from rayllm.train.saving import Saver
 
 
-def before_steps(run: Run) -> bool:
+@dataclass(frozen=True)
+class Wishes:
+    """What a run was asked for while it took a step; the same on every rank.
+
+    Attributes:
+        stop: To save and stop.
+        save: To save and go on.
+    """
+
+    stop: bool
+    save: bool
+
+
+def before_steps(run: Run, saver: Saver) -> bool:
     """What is due where a start of the run begins.
 
     Returns:
@@ -25,62 +37,55 @@ def before_steps(run: Run) -> bool:
     """
     state = run.state
     if state.step == 0:
-        validate(run)
+        validate(run, saver)
     elif state.step == run.plan.total_steps:  # it was stopped between its last checkpoint and what comes after
-        validate(run)
+        validate(run, saver, saved=True)
         sample(run)
     elif run.config.guards.early_stopping is not None and state.step % run.config.validation.every_steps == 0:
-        return validate(run, saved=True)  # early stopping counts a validation that the checkpoint does not know yet
+        return validate(
+            run, saver, saved=True
+        )  # early stopping counts a validation that the checkpoint does not know yet
     return False
 
 
-def after_step(run: Run, *, stop: bool) -> bool:
+def after_step(run: Run, saver: Saver, wishes: Wishes) -> bool:
     """What is due after a step.
 
     Args:
         run: The run; its state counts the step.
-        stop: Whether the run was asked to save and stop.
+        saver: Saves it.
+        wishes: What it was asked for meanwhile.
 
     Returns:
         Whether early stopping ends the run here.
     """
     config, step = run.config, run.state.step
     done = step == run.plan.total_steps
-    saved = done or stop or step % config.checkpoint.every_steps == 0
+    stop = wishes.stop
+    saved = done or stop or wishes.save or step % config.checkpoint.every_steps == 0
     if saved:
-        save(run)
+        save(run, saver)
     enough = False
     if done or (step % config.validation.every_steps == 0 and not stop):
-        enough = validate(run, saved=saved)
+        enough = validate(run, saver, saved=saved)
     if enough and not saved:
-        save(run)
+        save(run, saver)
     if done or enough or (config.samples.every_steps and step % config.samples.every_steps == 0 and not stop):
         sample(run)
     return enough
 
 
-def save(run: Run) -> None:
-    """Stage on every rank, publish, prune.
+def save(run: Run, saver: Saver) -> None:
+    """Save the current step.
 
     Raises:
-        RunFailed: On every rank, if one cannot write.
+        RunFailed: On every rank, if one could not write.
     """
     with _pause(run, "saving"):
-        state = run.state
-        name = checkpoint_name(state.step, state.attempt)
-        staging = staging_directory(run.checkpoints, name, run.engine.rank)
-        stage_checkpoint(run.engine, state, run.attachments, staging)
-        fault("save.staged", state.step, state.attempt)
-        run.services.publish(staging, name)
-        fault("save.published", state.step, state.attempt)
-        collective.barrier()
-        if run.engine.rank == 0:
-            clear_staging(run.checkpoints)
-            keep = run.config.checkpoint
-            retention.prune(run.checkpoints, keep.keep_last, keep_best=keep.keep_best)
+        saver.save()
 
 
-def validate(run: Run, *, saved: bool = False) -> bool:
+def validate(run: Run, saver: Saver, *, saved: bool = False) -> bool:
     """Measure every domain; if the weights were just saved, see whether they are the best so far.
 
     Returns:
@@ -90,9 +95,10 @@ def validate(run: Run, *, saved: bool = False) -> bool:
         metrics = run.services.validate(run.engine)
         run.state.validation = metrics
         run.record("validation", {"tokens": run.state.tokens, **metrics})
-        if run.engine.rank == 0 and saved and run.config.checkpoint.keep_best:
-            name = checkpoint_name(run.state.step, run.state.attempt)
-            retention.note_best(run.checkpoints, name, metrics[retention.METRIC])
+        if best := run.config.checkpoint.best:
+            value = retention.judge(best, metrics)
+            if saved:
+                saver.note_best(value)
     return _enough(run, metrics)
 
 

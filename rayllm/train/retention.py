@@ -1,16 +1,47 @@
 """Which checkpoints to keep: the last few, the best, and those that a person pinned."""
 
-from rayllm.core.checkpoint import is_pinned, list_checkpoints, read_best, remove_checkpoint, write_best
+import math
+from collections.abc import Mapping
 
-METRIC = "mean_bits_per_byte"
+from rayllm.core.checkpoint import Best, is_pinned, list_checkpoints, read_best, remove_checkpoint, write_best
+from rayllm.core.errors import ConfigError
+from rayllm.train.config import BestConfig
 
 
-def note_best(checkpoints: str, name: str, value: float) -> bool:
-    """Remember a checkpoint if it is the best so far; lower is better."""
-    best = read_best(checkpoints)
-    if best is not None and best.value <= value:
+def judge(config: BestConfig, metrics: Mapping[str, float]) -> float:
+    """The value by which checkpoints are compared.
+
+    Raises:
+        ConfigError: If the metric is not among those of the validation.
+    """
+    if config.metric not in metrics:
+        raise ConfigError(
+            "the best checkpoint is to be chosen by a metric that validation does not give",
+            where="train.checkpoint.best.metric",
+            why=f"`{config.metric}` is not among {', '.join(sorted(metrics))}",
+            fix="name one of them, or set train.checkpoint.best to null",
+        )
+    return metrics[config.metric]
+
+
+def note_best(checkpoints: str, step: int, config: BestConfig, value: float) -> bool:
+    """Remember the checkpoint of a step if it is the best so far; one judged otherwise before does not count.
+
+    Args:
+        checkpoints: URI of a run's ``checkpoints/``.
+        step: Whose checkpoint was judged; of several starts, the latest one's.
+        config: The metric, and whether lower or higher is better.
+        value: What ``judge`` gave; one that is not finite is never the best.
+    """
+    names = [ref.uri.rpartition("/")[2] for ref in list_checkpoints(checkpoints) if ref.step == step]
+    if not names or not math.isfinite(value):
         return False
-    write_best(checkpoints, name, METRIC, value)
+    best = read_best(checkpoints)
+    if best is not None and (best.metric, best.mode) == (config.metric, config.mode):
+        better = value < best.value if config.mode == "min" else value > best.value
+        if not better:
+            return False
+    write_best(checkpoints, Best(name=names[-1], metric=config.metric, mode=config.mode, value=value))
     return True
 
 

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rayllm.core.log import MetricSink
@@ -25,16 +24,21 @@ class Services:
 
     Attributes:
         sink: Takes records; used on rank 0 only.
-        publish: Makes a staged checkpoint visible under its name; called on every rank.
+        claim: Called on rank 0 before a checkpoint is committed: the records so far become durable, and it is refused
+            where a newer start of the run has taken over. Not in the thread of the loop.
+        announce: Told the name of each committed checkpoint, on every rank. Not in the thread of the loop.
         stop_requested: Whether somebody asked the run to save and stop; asked on rank 0 only.
+        notice: Why the run should save now, once for each reason, else an empty string; asked on rank 0 only.
         validate: Metrics of the current weights; called on every rank.
         sample: Samples of the current weights at a step, as record fields; called on every rank.
         audit: Looks at the first batches of this rank; gives lines for the record.
     """
 
     sink: MetricSink
-    publish: Callable[[Path, str], None]
+    claim: Callable[[], None]
+    announce: Callable[[str], None]
     stop_requested: Callable[[], bool]
+    notice: Callable[[], str]
     validate: Callable[[Engine], dict[str, float]]
     sample: Callable[[Engine, int], list[dict[str, str]]]
     audit: Callable[[Sequence[Batch], int], list[str]]

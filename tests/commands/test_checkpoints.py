@@ -8,9 +8,11 @@ import pytest
 
 from rayllm.cli import main
 from rayllm.core import storage
+from rayllm.core.artifact import record_files
 from rayllm.core.checkpoint import (
     COMMIT,
     DIRECTORY,
+    Best,
     Commit,
     checkpoint_name,
     list_checkpoints,
@@ -25,9 +27,8 @@ def save(run: str, step: int) -> str:
     checkpoints, name = storage.join(run, DIRECTORY), checkpoint_name(step, 1)
     staged = staging_directory(checkpoints, name, 0)
     (staged / "weights.bin").write_bytes(bytes([step]) * 1000)
-    commit = Commit(
-        step=step, attempt=1, world_size=1, manifests=[write_rank_manifest(str(staged), 0, ["weights.bin"])]
-    )
+    manifest = write_rank_manifest(str(staged), 0, record_files(str(staged), ["weights.bin"]))
+    commit = Commit(step=step, attempt=1, world_size=1, manifests=[manifest])
     (staged / COMMIT).write_text(commit.model_dump_json())
     publish_directory(staged, storage.join(checkpoints, name))
     return storage.join(checkpoints, name)
@@ -39,7 +40,8 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     uri = str(tmp_path / "train") if request.param == "local" else f"memory://{uuid.uuid4().hex}/train"
     for step in (10, 20, 30, 40, 50):
         save(uri, step)
-    write_best(storage.join(uri, DIRECTORY), checkpoint_name(20, 1), "mean_bits_per_byte", 1.25)
+    best = Best(name=checkpoint_name(20, 1), metric="loss/code", value=1.25)
+    write_best(storage.join(uri, DIRECTORY), best)
     return uri
 
 
@@ -54,7 +56,7 @@ def test_a_listing_names_each_with_its_size_and_what_keeps_it(run: str, capsys: 
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [checkpoint_name(step, 1) for step in (10, 20, 30, 40, 50)]
     assert lines[0].endswith("pinned")
-    assert "best (1.2500 bits per byte)" in lines[1]
+    assert "best (loss/code 1.2500)" in lines[1]
     assert main(["checkpoints", "ls", run, "--json"]) == 0
     first = json.loads(capsys.readouterr().out.splitlines()[0])
     assert (first["step"], first["pinned"], first["best"]) == (10, True, None)

@@ -1,15 +1,16 @@
 """Checkpoints at local and remote URIs; what is in them is tested with training."""
 
-import os
 import uuid
 from pathlib import Path
 
 import pytest
 
 from rayllm.core import storage
+from rayllm.core.artifact import record_files
 from rayllm.core.checkpoint import (
     COMMIT,
     DIRECTORY,
+    Best,
     Commit,
     checkpoint_name,
     clear_staging,
@@ -42,7 +43,7 @@ def save(run: str, step: int, attempt: int = 1, ranks: int = 2) -> str:
         path = f"state/rank-{rank:05d}.bin"
         (directory / "state").mkdir()
         (directory / path).write_bytes(f"{step} {rank}".encode())
-        manifests.append(write_rank_manifest(str(directory), rank, [path]))
+        manifests.append(write_rank_manifest(str(directory), rank, record_files(str(directory), [path])))
     commit = Commit(step=step, attempt=attempt, world_size=ranks, manifests=manifests)
     (staged[0] / COMMIT).write_text(commit.model_dump_json())
     for directory in reversed(staged):
@@ -118,7 +119,7 @@ def test_the_best_is_preferred_while_it_is_whole(run: str) -> None:
     best, last = save(run, 5), save(run, 9)
     directory = storage.join(run, DIRECTORY)
     assert read_best(directory) is None
-    write_best(directory, "step-00000005-a1", "mean_bits_per_byte", 1.5)
+    write_best(directory, Best(name="step-00000005-a1", metric="mean_bits_per_byte", value=1.5))
     found = read_best(directory)
     assert found is not None
     assert (found.name, found.metric, found.value) == ("step-00000005-a1", "mean_bits_per_byte", 1.5)
@@ -159,10 +160,11 @@ def test_nothing_stays_on_this_machine_of_a_checkpoint_that_went_to_an_object_st
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    for rank in (0, 1):
-        staging_directory("memory://staged/checkpoints", "step-00000001-a1", rank).joinpath("weights").write_bytes(b"x")
-    for rank in (0, 1):
-        staging = tmp_path / f"rayllm-{os.getpid()}" / "step-00000001-a1" / f"rank-{rank:05d}"
-        publish_directory(staging, "memory://staged/checkpoints/step-00000001-a1")
+    staged = [staging_directory("memory://staged/checkpoints", "step-00000001-a1", rank) for rank in (0, 1)]
+    for directory in staged:
+        assert directory.is_relative_to(tmp_path)
+        (directory / "weights").write_bytes(b"x")
+    for directory in staged:
+        publish_directory(directory, "memory://staged/checkpoints/step-00000001-a1")
     assert storage.list_files("memory://staged/checkpoints") == ["step-00000001-a1/weights"]
     assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
+from rayllm.core.artifact import record_files
 from rayllm.core.checkpoint import COMMIT, Commit, manifest_name, write_rank_manifest
 from rayllm.tokenizer.bpe import train_bpe
 from rayllm.tokenizer.codec import Codec
@@ -22,7 +23,7 @@ def commit(directory: Path) -> None:
         for path in directory.rglob("*")
         if path.is_file() and path.name not in (COMMIT, manifest_name(0))
     ]
-    manifest = write_rank_manifest(str(directory), 0, paths)
+    manifest = write_rank_manifest(str(directory), 0, record_files(str(directory), paths))
     sealed = Commit(step=7, attempt=1, world_size=1, manifests=[manifest])
     (directory / COMMIT).write_text(sealed.model_dump_json())
 

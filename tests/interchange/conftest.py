@@ -8,6 +8,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from rayllm.core.artifact import record_files
 from rayllm.core.checkpoint import COMMIT, Commit, write_rank_manifest
 from rayllm.model.config import ModelConfig
 from rayllm.model.transformer import Transformer
@@ -35,7 +36,7 @@ def checkpoint(tmp_path: Path) -> Path:
     (directory / "run.yaml").write_text(yaml.safe_dump({"name": "small", "train": {"precision": "fp32"}}))
     (directory / "state.json").write_text(json.dumps({"step": 7, "tokens": 1000, "domain_tokens": {"web": 1000}}))
     names = [path.name for path in directory.iterdir()]
-    manifest = write_rank_manifest(str(directory), 0, names)
+    manifest = write_rank_manifest(str(directory), 0, record_files(str(directory), names))
     sealed = Commit(step=7, attempt=1, world_size=1, manifests=[manifest])
     (directory / COMMIT).write_text(sealed.model_dump_json())
     return directory

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rayllm.core import storage
-from rayllm.core.artifact import Artifact
+from rayllm.core.artifact import Artifact, record_files
 from rayllm.core.checkpoint import COMMIT, DIRECTORY, Commit, write_rank_manifest
 from rayllm.core.stage import Task, Work, run_task
 from rayllm.pipelines.frame import Frame
@@ -34,7 +34,7 @@ def artifacts(tmp_path: Path) -> dict[str, Artifact]:
     def train(work: Work) -> dict[str, Any]:
         checkpoint = work.path(DIRECTORY, "step-00000012-a1")
         storage.write_text(storage.join(checkpoint, "weights"), "w")
-        record = write_rank_manifest(checkpoint, 0, ["weights"])
+        record = write_rank_manifest(checkpoint, 0, record_files(checkpoint, ["weights"]))
         commit = Commit(step=12, attempt=1, world_size=1, manifests=[record])
         storage.write_text(storage.join(checkpoint, COMMIT), commit.model_dump_json())
         return {}

@@ -10,9 +10,8 @@ from packing_fixture import make_packed
 from ranks import run_ranks
 from small_session import all_records, forked_run, make_config, records
 
-from rayllm.core import storage
 from rayllm.core.artifact import Artifact
-from rayllm.core.checkpoint import list_checkpoints, publish_directory
+from rayllm.core.checkpoint import list_checkpoints
 from rayllm.core.errors import RunFailed, SavedForRerun
 from rayllm.core.stage import Task, run_task
 from rayllm.pipelines import train
@@ -152,11 +151,7 @@ def test_a_stop_saves_and_the_next_start_goes_on(packed: Artifact, tmp_path: Pat
 def _stopped_run(config: train.Config, packed_uri: str, directory: str, after: int = 5) -> bool:
     job = Job(config, packed_uri, directory)
     looks = iter(range(100))
-    outlets = Outlets(
-        publish=lambda staging, name: publish_directory(staging, storage.join(job.checkpoints, name)),
-        sink=NullSink(),
-        stop_requested=lambda: next(looks) >= after,
-    )
+    outlets = Outlets(NullSink(), stop_requested=lambda: next(looks) >= after)
     return run_session(job, outlets, EngineConfig(), torch.device("cpu"))[0]
 
 
@@ -168,11 +163,10 @@ def test_a_survivor_of_an_older_start_publishes_nothing(packed: Artifact, tmp_pa
         return False
 
     job = Job(make_config(tmp_path), packed.uri, str(directory))
-    published: list[str] = []
-    outlets = Outlets(publish=lambda _, name: published.append(name), sink=NullSink(), stop_requested=taken_over)
+    outlets = Outlets(NullSink(), stop_requested=taken_over)
     with pytest.raises(RunFailed, match="a newer start of this run has taken over"):
         run_session(job, outlets, EngineConfig(kind="torch"), torch.device("cpu"))
-    assert published == []
+    assert list_checkpoints(job.checkpoints) == []
 
 
 def test_samples_shrink_to_the_context(packed: Artifact, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from packing_fixture import make_packed
 from tiny_run import TRAIN
 
 from rayllm.core import storage
-from rayllm.core.checkpoint import publish_directory
 from rayllm.core.errors import DataError
 from rayllm.data.mixing.plan import Plan
 from rayllm.data.packing import row_index
@@ -41,11 +40,7 @@ def train(packed: str, directory: Path, stop_after: int | None = None) -> tuple[
         asked.append(None)
         return len(asked) == stop_after
 
-    outlets = Outlets(
-        publish=lambda staging, name: publish_directory(staging, storage.join(job.checkpoints, name)),
-        sink=NullSink(),
-        stop_requested=stop_requested,
-    )
+    outlets = Outlets(NullSink(), stop_requested=stop_requested)
     return run_session(job, outlets, EngineConfig(kind="torch"), torch.device("cpu"))
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from rayllm.core import faults
-from rayllm.core.checkpoint import DIRECTORY, publish_directory
+from rayllm.core.checkpoint import DIRECTORY
 from rayllm.data.batches import BatchReader
 from rayllm.data.mixing.curriculum import Plan, build_plan
 from rayllm.data.mixing.weights import MixtureConfig
@@ -189,6 +189,7 @@ def train_small(
     precision: str = "fp32",
     stop_at: int = 0,
     validate: Callable[[Engine], dict[str, float]] | None = None,
+    notice: Callable[[], str] | None = None,
 ) -> dict[str, Any]:
     """Train a small run, from its last checkpoint if there is one; returns losses, weights and state slices."""
     engine = build_engine(kind, stage, config, precision)
@@ -215,8 +216,10 @@ def train_small(
         watchdog=Watchdog(directory, engine.rank, state.attempt, 0.0),
         services=Services(
             sink=sink,
-            publish=lambda staging, name: publish_directory(staging, f"{checkpoints}/{name}"),
+            claim=lambda: None,
+            announce=lambda _: None,
             stop_requested=lambda: bool(stop_at) and state.step + 1 >= stop_at,
+            notice=notice or (lambda: ""),
             validate=validate or (lambda _: {"mean_bits_per_byte": 1.0}),
             sample=lambda *_: [],
             audit=lambda *_: [],

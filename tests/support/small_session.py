@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from tiny_run import TRAIN
 
-from rayllm.core import storage
-from rayllm.core.checkpoint import publish_directory
 from rayllm.pipelines import train
 from rayllm.pipelines.train.session import Job, NullSink, Outlets, run_session
 
@@ -27,12 +25,7 @@ def make_config(root: Path, **changes: Any) -> train.Config:
 def forked_run(config: train.Config, packed_uri: str, directory: str) -> dict[str, float]:
     """The same session on a rank that was forked, without Ray."""
     job = Job(config, packed_uri, directory)
-    outlets = Outlets(
-        publish=lambda staging, name: publish_directory(staging, storage.join(job.checkpoints, name)),
-        sink=NullSink(),
-        stop_requested=lambda: False,
-    )
-    return run_session(job, outlets, config.train.engine, torch.device("cpu"))[1].validation
+    return run_session(job, Outlets(NullSink()), config.train.engine, torch.device("cpu"))[1].validation
 
 
 def all_records(directory: str, kind: str) -> list[dict[str, Any]]:

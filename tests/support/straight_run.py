@@ -4,8 +4,6 @@ from pathlib import Path
 
 import torch
 
-from rayllm.core import storage
-from rayllm.core.checkpoint import publish_directory
 from rayllm.pipelines import train
 from rayllm.pipelines.run_config import load_run, stage_config
 from rayllm.pipelines.train.session import Job, NullSink, Outlets, run_session
@@ -31,9 +29,4 @@ def straight_run(file: str, directory: str, steps: int | None = None) -> None:
         looks += 1
         return looks == steps
 
-    outlets = Outlets(
-        publish=lambda staging, name: publish_directory(staging, storage.join(job.checkpoints, name)),
-        sink=NullSink(),
-        stop_requested=stop,
-    )
-    run_session(job, outlets, config.train.engine, torch.device("cpu"))
+    run_session(job, Outlets(NullSink(), stop_requested=stop), config.train.engine, torch.device("cpu"))

@@ -1,6 +1,7 @@
 """What a run keeps, and what it refuses to load."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -8,16 +9,16 @@ from ranks import run_ranks, small_config, train_small
 
 from rayllm.core.checkpoint import (
     COMMIT,
+    Best,
     find_checkpoint,
     list_checkpoints,
     newest_valid,
     read_best,
     verify_checkpoint,
-    write_best,
 )
 from rayllm.core.errors import ArtifactDamaged, ConfigError, RunFailed
 from rayllm.train import retention
-from rayllm.train.config import CheckpointConfig
+from rayllm.train.config import BestConfig, CheckpointConfig
 
 
 @pytest.fixture(scope="module")
@@ -137,15 +138,16 @@ def test_a_rank_killed_while_saving_costs_one_checkpoint_at_most(
 
 
 def test_the_last_ones_and_the_best_are_kept(tmp_path: Path) -> None:
-    run_ranks(train_small, 1, str(tmp_path), "torch", 0, _saving_each_step())
+    config = small_config(checkpoint=CheckpointConfig(every_steps=1, best=None))
+    run_ranks(train_small, 1, str(tmp_path), "torch", 0, config)
     directory = str(tmp_path / "checkpoints")
     assert [ref.step for ref in list_checkpoints(directory)] == [5, 6]
-    write_best(directory, "step-00000005-a1", "mean_bits_per_byte", 0.5)
-    assert not retention.note_best(directory, "step-00000006-a1", 0.7)
-    assert retention.note_best(directory, "step-00000006-a1", 0.4)
-    best = read_best(directory)
-    assert best is not None
-    assert best.name == "step-00000006-a1"
+    assert read_best(directory) is None
+    least, most = BestConfig(), BestConfig(metric="accuracy/a", mode="max")
+    notes = [(5, least, 0.5), (6, least, 0.7), (6, least, math.nan), (6, least, 0.4), (5, most, 0.1), (6, most, 0.05)]
+    assert [retention.note_best(directory, *note) for note in notes] == [True, False, False, True, True, False]
+    assert read_best(directory) == Best(name="step-00000005-a1", metric="accuracy/a", mode="max", value=0.1)
+    assert not retention.note_best(directory, 4, most, 9.0), "its checkpoint was pruned"
 
 
 def test_the_best_is_not_pruned(tmp_path: Path) -> None:
@@ -156,10 +158,6 @@ def test_the_best_is_not_pruned(tmp_path: Path) -> None:
     assert [ref.step for ref in list_checkpoints(directory)] == [1, 5, 6]
     assert find_checkpoint(str(tmp_path), "best").endswith("step-00000001-a1")
     assert find_checkpoint(str(tmp_path), "last").endswith("step-00000006-a1")
-
-
-def _saving_each_step():
-    return small_config(checkpoint=CheckpointConfig(every_steps=1, keep_best=False))
 
 
 def test_no_checkpoint_is_an_error_that_says_what_to_give(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 In: records. Out: files below the train artifact. On a local storage they are written in place; object stores cannot
 append, so there the files are kept in a local scratch directory and uploaded whole: before a checkpoint is published
-(so that the steps of every checkpoint have their records), with validations and events, and at the end.
+(so that the steps of every checkpoint have their records), with validations and events, and at the end. Records come
+from the loop, and the wish to make them durable from the thread that saves: both may come at once.
 """
 
 import shutil
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -68,22 +70,28 @@ class UploadedFiles:
     def __init__(self, uri: str, *, tensorboard: bool) -> None:
         self._uri, self._scratch = uri, Path(tempfile.mkdtemp(prefix="rayllm-metrics-"))
         self._uploaded: dict[Path, int] = {}
+        self._writing, self._uploading = threading.Lock(), threading.Lock()
         if storage.exists(earlier := storage.join(uri, METRICS)):
             (self._scratch / METRICS).write_bytes(storage.read_bytes(earlier))
         self._files = LocalFiles(self._scratch, tensorboard=tensorboard)
 
     def write(self, record: Mapping[str, Value]) -> None:
         """Write one record, and upload with those that are rare."""
-        self._files.write(record)
+        with self._writing:
+            self._files.write(record)
         if record["kind"] in UPLOADED_AT_ONCE:
             self.flush()
 
     def flush(self) -> None:
-        """Upload what has grown since the last time."""
-        for path in sorted(self._scratch.rglob("*")):
-            if path.is_file() and self._uploaded.get(path) != (size := path.stat().st_size):
-                storage.upload(path, storage.join(self._uri, path.relative_to(self._scratch).as_posix()))
-                self._uploaded[path] = size
+        """Upload what has grown since the last time, whole lines of it."""
+        with self._uploading:
+            for path in sorted(path for path in self._scratch.rglob("*") if path.is_file()):
+                with self._writing:
+                    grown = self._uploaded.get(path) != path.stat().st_size
+                    data = path.read_bytes() if grown else b""
+                if grown:
+                    storage.write_bytes(storage.join(self._uri, path.relative_to(self._scratch).as_posix()), data)
+                    self._uploaded[path] = len(data)
 
     def close(self) -> None:
         """Upload the rest and remove the scratch directory."""

@@ -9,14 +9,13 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
 from rayllm.core import storage
 from rayllm.core.artifact import content_hash
-from rayllm.core.checkpoint import DIRECTORY, clear_staging, publish_directory
+from rayllm.core.checkpoint import DIRECTORY, clear_staging, remove_unfinished
 from rayllm.core.config import to_yaml
 from rayllm.core.errors import DataError, RunFailed
 from rayllm.core.log import MetricSink, SinkGroup
@@ -76,14 +75,18 @@ class Outlets:
     """Where a rank's results go.
 
     Attributes:
-        publish: Makes a staged checkpoint visible, on every rank.
         sink: More sinks than the run's own files; rank 0 only.
-        stop_requested: See ``train.run.Services``.
+        announce: See ``train.run.Services``, as for the others.
+        stop_requested: On rank 0.
+        notice: On rank 0.
+        claim: On rank 0; set by ``run_session``.
     """
 
-    publish: Callable[[Path, str], None]
     sink: MetricSink
-    stop_requested: Callable[[], bool]
+    announce: Callable[[str], None] = lambda _: None
+    stop_requested: Callable[[], bool] = lambda: False
+    notice: Callable[[], str] = lambda: ""
+    claim: Callable[[], None] = lambda: None
 
 
 def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.device) -> tuple[bool, RunState]:
@@ -113,14 +116,15 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
     built = build_engine(job.config, model, engine, compute, None if chosen else job.packed_uri)
     if chosen:
         checkpoint.restore(built, state, chosen)
+    clear_staging(job.checkpoints)
     if built.rank == 0:
-        clear_staging(job.checkpoints)
+        remove_unfinished(job.checkpoints, state.attempt)
         storage.write_text(storage.join(job.directory, PLAN), plan.to_json())
         write_environment(job.directory, job.config.train, model, built, compute)
     if built.rank == 0:
         files = open_metric_files(job.directory, tensorboard=job.config.train.logging.tensorboard)
         sink = SinkGroup([files, outlets.sink, *_loggers(job)])
-        outlets = dataclasses.replace(outlets, sink=sink, publish=_guarded_publish(job, state, files, outlets.publish))
+        outlets = dataclasses.replace(outlets, sink=sink, claim=_claim(job, state, files))
     try:
         for level, line in job.news:
             _event(outlets.sink, built, state, level, line)
@@ -181,8 +185,10 @@ def _assemble(
     peak = peak_flops(engine.device)
     services = Services(
         sink=outlets.sink,
-        publish=outlets.publish,
+        claim=outlets.claim,
+        announce=outlets.announce,
         stop_requested=outlets.stop_requested,
+        notice=outlets.notice,
         validate=lambda built: validate(job.config, packed, built),
         sample=lambda built, step: sample(job.config, packed, built, step),
         audit=lambda batches, step: audit(batches, packed.codec(), domains, step, packed.chat_domains("train")),
@@ -291,12 +297,10 @@ def _loggers(job: Job) -> list[MetricSink]:
     return [WandbSink(config.train.logging.wandb_project, config.name, scratch, settings, run_id)]
 
 
-def _guarded_publish(
-    job: Job, state: RunState, files: MetricFiles, publish: Callable[[Path, str], None]
-) -> Callable[[Path, str], None]:
-    """Publish on rank 0: only while this start of the run is the latest, and the records before the checkpoint."""
+def _claim(job: Job, state: RunState, files: MetricFiles) -> Callable[[], None]:
+    """What rank 0 does before a commit: see that this start of the run is the latest, and make its records durable."""
 
-    def publish_guarded(staging: Path, name: str) -> None:
+    def claim() -> None:
         latest = read_attempt(job.directory)
         if latest != state.attempt:
             raise RunFailed(
@@ -306,9 +310,8 @@ def _guarded_publish(
                 fix="leave it to the newer one",
             )
         files.flush()
-        publish(staging, name)
 
-    return publish_guarded
+    return claim
 
 
 def _event(sink: MetricSink, engine: Engine, state: RunState, level: str, message: str) -> None:
@@ -331,12 +334,7 @@ def train_alone(config: Config, packed_uri: str, directory: str) -> dict[str, fl
     """Train with the plain engine in this process; see ``rayllm.pipelines.train.run_single``."""
     job = Job(config, packed_uri, directory)
     storage.make_dirs(job.checkpoints)
-    outlets = Outlets(
-        publish=lambda staging, name: publish_directory(staging, storage.join(job.checkpoints, name)),
-        sink=NullSink(),
-        stop_requested=lambda: False,
-    )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     assert not dist.is_initialized(), "a trial trains alone in its process"
-    _, state = run_session(job, outlets, EngineConfig(kind="torch"), device)
+    _, state = run_session(job, Outlets(NullSink()), EngineConfig(kind="torch"), device)
     return state.validation

@@ -3,22 +3,22 @@
 import os
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
 import ray.train.torch
 import torch
+from ray.train import CheckpointConsistencyMode, CheckpointUploadMode
 
 from rayllm.core import storage
-from rayllm.core.checkpoint import publish_directory
 from rayllm.core.errors import RayllmError
 from rayllm.core.log import SinkGroup, get_logger
 from rayllm.pipelines.train.crew.board import BoardSink
 from rayllm.pipelines.train.crew.failures import report_of
 from rayllm.pipelines.train.crew.sizing import Seat
 from rayllm.pipelines.train.gauges import GaugeSink
+from rayllm.pipelines.train.preemption import PreemptionNotice
 from rayllm.pipelines.train.session import STOP_FILE, Job, Outlets, run_session
 
 logger = get_logger(__name__)
@@ -27,6 +27,8 @@ logger = get_logger(__name__)
 STOP_POLL_S = 1.0
 #: Seconds that a rank keeps to itself that others are gone.
 HEARSAY_S = 3.0
+#: Seconds in which Ray Train's controller should have taken note of a checkpoint.
+NOTED_S = 60.0
 
 
 class Witness:
@@ -85,9 +87,10 @@ def train_worker(payload: dict[str, Any]) -> None:
     os.environ["OMP_NUM_THREADS"] = str(payload["threads"])
     leads = rank == 0
     outlets = Outlets(
-        publish=lambda staging, name: _publish(job, staging, name),
         sink=SinkGroup([BoardSink(board), GaugeSink(job.config.name)] if leads else []),
+        announce=lambda name: _announce(storage.join(job.checkpoints, name), name, leads=leads),
         stop_requested=StopFile(storage.join(job.directory, STOP_FILE)) if leads else _never,
+        notice=PreemptionNotice(),
     )
     with Witness(board, rank):
         finished, _ = run_session(job, outlets, job.config.train.engine, _device())
@@ -111,21 +114,23 @@ def _never() -> bool:
     return False
 
 
-def _publish(job: Job, staging: Path, name: str) -> None:
-    """Hand a rank's files to Ray Train, which calls our own move to the run's storage and records the checkpoint."""
-    target = storage.join(job.checkpoints, name)
+def _announce(uri: str, name: str, *, leads: bool) -> None:
+    """Tell Ray Train of a checkpoint that lies in the run's storage, and see that its controller has taken note.
 
-    def move(_: ray.train.Checkpoint, __: str) -> ray.train.Checkpoint:
-        publish_directory(staging, target)
-        return _reference(target)
-
+    Every call is a barrier of all workers, and takes as long as the controller's next look at them.
+    """
     ray.train.report(
         {"checkpoint": name},
-        checkpoint=ray.train.Checkpoint.from_directory(str(staging)),
+        checkpoint=_reference(uri),
         checkpoint_dir_name=name,
-        checkpoint_upload_fn=move,
-        delete_local_checkpoint_after_upload=False,
+        checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
     )
+    if leads:
+        reported = ray.train.get_all_reported_checkpoints(CheckpointConsistencyMode.COMMITTED, timeout_s=NOTED_S)
+        if not any(entry.checkpoint.path.rstrip("/").endswith(name) for entry in reported):
+            logger.warning(
+                "Ray Train has not taken note of %s in %.0f s; runs go on from it all the same", uri, NOTED_S
+            )
 
 
 def _reference(uri: str) -> ray.train.Checkpoint:

@@ -64,7 +64,8 @@ def ray(store: dict[str, str]) -> Iterator[OwnRay]:
 
 
 def test_a_run_lives_in_a_bucket_and_survives_a_killed_worker(ray: OwnRay, tmp_path: Path) -> None:
-    file = write_run(tmp_path, f"s3://{BUCKET}/runs")
+    # The worker dies at step 11: the checkpoint of step 8 has to be there by then, not in the making.
+    file = write_run(tmp_path, f"s3://{BUCKET}/runs", checkpoint={"every_steps": 4, "asynchronous": False})
     done = ray.run("run", str(file), RAYLLM_ALLOW_FAULTS="1", RAYLLM_FAULT="step:11@1=kill")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr

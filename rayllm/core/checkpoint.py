@@ -260,15 +260,10 @@ def remove_checkpoint(uri: str) -> None:
     storage.remove(uri)
 
 
-def remove_unfinished(directory: str, attempt: int) -> None:
-    """Delete what earlier starts of a run published in part and never committed.
-
-    Args:
-        directory: A run's ``checkpoints/``.
-        attempt: This start; what later ones are at work on stays.
-    """
+def clear_uncommitted(directory: str) -> None:
+    """Delete what killed saves of a run published in part, and what killed deletions left."""
     for ref in _directories(directory):
-        if ref.attempt < attempt and not storage.exists(storage.join(ref.uri, COMMIT)):
+        if not storage.exists(storage.join(ref.uri, COMMIT)):
             storage.remove(ref.uri)
 
 
@@ -280,8 +275,9 @@ def publish_directory(staging: Path, uri: str) -> None:
     """
     files = sorted(path for path in staging.rglob("*") if path.is_file())
     files.sort(key=lambda path: path.name == COMMIT)
-    for source in files:
+    for number, source in enumerate(files):
         name = source.relative_to(staging).as_posix()
+        fault("publish.file", number)
         target = storage.join(uri, name)
         with source.open("rb") as file:
             os.fsync(file.fileno())

@@ -42,12 +42,12 @@ def broadcast(value: Any) -> Any:
     return box[0]
 
 
-def new_group() -> dist.ProcessGroup | None:
+def new_group() -> Any:
     """A second group of all ranks, for a thread of its own; all ranks call it together. None with one process."""
     return dist.new_group(backend="gloo", timeout=GROUP_TIMEOUT) if world_size() > 1 else None
 
 
-def gather(value: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
+def gather(value: Any, group: Any = None) -> list[Any]:
     """A plain Python object of each rank, in rank order, on every rank."""
     if world_size() == 1:
         return [value]
@@ -56,9 +56,7 @@ def gather(value: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
     return boxes
 
 
-def together(
-    part: Callable[[], T], *, what: str, where: str = "", fix: str = "", group: dist.ProcessGroup | None = None
-) -> list[T]:
+def together(part: Callable[[], T], *, what: str, where: str = "", fix: str = "", group: Any = None) -> list[T]:
     """Do a part of some work on every rank, and go on only if every rank could.
 
     Args:

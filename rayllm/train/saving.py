@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from rayllm.core import storage
 from rayllm.core.artifact import FileRecord
@@ -47,7 +47,7 @@ class Saver:
         self._snapshots = Snapshots(run.engine)
         self._group = collective.new_group()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saving")
-        self._errands: list[Future[None]] = []
+        self._errands: list[Future[Any]] = []
         self._step, self._since = 0, 0.0
 
     def __enter__(self) -> Self:
@@ -88,7 +88,8 @@ class Saver:
         Args:
             value: Of the metric that ``train.checkpoint.best`` names.
         """
-        self._errands.append(self._thread.submit(self._note_best, self._run.state.step, value))
+        step = self._run.state.step
+        self._errands.append(self._thread.submit(self._together, lambda: self._note_best(step, value)))
 
     def wait(self) -> None:
         """Return when nothing is at work.
@@ -104,7 +105,7 @@ class Saver:
             if error is not None:
                 raise error
 
-    def _outcome(self, errand: Future[None]) -> RayllmError | None:
+    def _outcome(self, errand: Future[Any]) -> RayllmError | None:
         """What an errand failed with. The watchdog learns that this rank only waits, until a save takes too long."""
         limit_s = self._run.config.checkpoint.timeout_s
         while True:
@@ -145,6 +146,7 @@ class Saver:
         self._together(self._tidy)
 
     def _stage(self, snapshot: Snapshot) -> FileRecord:
+        """Write this rank's files."""
         run = self._run
         staging = staging_directory(run.checkpoints, snapshot.name, snapshot.rank)
         return write_snapshot(snapshot, run.attachments, staging)
@@ -153,6 +155,7 @@ class Saver:
         """Publish: every rank's files are in place, and the commit names their manifests."""
         if snapshot.rank == 0:
             self._run.services.claim()
+            fault("publish.commit", snapshot.step, snapshot.attempt)
             commit = Commit(
                 step=snapshot.step, attempt=snapshot.attempt, world_size=snapshot.world_size, manifests=manifests
             )
@@ -166,11 +169,13 @@ class Saver:
             retention.prune(self._run.checkpoints, keep.keep_last, keep_best=keep.best is not None)
 
     def _note_best(self, step: int, value: float) -> None:
+        """Compare the checkpoint of a step with the best so far."""
         config = self._run.config.checkpoint.best
         if config is not None and self._run.engine.rank == 0:
             retention.note_best(self._run.checkpoints, step, config, value)
 
     def _together(self, part: Callable[[], T]) -> list[T]:
+        """Do a part on every rank of this thread's group; none goes on where one could not."""
         return collective.together(
             part,
             what="saving a checkpoint",

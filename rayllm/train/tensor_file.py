@@ -38,8 +38,8 @@ def safetensors_parts(tensors: Mapping[str, Tensor]) -> Iterator[memoryview | by
             "data_offsets": [at, at + size],
         }
         at += size
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % ALIGNMENT)
     yield len(text).to_bytes(8, "little") + text
     for name in order:
-        yield memoryview(tensors[name].detach().view(-1).view(torch.uint8).numpy())
+        yield tensors[name].detach().view(-1).view(torch.uint8).numpy().data

@@ -36,7 +36,7 @@ def weights(directory: str) -> bytes:
 def test_a_killed_worker_costs_no_bit(
     packed: Artifact, tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = make_config(tmp_path)
+    config = make_config(tmp_path, checkpoint={"every_steps": 4, "asynchronous": False})
     straight = str(tmp_path / "straight")
     run_ranks(forked_run, 2, config, packed.uri, straight)
     monkeypatch.setenv("RAYLLM_ALLOW_FAULTS", "1")

@@ -15,16 +15,22 @@ def use_all() -> dict[str, object]:
         "sum": collective.sum_over_ranks(torch.tensor([1.0, float(rank)])).tolist(),
         "broadcast": collective.broadcast({"from": rank} if rank == 0 else None),
         "gather": collective.gather(f"rank {rank}"),
-        "agree": {name: agreed(problem) for name, problem in problems.items()},
+        "together": {name: told(problem) for name, problem in problems.items()},
     }
 
 
-def agreed(problem: str) -> str:
+def told(problem: str) -> list[str]:
+    """What the parts of all ranks gave, or how it is told that one failed; in a group of its own, as when saving."""
+
+    def part() -> str:
+        if problem:
+            raise OSError(28, problem)
+        return f"part {collective.rank()}"
+
     try:
-        collective.agree(problem, what="saving", fix="free space")
+        return collective.together(part, what="saving", where="/runs", fix="free space", group=collective.new_group())
     except RunFailed as error:
-        return str(error)
-    return ""
+        return str(error).splitlines()
 
 
 def test_every_rank_gets_the_same_answers() -> None:
@@ -38,11 +44,11 @@ def test_every_rank_gets_the_same_answers() -> None:
 
 def test_one_rank_s_problem_stops_all_and_is_told_with_its_rank() -> None:
     for result in run_ranks(use_all, 2):
-        assert result["agree"]["none"] == ""
-        told = result["agree"]["one"].splitlines()
-        assert told == ["saving failed", "  where: rank 1", "  why:   no room", "  fix:   free space"]
-        assert "rank 0" in result["agree"]["all"]
-        assert "broken 0" in result["agree"]["all"]
+        assert result["together"]["none"] == ["part 0", "part 1"]
+        failed = ["saving failed", "  where: rank 1, /runs", "  why:   no room", "  fix:   free space"]
+        assert result["together"]["one"] == failed
+        assert "rank 0" in result["together"]["all"][1]
+        assert "broken 0" in result["together"]["all"][2]
 
 
 def test_one_process_alone_needs_no_group() -> None:
@@ -51,6 +57,10 @@ def test_one_process_alone_needs_no_group() -> None:
     assert collective.gather("x") == ["x"]
     assert collective.sum_over_ranks(torch.tensor([2.0])).tolist() == [2.0]
     collective.barrier()
-    collective.agree("", what="anything")
+    assert collective.together(lambda: 3, what="anything") == [3]
     with pytest.raises(RunFailed, match="rank 0"):
-        collective.agree("broken", what="anything")
+        collective.together(fail, what="anything")
+
+
+def fail() -> None:
+    raise OSError("broken")

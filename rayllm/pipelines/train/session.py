@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from rayllm.core import storage
 from rayllm.core.artifact import content_hash
-from rayllm.core.checkpoint import DIRECTORY, clear_staging, remove_unfinished
+from rayllm.core.checkpoint import DIRECTORY, clear_staging, clear_uncommitted
 from rayllm.core.config import to_yaml
 from rayllm.core.errors import DataError, RunFailed
 from rayllm.core.log import MetricSink, SinkGroup
@@ -118,7 +118,7 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
         checkpoint.restore(built, state, chosen)
     clear_staging(job.checkpoints)
     if built.rank == 0:
-        remove_unfinished(job.checkpoints, state.attempt)
+        clear_uncommitted(job.checkpoints)
         storage.write_text(storage.join(job.directory, PLAN), plan.to_json())
         write_environment(job.directory, job.config.train, model, built, compute)
     if built.rank == 0:

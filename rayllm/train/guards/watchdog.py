@@ -23,6 +23,8 @@ STALLED = 70
 DIRECTORY = "stalls"
 #: The phase before the first step, and the seconds that it may take at least.
 STARTING, START_S = "starting", 120.0
+#: The thread that saves waits for other ranks beside training, and says nothing about what training waits for.
+SAVING = "saving_0"
 #: Files whose functions wait for other ranks.
 COLLECTIVES = ("torch/distributed/distributed_c10d.py", "deepspeed/comm/")
 logger = get_logger(__name__)
@@ -68,12 +70,13 @@ class Watchdog:
 
     def _report(self, step: int, phase: str, silent_s: float) -> None:
         stacks = _stacks()
-        waits = any(name in stacks for name in COLLECTIVES)
+        waits = any(name in stack for owner, stack in stacks if owner != SAVING for name in COLLECTIVES)
         logger.error("rank %d made no progress for %.0f s at step %d: %s", self._rank, silent_s, step, phase)
-        sys.stderr.write(stacks)
+        text = "\n".join(f"thread {owner}:\n{stack}" for owner, stack in stacks)
+        sys.stderr.write(text)
         sys.stderr.flush()
         note = {"rank": self._rank, "step": step, "phase": phase, "silent_s": round(silent_s, 1), "waits": waits}
-        note |= {"stacks": stacks}
+        note |= {"stacks": text}
         try:
             storage.write_text(
                 storage.join(stalls_of(self._directory, self._attempt), _name(self._rank)), json.dumps(note)
@@ -108,13 +111,10 @@ def _name(rank: int) -> str:
     return f"rank-{rank:05d}.json"
 
 
-def _stacks() -> str:
-    """The stacks of all threads of this process, the main thread first."""
+def _stacks() -> list[tuple[str, str]]:
+    """Name and stack of every thread of this process, the main thread first."""
     frames = sys._current_frames()
     main = threading.main_thread().ident
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    parts = []
-    for ident in sorted(frames, key=lambda ident: ident != main):
-        lines = "".join(traceback.format_stack(frames[ident]))
-        parts.append(f"thread {names.get(ident, ident)}:\n{lines}")
-    return "\n".join(parts)
+    order = sorted(frames, key=lambda ident: ident != main)
+    return [(names.get(ident, str(ident)), "".join(traceback.format_stack(frames[ident]))) for ident in order]

@@ -57,8 +57,8 @@ class Saver:
         try:
             if error is None:
                 self.wait()
-            else:
-                self._abandon()
+            elif isinstance(error, RayllmError):  # of all ranks; where one is lost, no save can be finished
+                self._finish_quietly()
         finally:
             self._thread.shutdown(wait=False)
 
@@ -119,8 +119,8 @@ class Saver:
                 raise error
             return error
 
-    def _abandon(self) -> None:
-        """The run ends with an error: what is at work may still be finished, but must not hide the error."""
+    def _finish_quietly(self) -> None:
+        """The run ends with an error: what is at work may be finished, but must not hide it."""
         deadline = time.monotonic() + GRACE_S
         for errand in self._errands:
             try:

@@ -7,7 +7,6 @@ are one matrix (``qkv_proj``) and gate and up are one (``gate_up_proj``), for sp
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from rayllm.model.config import ModelConfig
 from rayllm.model.init import draw_weights
@@ -19,6 +18,7 @@ from rayllm.model.layers.kernels import Kernel, dense
 from rayllm.model.layers.norms import make_norm
 from rayllm.model.layers.positions import RotaryTable, Rotation, alibi_slopes, places_in_documents
 from rayllm.model.layers.visibility import Outlook, Visibility
+from rayllm.model.recompute import RUNNERS, keep_all
 
 
 class Transformer(nn.Module):
@@ -89,9 +89,9 @@ class Transformer(nn.Module):
         if self.config.tie_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
 
-    def set_activation_checkpointing(self, enabled: bool) -> None:
-        """Choose whether blocks keep their activations for backward or compute them again."""
-        self.model.activation_checkpointing = enabled
+    def set_activation_checkpointing(self, kind: str) -> None:
+        """Choose what blocks keep for backward and what they compute again, by a name of ``recompute.RUNNERS``."""
+        self.model.run_block = RUNNERS[kind]
 
     def set_attention_kernel(self, kernel: Kernel) -> None:
         """Choose what computes attention over whole rows (``layers.kernels``); decoding with a cache stays SDPA's."""
@@ -108,7 +108,7 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.activation_checkpointing = False
+        self.run_block = keep_all
         self.attention_kernel: Kernel = dense
         rank, kind = config.embedding_rank, config.positions.kind
         self.embed_tokens = TokenEmbedding(config.resolved_vocab_size, rank or config.dim)
@@ -144,12 +144,9 @@ class Decoder(nn.Module):
             for window, outlook in self._outlooks(input_ids.device).items()
         }
         x = self._embed(input_ids, places)
+        run_block = self.run_block if torch.is_grad_enabled() else keep_all
         for index, layer in enumerate(self.layers):
-            visibility = views[self.config.window_of(index)]
-            if self.activation_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(layer, x, rotation, visibility, use_reentrant=False)
-            else:
-                x = layer(x, rotation, visibility)
+            x = run_block(layer, x, rotation, views[self.config.window_of(index)])
         return self.norm(x)
 
     def _forward_cached(self, input_ids: Int[Tensor, "batch seq"], cache: KVCache) -> Float[Tensor, "batch seq dim"]:

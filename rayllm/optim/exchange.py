@@ -32,7 +32,7 @@ class Exchange:
         matrices: All matrices, the same on every rank.
         pieces: For each rank, where parameters lie in its tensors.
         rank: This rank.
-        like: Any tensor of the dtype in which matrices travel and are worked on, where the holders are.
+        like: Any tensor of the dtype in which matrices travel and are worked on, on the device where they are.
 
     Source: Liu et al. 2025, Muon is Scalable for LLM Training, arXiv:2502.16982, algorithm 1.
     """

@@ -34,12 +34,13 @@ class MuonRule:
     Args:
         config: Where its constants stand.
         matrices: All matrices of its group, those inside fused parameters too.
+        device: Where matrices are orthogonalised, which may be another than where the tensors to update are.
     """
 
-    def __init__(self, config: MuonConfig, matrices: Sequence[Matrix]) -> None:
+    def __init__(self, config: MuonConfig, matrices: Sequence[Matrix], device: torch.device) -> None:
         self._nesterov, self._steps, self._dtype = config.nesterov, config.ns_steps, config.ns_dtype
         self._scale = UPDATE_SCALES[config.update_scale]
-        self._matrices = matrices
+        self._matrices, self._device = matrices, device
         self._exchanges: dict[Tensor, Exchange] = {}
 
     def new_state(self, tensor: Tensor) -> dict[str, Tensor]:
@@ -56,8 +57,7 @@ class MuonRule:
         """
         present = {piece.param for of_rank in pieces for piece in of_rank}
         matrices = [matrix for matrix in self._matrices if matrix.param in present]
-        dtype = resolve_dtype(self._dtype, tensors[0].device)
-        like = torch.empty(0, dtype=dtype, device=tensors[0].device)
+        like = torch.empty(0, dtype=resolve_dtype(self._dtype, self._device), device=self._device)
         self._exchanges[tensors[0]] = Exchange(matrices, pieces, rank, like)
 
     @torch.no_grad()

@@ -54,7 +54,8 @@ def build_optimizer(model: Transformer, config: AdamWConfig | MuonConfig) -> "Gr
 
 def _rule(group: ParameterGroup, config: AdamWConfig | MuonConfig, splits: dict[str, tuple[int, ...]]) -> Rule:
     if group.orthogonal and isinstance(config, MuonConfig):
-        return MuonRule(config, matrices_of({name: parameter.shape for name, parameter in group.parameters}, splits))
+        matrices = matrices_of({name: parameter.shape for name, parameter in group.parameters}, splits)
+        return MuonRule(config, matrices, group.parameters[0][1].device)
     return AdamWRule(config)
 
 

@@ -22,6 +22,27 @@ class EngineConfig(ConfigModel):
     zero_stage: Literal[0, 1, 2, 3] = Field(
         default=1, description="ZeRO stage: 0 replicates, 1 shards optimiser state, 2 gradients too, 3 parameters too."
     )
+    offload_optimizer: bool = Field(
+        default=False,
+        description="Keep master weights and optimiser state in the host's memory and take the optimizer step there "
+        "(ZeRO 1 to 3).",
+    )
+    offload_parameters: bool = Field(
+        default=False,
+        description="Keep parameters in the host's memory, each on the device only while it is used (ZeRO 3).",
+    )
+
+    @model_validator(mode="after")
+    def _offload_has_a_stage(self) -> "EngineConfig":
+        for name, lowest in (("offload_optimizer", 1), ("offload_parameters", 3)):
+            if getattr(self, name) and (self.kind != "deepspeed" or self.zero_stage < lowest):
+                found = f"zero_stage {self.zero_stage}" if self.kind == "deepspeed" else f"kind {self.kind}"
+                raise ValueError(
+                    f"`train.engine.{name}` moves what ZeRO has sharded, and {found} shards nothing of it: set "
+                    f"`train.engine.kind: deepspeed` and `train.engine.zero_stage` to {lowest}"
+                    f"{'' if lowest == 3 else ' or more'}"
+                )
+        return self
 
 
 class WorkersConfig(ConfigModel):
@@ -198,9 +219,10 @@ class TrainConfig(ConfigModel):
     z_loss: float = Field(
         default=0.0, ge=0, description="Weight of the squared log-partition added to the training loss (PaLM: 1e-4)."
     )
-    activation_checkpointing: bool = Field(
-        default=False,
-        description="Recompute activations in the backward pass to save memory.",
+    activation_checkpointing: Literal["none", "full", "selective"] = Field(
+        default="none",
+        description="What is computed again in the backward pass to save memory: `none`; `full`, all of a block; "
+        "`selective`, its norms, rotations and activation functions, but no matrix product and no attention.",
         json_schema_extra=RUNTIME,
     )
     optimizer: OptimizerConfig = Field(default=AdamWConfig(), description="How gradients change weights.")

@@ -43,6 +43,8 @@ class DeepSpeedEngine:
         zero_stage: int,
         micro_batch_size: int,
         document_mask: bool = True,
+        offload_optimizer: bool = False,
+        offload_parameters: bool = False,
     ) -> None:
         deepspeed = import_deepspeed(device)
         self.device = device
@@ -51,10 +53,13 @@ class DeepSpeedEngine:
         module = module.to(device)
         self._optimizer = build_optimizer(module, config)
         self._optimizer.max_norm = config.grad_clip if zero_stage == 0 else None
+        zero = _zero_config(
+            zero_stage, device, offload_optimizer=offload_optimizer, offload_parameters=offload_parameters
+        )
         self._engine, *_ = deepspeed.initialize(
             model=module,
             optimizer=self._optimizer,
-            config=_deepspeed_config(config, precision, zero_stage, micro_batch_size),
+            config=_deepspeed_config(config.grad_clip if zero_stage else 0.0, precision, zero, micro_batch_size),
             dist_init_required=False,
         )
         self.scaler = LossScaler(dynamic=precision == "fp16")
@@ -182,22 +187,32 @@ def import_deepspeed(device: torch.device) -> Any:
     return deepspeed
 
 
-def _deepspeed_config(
-    config: AdamWConfig | MuonConfig, precision: str, zero_stage: int, micro_batch_size: int
+def _zero_config(
+    stage: int, device: torch.device, *, offload_optimizer: bool, offload_parameters: bool
 ) -> dict[str, Any]:
     zero: dict[str, Any] = {
-        "stage": zero_stage,
+        "stage": stage,
         "overlap_comm": False,
         "contiguous_gradients": True,
         "reduce_bucket_size": BUCKET_ELEMENTS,
         "allgather_bucket_size": BUCKET_ELEMENTS,
     }
+    host = {"device": "cpu", "pin_memory": device.type == "cuda"}  # copies from pinned memory overlap with computing
+    if offload_optimizer:
+        zero["offload_optimizer"] = host
+    if offload_parameters:
+        zero["offload_param"] = host
+    return zero
+
+
+def _deepspeed_config(grad_clip: float, precision: str, zero: dict[str, Any], micro_batch_size: int) -> dict[str, Any]:
     return {
         "train_micro_batch_size_per_gpu": micro_batch_size,
         "managed_gradient_accumulation": False,
-        "gradient_clipping": config.grad_clip if zero_stage else 0.0,
+        "gradient_clipping": grad_clip,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
+        # Else offloading wants DeepSpeed's Adam, which is compiled on first use; torch's fused AdamW is as it is.
         "zero_force_ds_cpu_optimizer": False,
         "torch_autocast": {
             "enabled": precision in AUTOCAST_DTYPES,

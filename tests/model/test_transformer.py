@@ -101,7 +101,7 @@ def test_gradients_do_not_depend_on_the_chunks_or_on_checkpointing(tied: bool) -
     tokens, labels = ids(3, 20), ids(3, 20, seed=6)
     weights = torch.rand(3, 20)
     gradients = []
-    for chunk, again in ((4096, False), (7, False), (7, True)):
+    for chunk, again in ((4096, "none"), (7, "none"), (7, "full"), (7, "selective")):
         model = spread(build(config.model_copy(update={"loss_chunk_tokens": chunk})))
         model.set_activation_checkpointing(again)
         (model(tokens, labels) * weights).sum().backward()

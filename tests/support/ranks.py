@@ -155,13 +155,21 @@ def build_engine(
 ) -> Engine:
     module = Transformer(model)
     module.init_weights(1)
+    module.set_activation_checkpointing(config.activation_checkpointing)
     device = torch.device("cpu")
     if kind == "torch":
         return TorchEngine(module, config.optimizer, precision, device)
     from rayllm.train.deepspeed_engine import DeepSpeedEngine
 
     return DeepSpeedEngine(
-        module, config.optimizer, precision, device, zero_stage=stage, micro_batch_size=config.micro_batch_size
+        module,
+        config.optimizer,
+        precision,
+        device,
+        zero_stage=stage,
+        micro_batch_size=config.micro_batch_size,
+        offload_optimizer=config.engine.offload_optimizer,
+        offload_parameters=config.engine.offload_parameters,
     )
 
 

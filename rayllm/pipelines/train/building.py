@@ -103,6 +103,8 @@ def build_engine(
         zero_stage=engine.zero_stage,
         micro_batch_size=config.train.micro_batch_size,
         document_mask=document_mask,
+        offload_optimizer=engine.offload_optimizer,
+        offload_parameters=engine.offload_parameters,
     )
 
 

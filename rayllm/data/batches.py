@@ -170,6 +170,24 @@ class BatchReader:
             yield self.rows(step, mine[start : start + micro_batch_size])
 
 
+def describe_rows(reader: BatchReader, step: int, shown: int = 8) -> str:
+    """Which rows make up a step's global batch, for a person: ``code 3, 17 and 14 more; math 5``.
+
+    Args:
+        reader: Of the run.
+        step: Optimizer step, counted from 0.
+        shown: Row numbers of each domain that are told, at most.
+    """
+    numbers: list[list[int]] = [[] for _ in reader.plan.domains]
+    for place in reader.places(step, range(reader.plan.at(step)[1].batch_rows)):
+        numbers[place.domain].append(place.number)
+    parts = []
+    for name, rows in zip(reader.plan.domains, numbers, strict=True):
+        told = ", ".join(map(str, sorted(rows)[:shown]))
+        parts += [f"{name} {told}" + (f" and {len(rows) - shown} more" if len(rows) > shown else "")] if rows else []
+    return "; ".join(parts)
+
+
 def open_reader(packed: PackedData, plan: Plan, split: str = "train") -> BatchReader:
     """A reader of a plan's batches over packed data.
 

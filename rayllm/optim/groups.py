@@ -13,6 +13,8 @@ from rayllm.core.errors import ConfigError
 from rayllm.model.layers.embeddings import LMHead
 from rayllm.optim.config import AdamWConfig, GroupConfig, GroupsConfig, MuonConfig
 
+#: Names of the groups, those of ``GroupsConfig``.
+GROUPS: tuple[str, ...] = ("matrices", "head", "embedding", "vectors")
 #: Groups whose parameters decay unless their own settings say otherwise.
 DECAYING = ("matrices", "head")
 
@@ -78,6 +80,11 @@ def group_parameters(module: nn.Module, config: AdamWConfig | MuonConfig, width:
     if not merged:
         raise ConfigError("the model has no trainable parameter", fix="leave some parameters unfrozen")
     return list(merged.values())
+
+
+def groups_of(module: nn.Module) -> dict[str, str]:
+    """The group of each trainable parameter of a model, by the parameter's name."""
+    return {name: group for group, members in _sorted(module).items() for name, _ in members}
 
 
 def width_factor(config: AdamWConfig | MuonConfig, group: str, width: int) -> float:

@@ -91,6 +91,7 @@ def all_charts(records: RunRecords, config: ReportConfig) -> dict[str, Chart]:
         loss_chart(records, config),
         surprise_chart(records, config),
         *(_train_chart(records, config, *choice) for choice in TRAIN_CHARTS),
+        update_ratio_chart(records, config),
         mixture_chart(records, config),
     ]
     return {chart.key: chart for chart in charts if chart is not None}
@@ -150,6 +151,17 @@ def _train_chart(
     if len(points) < 2:
         return None
     return Chart(key, title, unit, (Series(title.lower(), points),), y_format=y_format, from_zero=from_zero)
+
+
+def update_ratio_chart(records: RunRecords, config: ReportConfig) -> Chart | None:
+    """How far each group of parameters moves in a step."""
+    names = dict.fromkeys(
+        name for record in records.metrics.train for name in record if name.startswith("update_ratio/")
+    )
+    curves = {name.partition("/")[2]: _points(records.metrics.train, name, config) for name in names}
+    series = [Series(name, points, index) for index, (name, points) in enumerate(curves.items()) if len(points) > 1]
+    note = "Of a step of each group of parameters."
+    return Chart("update_ratio", "Update ratio", "change over weights", tuple(series), note=note) if series else None
 
 
 def mixture_chart(records: RunRecords, config: ReportConfig) -> Chart | None:

@@ -163,6 +163,10 @@ class LoggingConfig(ConfigModel):
     """Where metrics go besides ``metrics.jsonl`` and the console."""
 
     every_steps: int = Field(default=10, ge=1, description="Steps between `train` records.")
+    update_ratios: bool = Field(
+        default=True,
+        description="Measure in these steps how far each group of parameters moves, relative to its size.",
+    )
     tensorboard: bool = Field(default=True, description="Write TensorBoard event files beside the metrics.")
     wandb: bool = Field(default=False, description="Log to Weights & Biases; offline unless WANDB_API_KEY is set.")
     wandb_project: str = Field(default="rayllm", description="Project of Weights & Biases.")

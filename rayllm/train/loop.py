@@ -6,16 +6,16 @@ micro-batches → summed loss of the global batch → backward → learning rate
 """
 
 import contextlib
+import dataclasses
 import math
 from typing import Any
 
 import torch
 
-from rayllm.core.errors import RunFailed
 from rayllm.core.faults import fault
 from rayllm.data.batches import Batch, prefetch
 from rayllm.optim.schedules import Rates, rates_at
-from rayllm.train import collective, milestones
+from rayllm.train import collective, milestones, mishaps
 from rayllm.train.engine import StepOutcome
 from rayllm.train.guards.spikes import describe_spike
 from rayllm.train.metrics import peak_memory_bytes
@@ -23,8 +23,6 @@ from rayllm.train.milestones import Wishes
 from rayllm.train.run import Run
 from rayllm.train.saving import Saver
 
-#: Steps in a row with a non-finite loss or gradient before the run gives up.
-MAX_SKIPPED_IN_A_ROW = 3
 PREFETCH_STEPS = 2
 
 
@@ -84,20 +82,19 @@ def _take_step(run: Run, saver: Saver, step: int, micro_batches: list[Batch]) ->
     rates = rates_at(run.config.optimizer, run.config.schedule, step, run.plan.total_steps)
     loss = float(collective.sum_over_ranks(loss_sum.cpu().reshape(1))) / total_count
     spike = describe_spike(state.losses, loss, run.config.guards.spikes)
-    skip = spike is not None and run.config.guards.spikes.action == "skip"
-    outcome = engine.step(rates, discard=skip)
+    discard = spike is not None and run.config.guards.spikes.action != "report"
+    logged = step == 0 or (step + 1) % run.config.logging.every_steps == 0 or step + 1 == run.plan.total_steps
+    measured = run.update_ratios.begin(engine) if logged and run.update_ratios else dict
+    outcome = engine.step(rates, discard=discard)
+    ratios = measured()
     domain_tokens = {name: int(count) for name, count in zip(run.domains, counts.tolist(), strict=True)}
-    state.advance(loss, domain_tokens, applied=outcome.applied, harmless=outcome.lowered_scale or skip)
+    state.advance(loss, domain_tokens, applied=outcome.applied, harmless=outcome.lowered_scale or discard)
     state.loss_scale = engine.scaler.state_dict()
     run.speed.count(int(total_count))
-    if spike:
-        text = f"step {state.step}: {spike}{': the step was skipped' if skip else ''}"
-        run.record("event", {"level": "warning", "message": text})
-    if not skip:
-        _guard(run, loss, outcome)
-    if state.step == 1 or state.step % run.config.logging.every_steps == 0 or state.step == run.plan.total_steps:
-        _log_step(run, step, loss, rates, outcome)
-    return wishes
+    went_back = mishaps.answer(run, saver, loss, spike, outcome)
+    if logged:
+        _log_step(run, step, loss, rates, outcome, ratios)
+    return dataclasses.replace(wishes, save=wishes.save or went_back)
 
 
 def _agree_on_step(run: Run, saver: Saver, micro_batches: list[Batch]) -> tuple[torch.Tensor, Wishes]:
@@ -123,25 +120,7 @@ def _agree_on_step(run: Run, saver: Saver, micro_batches: list[Batch]) -> tuple[
     return counts, Wishes(stop=bool(said[0]), save=bool(said[1]))
 
 
-def _guard(run: Run, loss: float, outcome: StepOutcome) -> None:
-    """Report a step that was skipped; stop when it goes on."""
-    if outcome.applied and math.isfinite(loss):
-        return
-    state = run.state
-    text = f"step {state.step}: loss {loss}, gradient norm {outcome.grad_norm}: the step was skipped"
-    if outcome.lowered_scale:
-        text += f", the loss scale lowered to {state.loss_scale['scale']:g}"
-    run.record("event", {"level": "warning", "message": text})
-    if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-        raise RunFailed(
-            f"the loss or gradient was not finite for {state.skipped_in_a_row} steps in a row",
-            where=f"steps {state.step - state.skipped_in_a_row} to {state.step - 1} of the data order",
-            why=f"the last finite loss was {state.losses[-1]:.4f}" if state.losses else "no loss was ever finite",
-            fix="lower train.optimizer.lr, lengthen the warm-up or compute in fp32; the last checkpoint is kept",
-        )
-
-
-def _log_step(run: Run, step: int, loss: float, rates: Rates, outcome: StepOutcome) -> None:
+def _log_step(run: Run, step: int, loss: float, rates: Rates, outcome: StepOutcome, ratios: dict[str, float]) -> None:
     _, stage, _ = run.plan.at(step)
     fields: dict[str, Any] = {
         "loss": loss if math.isfinite(loss) else None,
@@ -155,7 +134,7 @@ def _log_step(run: Run, step: int, loss: float, rates: Rates, outcome: StepOutco
     fields |= {"loss_scale": run.state.loss_scale["scale"]} if run.state.loss_scale else {}
     speed = run.speed.read()
     fields |= speed | {"memory_bytes": peak_memory_bytes(run.engine.device)}
-    fields |= {f"tokens/{name}": count for name, count in run.state.domain_tokens.items()}
+    fields |= ratios | {f"tokens/{name}": count for name, count in run.state.domain_tokens.items()}
     run.record("train", fields)
     if said := run.slowness.look(speed["tokens_per_s"] or 0.0):
         run.record("event", {"level": "warning", "message": said})

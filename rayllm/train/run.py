@@ -16,6 +16,7 @@ from rayllm.train.guards.watchdog import Watchdog
 from rayllm.train.metrics import Speedometer
 from rayllm.train.objectives import Objective
 from rayllm.train.state import RunState
+from rayllm.train.update_ratio import UpdateRatios
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Services:
         validate: Metrics of the current weights; called on every rank.
         sample: Samples of the current weights at a step, as record fields; called on every rank.
         audit: Looks at the first batches of this rank; gives lines for the record.
+        rows: Names the rows of the global batch of a step, counted from 1, for messages.
     """
 
     sink: MetricSink
@@ -42,6 +44,7 @@ class Services:
     validate: Callable[[Engine], dict[str, float]]
     sample: Callable[[Engine, int], list[dict[str, str]]]
     audit: Callable[[Sequence[Batch], int], list[str]]
+    rows: Callable[[int], str]
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Run:
         speed: Measures tokens per second.
         slowness: Reports drops of it.
         watchdog: Is told what the rank does; ends it where that takes too long.
+        update_ratios: Measures how far logged steps move the weights; None: nothing does.
         services: See ``Services``.
     """
 
@@ -76,6 +80,7 @@ class Run:
     speed: Speedometer
     slowness: SpeedGuard
     watchdog: Watchdog
+    update_ratios: UpdateRatios | None
     services: Services
 
     def record(self, kind: str, fields: dict[str, Any]) -> None:

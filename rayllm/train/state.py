@@ -30,6 +30,8 @@ class RunState:
         precision: What the run computes in; a resumed run computes in the same.
         loss_scale: State of fp16's loss scaler, empty in other precisions.
         early_stopping: The best watched metric and the validations since; empty where nothing is watched.
+        left_out: First and last step of each stretch whose batches a spike took out of the weights.
+        rollbacks: How often the weights went back to a checkpoint.
     """
 
     step: int = 0
@@ -43,6 +45,8 @@ class RunState:
     precision: str = "fp32"
     loss_scale: dict[str, float] = field(default_factory=dict)
     early_stopping: dict[str, Any] = field(default_factory=dict)
+    left_out: list[list[int]] = field(default_factory=list)
+    rollbacks: int = 0
 
     def state_dict(self) -> dict[str, Any]:
         """A JSON-ready copy."""

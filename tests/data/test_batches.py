@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from rayllm.core.errors import DataError
-from rayllm.data.batches import PADDING_ROW, BatchReader, make_batch, prefetch, rank_rows, validation_batches
+from rayllm.data.batches import (
+    PADDING_ROW,
+    BatchReader,
+    describe_rows,
+    make_batch,
+    prefetch,
+    rank_rows,
+    validation_batches,
+)
 from rayllm.data.mixing.plan import Plan, StageRow
 from rayllm.data.packing.rows import Piece
 from rayllm.model.config import IGNORE_INDEX
@@ -189,3 +197,15 @@ def test_closing_prefetch_ends_its_thread():
 def test_prefetch_needs_room_for_one_item():
     with pytest.raises(ValueError, match="depth of at least 1"):
         next(prefetch([1], 0))
+
+
+def test_the_rows_of_a_step_are_told_by_domain_and_number():
+    reader = make_reader()
+    places = reader.places(6, range(PLAN.at(6)[1].batch_rows))
+    for shown in (1, 8):
+        told = dict(part.split(" ", 1) for part in describe_rows(reader, 6, shown).split("; "))
+        for index, name in enumerate(PLAN.domains):
+            numbers = sorted(place.number for place in places if place.domain == index)
+            listed = ", ".join(map(str, numbers[:shown]))
+            rest = f" and {len(numbers) - shown} more" if len(numbers) > shown else ""
+            assert told.get(name, "") == listed + rest

@@ -19,6 +19,7 @@ def test_a_record_sets_its_numbers_and_nothing_that_is_missing() -> None:
     assert readings(TRAIN) == [("rayllm_step", "", 4), ("rayllm_train_loss", "", 2.5), ("rayllm_tokens", "", 100)]
     found = readings({"kind": "validation", "step": 4, "loss/web": 3.0, "loss/code": float("nan"), "mean_loss": 1.0})
     assert found == [("rayllm_validation_loss", "web", 3.0)]
+    assert readings({"kind": "train", "update_ratio/head": 1e-3}) == [("rayllm_update_ratio", "head", 1e-3)]
     assert readings({"kind": "event", "step": 1, "message": "loss 3"}) == []
 
 

@@ -68,6 +68,8 @@ def train_lines(domains: tuple[str, ...] = DOMAINS) -> list[dict[str, Any]]:
                         "loss": 2.45 + 5.8 * math.exp(-9 * done) + rng.gauss(0, 0.09),
                         "lr": 1e-3 * min(1, step / 40) * (0.1 + 0.9 * (1 + math.cos(math.pi * done)) / 2),
                         "grad_norm": None if step == 35 else 0.55 + 3 * math.exp(-12 * done) + abs(rng.gauss(0, 0.12)),
+                        "update_ratio/matrices": 2e-3 * (1.1 - done),
+                        "update_ratio/embedding": 4e-3 * (1.1 - done),
                         "tokens": tokens,
                         "tokens_per_s": 66_000 + rng.gauss(0, 2_500),
                         "step_s": 0.25,

@@ -38,7 +38,9 @@ def test_smoothing_leaves_a_line_in_place_and_does_not_lag() -> None:
 def test_every_curve_of_a_run_is_drawn_from_its_records(fake_run: dict[str, Artifact]) -> None:
     records = collect("quickstart", fake_run)
     charts = all_charts(records, ReportConfig())
-    assert set(charts) == {"validation", "loss", "surprise", "lr", "grad_norm", "throughput", "mixture"}
+    expected = {"validation", "loss", "surprise", "lr", "grad_norm", "update_ratio", "throughput", "mixture"}
+    assert set(charts) == expected
+    assert [series.name for series in charts["update_ratio"].series] == ["matrices", "embedding"]
     english = charts["validation"].series[0]
     assert (english.name, english.baseline) == ("english", 2.83)
     assert english.points[0] == (0, pytest.approx(3.42))

@@ -72,7 +72,7 @@ def test_the_page_loads_nothing(html: str) -> None:
 def test_every_figure_has_its_curves(html: str) -> None:
     page = Page(html)
     figures = [attributes["data-chart"] for tag, attributes in page.tags if tag == "figure"]
-    assert figures == ["validation", "surprise", "loss", "lr", "grad_norm", "throughput", "mixture"]
+    assert figures == ["validation", "surprise", "loss", "lr", "grad_norm", "update_ratio", "throughput", "mixture"]
     assert set(figures) == set(page.charts)
     assert all(chart["y"] and chart["x"] for chart in page.charts.values())
 

@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from rayllm.core import faults
 from rayllm.core.checkpoint import DIRECTORY
-from rayllm.data.batches import BatchReader
+from rayllm.data.batches import BatchReader, describe_rows
 from rayllm.data.mixing.curriculum import Plan, build_plan
 from rayllm.data.mixing.weights import MixtureConfig
 from rayllm.model.config import ModelConfig
@@ -222,6 +222,7 @@ def train_small(
         speed=Speedometer(1.0, None),
         slowness=SpeedGuard(0.0),
         watchdog=Watchdog(directory, engine.rank, state.attempt, 0.0),
+        update_ratios=None,
         services=Services(
             sink=sink,
             claim=lambda: None,
@@ -231,6 +232,7 @@ def train_small(
             validate=validate or (lambda _: {"mean_bits_per_byte": 1.0}),
             sample=lambda *_: [],
             audit=lambda *_: [],
+            rows=lambda step: describe_rows(reader, step - 1),
         ),
     )
     finished = train(run)

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from ranks import build_engine, run_ranks, small_config, train_small
+from ranks import run_ranks, small_config, train_small
 
 from rayllm.optim.config import MuonConfig
 from rayllm.train.config import EngineConfig, TrainConfig
@@ -121,24 +120,6 @@ def test_a_step_that_is_not_finite_is_skipped(tmp_path: Path, monkeypatch: pytes
         for case in RESUMED:
             assert result[case]["state"]["optimizer_steps"] == 5
             assert all(tensor.isfinite().all() for tensor in result[case]["weights"].values())
-
-
-def test_master_weights_are_not_the_weights_of_the_device() -> None:
-    assert run_ranks(_share_memory, 1) == [(True, False)]
-
-
-def _share_memory() -> tuple[bool, bool]:
-    return _shares_memory(small_config()), _shares_memory(offloading(3, OPTIMIZER))
-
-
-def _shares_memory(config: TrainConfig) -> bool:
-    """Whether ZeRO 3 keeps one copy of the float32 weights, as it does where both are on the device."""
-    engine = build_engine("deepspeed", 3, config)
-    parameters: list[Any] = list(engine.module.parameters())
-    inside = {parameter.ds_tensor.untyped_storage().data_ptr() for parameter in parameters}
-    masters = [item.tensor for item in engine.slices() if item.kind == "master"]
-    assert all(tensor.dtype == torch.float32 for tensor in masters)
-    return any(tensor.untyped_storage().data_ptr() in inside for tensor in masters)
 
 
 @pytest.mark.parametrize(

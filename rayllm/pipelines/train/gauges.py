@@ -11,11 +11,12 @@ from ray.util.metrics import Gauge
 
 from rayllm.core.log import Value
 
-#: Gauge by the record's kind and field; a field with a domain is ``field/domain``.
+#: Gauge by the record's kind and field; a field with a domain, or a group of parameters, is ``field/domain``.
 GAUGES: dict[tuple[str, str], tuple[str, str]] = {
     ("train", "loss"): ("rayllm_train_loss", "Training loss of the last logged step, nats per token."),
     ("train", "lr"): ("rayllm_learning_rate", "Learning rate of the last logged step."),
     ("train", "grad_norm"): ("rayllm_grad_norm", "Norm of the gradient before clipping."),
+    ("train", "update_ratio"): ("rayllm_update_ratio", "Norm of a step's change over that of the weights, by group."),
     ("train", "tokens_per_s"): ("rayllm_tokens_per_second", "Supervised tokens per second, all workers together."),
     ("train", "step_s"): ("rayllm_step_seconds", "Seconds of an optimizer step."),
     ("train", "mfu"): ("rayllm_mfu", "Share of the hardware's peak FLOP/s."),
@@ -27,9 +28,12 @@ GAUGES: dict[tuple[str, str], tuple[str, str]] = {
     ("validation", "mean_bits_per_byte"): ("rayllm_validation_mean_bits_per_byte", "Mean over the domains."),
 }
 
+#: What the part after the slash is, by gauge; of others it is a domain.
+TAGS = {"rayllm_update_ratio": "group"}
+
 
 def readings(record: Mapping[str, Value]) -> list[tuple[str, str, float]]:
-    """What a record sets: (gauge, domain or an empty string, value); what is missing or not finite sets nothing."""
+    """What a record sets: (gauge, what follows the slash, value); what is missing or not finite sets nothing."""
     found = []
     for field, value in record.items():
         name, _, domain = field.partition("/")
@@ -51,13 +55,17 @@ class GaugeSink:
     def __init__(self, run: str) -> None:
         self._run = run
         self._gauges = {
-            name: Gauge(name, description=text, tag_keys=("run", "domain")) for name, text in GAUGES.values()
+            name: Gauge(name, description=text, tag_keys=("run", _tag(name))) for name, text in GAUGES.values()
         }
 
     def write(self, record: Mapping[str, Value]) -> None:
         """Set what the record holds."""
-        for name, domain, value in readings(record):
-            self._gauges[name].set(value, tags={"run": self._run, "domain": domain})
+        for name, part, value in readings(record):
+            self._gauges[name].set(value, tags={"run": self._run, _tag(name): part})
 
     def close(self) -> None:
         """Gauges keep their last value until the worker ends."""
+
+
+def _tag(gauge: str) -> str:
+    return TAGS.get(gauge, "domain")

@@ -20,7 +20,7 @@ from rayllm.core.config import to_yaml
 from rayllm.core.errors import DataError, RunFailed
 from rayllm.core.log import MetricSink, SinkGroup
 from rayllm.core.rng import derive_seed
-from rayllm.data.batches import open_reader, validation_batches
+from rayllm.data.batches import describe_rows, open_reader, validation_batches
 from rayllm.data.mixing.plan import Plan
 from rayllm.data.packing.row_index import describe_fill
 from rayllm.data.shards.packed import PackedData
@@ -28,6 +28,7 @@ from rayllm.evals.scoring import DomainScore, metrics, score_batches
 from rayllm.inference.generate import generate
 from rayllm.model.config import ModelConfig
 from rayllm.model.flops import training_flops_per_token
+from rayllm.model.transformer import Transformer
 from rayllm.pipelines.train import Config
 from rayllm.pipelines.train.building import build_engine, choose_compute, write_environment
 from rayllm.pipelines.train.metric_files import MetricFiles, open_metric_files
@@ -47,6 +48,7 @@ from rayllm.train.objectives import LanguageModeling
 from rayllm.train.run import Run, Services
 from rayllm.train.sinks import WandbSink
 from rayllm.train.state import RunState, seed_everything
+from rayllm.train.update_ratio import UpdateRatios
 
 STOP_FILE = "stop-requested"
 ATTEMPT, PLAN = "attempt.json", "plan.json"
@@ -192,6 +194,7 @@ def _assemble(
         validate=lambda built: validate(job.config, packed, built),
         sample=lambda built, step: sample(job.config, packed, built, step),
         audit=lambda batches, step: audit(batches, packed.codec(), domains, step, packed.chat_domains("train")),
+        rows=lambda step: describe_rows(reader, step - 1),
     )
     return Run(
         config=config,
@@ -206,8 +209,15 @@ def _assemble(
         speed=Speedometer(training_flops_per_token(model, config.seq_len), peak and peak * engine.world_size),
         slowness=SpeedGuard(config.guards.slow_factor),
         watchdog=watchdog,
+        update_ratios=_update_ratios(model) if config.logging.update_ratios else None,
         services=services,
     )
+
+
+def _update_ratios(model: ModelConfig) -> UpdateRatios:
+    """What measures them, from a model without weights: an engine may hold its parameters in parts."""
+    with torch.device("meta"):
+        return UpdateRatios(Transformer(model))
 
 
 def _attachments(job: Job, packed: PackedData, model: ModelConfig, state: RunState, plan: Plan) -> Attachments:

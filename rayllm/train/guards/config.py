@@ -26,9 +26,18 @@ class SpikesConfig(ConfigModel):
         default=6.0, ge=0, description="Standard deviations above the mean of the window that make a spike; 0: none is."
     )
     window: int = Field(default=128, ge=32, le=128, description="Losses before the step that it is compared with.")
-    action: Literal["report", "skip"] = Field(
+    action: Literal["report", "skip", "rollback"] = Field(
         default="report",
-        description="`report`: an event; `skip`: the step's gradient is thrown away too, and the weights stay.",
+        description="`report`: an event; `skip`: the step's gradient is thrown away too, and the weights stay; "
+        "`rollback`: the weights go back to a checkpoint before it, and the batches since are left out.",
+    )
+    margin_steps: int = Field(
+        default=16,
+        ge=1,
+        description="`rollback` goes at least so many steps back from the spike, whose cause may lie before it.",
+    )
+    max_rollbacks: int = Field(
+        default=3, ge=1, description="Roll-backs in a run; a spike after them ends it.", json_schema_extra=RUNTIME
     )
 
 

@@ -45,23 +45,34 @@ def note_best(checkpoints: str, step: int, config: BestConfig, value: float) -> 
     return True
 
 
-def beyond_what_is_kept(checkpoints: str, keep_last: int, *, keep_best: bool) -> list[str]:
-    """URIs of the checkpoints that are neither pinned, nor the best, nor among the last ``keep_last``; oldest first."""
+def beyond_what_is_kept(
+    checkpoints: str, keep_last: int, *, keep_best: bool, margin_steps: int | None = None
+) -> list[str]:
+    """URIs of the checkpoints that need not stay, oldest first.
+
+    Args:
+        checkpoints: URI of a run's ``checkpoints/``.
+        keep_last: So many of the newest stay; so do pinned ones.
+        keep_best: The best one stays.
+        margin_steps: The newest of those that are at least so many steps older than the last stays, for a roll-back.
+    """
+    refs = list_checkpoints(checkpoints)
     best = read_best(checkpoints) if keep_best else None
+    old = [] if margin_steps is None else [ref for ref in refs if ref.step <= refs[-1].step - margin_steps]
     return [
         ref.uri
-        for ref in list_checkpoints(checkpoints)[:-keep_last]
-        if not (best and ref.uri.endswith("/" + best.name)) and not is_pinned(ref.uri)
+        for ref in refs[:-keep_last]
+        if not (best and ref.uri.endswith("/" + best.name)) and ref not in old[-1:] and not is_pinned(ref.uri)
     ]
 
 
-def prune(checkpoints: str, keep_last: int, *, keep_best: bool) -> list[str]:
+def prune(checkpoints: str, keep_last: int, *, keep_best: bool, margin_steps: int | None = None) -> list[str]:
     """Delete what ``beyond_what_is_kept`` names.
 
     Returns:
         The URIs deleted, oldest first.
     """
-    doomed = beyond_what_is_kept(checkpoints, keep_last, keep_best=keep_best)
+    doomed = beyond_what_is_kept(checkpoints, keep_last, keep_best=keep_best, margin_steps=margin_steps)
     for uri in doomed:
         remove_checkpoint(uri)
     return doomed

@@ -165,8 +165,11 @@ class Saver:
         """Remove what is no longer needed."""
         if self._run.engine.rank == 0:
             clear_staging(self._run.checkpoints)
-            keep = self._run.config.checkpoint
-            retention.prune(self._run.checkpoints, keep.keep_last, keep_best=keep.best is not None)
+            keep, spikes = self._run.config.checkpoint, self._run.config.guards.spikes
+            margin_steps = spikes.margin_steps if spikes.action == "rollback" else None
+            retention.prune(
+                self._run.checkpoints, keep.keep_last, keep_best=keep.best is not None, margin_steps=margin_steps
+            )
 
     def _note_best(self, step: int, value: float) -> None:
         """Compare the checkpoint of a step with the best so far."""

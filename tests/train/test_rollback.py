@@ -14,7 +14,7 @@ from rayllm.core.checkpoint import is_pinned, list_checkpoints
 from rayllm.core.errors import RunFailed
 from rayllm.data.batches import BatchReader
 from rayllm.optim.schedules import rates_at
-from rayllm.train import checkpoint
+from rayllm.train import checkpoint, retention
 from rayllm.train.config import CheckpointConfig, TrainConfig
 from rayllm.train.guards.config import GuardsConfig, SpikesConfig
 from rayllm.train.objectives import LanguageModeling
@@ -28,7 +28,8 @@ KEPT = f"step-{2 * SAVED:08d}-a1"
 def config(action: str = "rollback", **changes: Any) -> TrainConfig:
     """A spike at 38 goes back to the checkpoint of 24: that of 36 is nearer than the margin."""
     spikes = SpikesConfig(action=action, margin_steps=5, max_rollbacks=1)  # pyright: ignore[reportArgumentType]
-    values = {"max_steps": STEPS, "micro_batch_size": 8, "checkpoint": CheckpointConfig(every_steps=SAVED)} | changes
+    saving = CheckpointConfig(every_steps=SAVED, asynchronous=False)
+    values = {"max_steps": STEPS, "micro_batch_size": 8, "checkpoint": saving} | changes
     return small_config(guards=GuardsConfig(spikes=spikes), **values)
 
 
@@ -105,6 +106,15 @@ def by_hand(directory: str) -> dict[str, torch.Tensor]:
             engine.backward(objective.loss_sum(engine.token_losses(batch), batch) / count)
         engine.step(rates_at(settings.optimizer, settings.schedule, step, STEPS))
     return {name: tensor.clone() for name, tensor in engine.full_parameters()}
+
+
+def test_a_checkpoint_that_is_old_enough_is_kept(tmp_path: Path) -> None:
+    for step in (12, 24, 36, 37):
+        (tmp_path / f"step-{step:08d}-a1").mkdir()
+        (tmp_path / f"step-{step:08d}-a1" / "COMMIT.json").touch()
+    for margin, doomed in ((None, [12, 24]), (5, [12]), (13, [12]), (14, [24])):
+        found = retention.beyond_what_is_kept(str(tmp_path), 2, keep_best=False, margin_steps=margin)
+        assert [int(uri[-11:-3]) for uri in found] == doomed
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,10 @@ from transformers import AutoTokenizer
 from rayllm.cli import main
 from rayllm.core.artifact import Artifact
 from rayllm.core.errors import ConfigError
+from rayllm.data.shards.packed import PackedData
+from rayllm.evals.config import EvaluateConfig, SampleConfig
+from rayllm.evals.runner import Conditions, evaluate
+from rayllm.inference.loading import load_checkpoint
 from rayllm.interchange.hf_export import export_checkpoint
 from rayllm.pipelines import fit_tokenizer, pack, prepare
 from rayllm.pipelines.run_config import RunConfig, load_run, stage_config
@@ -122,11 +126,25 @@ def test_the_exported_model_has_the_template_and_stops_where_replies_end(
     assert sorted(tokenizer.convert_ids_to_tokens(stops)) == ["<|endoftext|>", "<|im_end|>"]
 
 
+def test_evaluation_asks_whole_questions_and_scores_replies_only(tuned: tuple[Path, Artifact, Path]) -> None:
+    _, packed, directory = tuned
+    data = PackedData.open(packed.uri)
+    loaded = load_checkpoint(str(directory))
+    settings = EvaluateConfig(samples=SampleConfig(per_domain=2, max_new_tokens=4))
+    found = evaluate(loaded, data, Conditions(seq_len=256, document_mask=True, max_tokens=4096, seed=1), settings, None)
+    stream = data.stream("validation", "sums")
+    learnt = stream.read_mask(1, min(stream.num_tokens - 1, 4096)).sum()
+    assert found["domains"]["sums"]["tokens"] == learnt
+    assert found["domains"]["sums"]["bigram_bits_per_byte"] > 0
+    assert len(found["samples"]) == 2
+    assert all(sample["prompt"].endswith("<|im_start|>assistant\n") for sample in found["samples"])
+
+
 def test_the_preview_shows_what_is_only_read(tuned: tuple[Path, Artifact, Path], capsys: Any) -> None:
     assert main(["data", "preview", str(tuned[0]), "--rows", "1", "--width", "100"]) == 0
     shown = capsys.readouterr().out
-    assert "~<|im_start|>|~user" in shown.replace("\n", "") or "~<|im_start|>" in shown
-    assert "|<|im_end|>" in shown
+    assert "|~<|im_start|>" in shown, "a turn's marker is only read"
+    assert "|<|im_end|>" in shown, "the end of a reply is learnt"
 
 
 def test_another_tokenizer_than_the_bases_is_refused_before_the_first_step(base: Path, tmp_path: Path) -> None:

@@ -102,10 +102,20 @@ def _likeliest_weight(bigram: Bigram, ids: Ids) -> float:
     return float(LAMBDAS[int(np.argmax(scores))])
 
 
-def score_bigram(bigram: Bigram, ids: Ids, token_bytes: NDArray[np.integer]) -> DomainScore:
-    """Score every token after the first, as a language model would be scored on the same stream."""
-    loss_sum = -np.log(bigram.probabilities(ids)).sum()
-    return DomainScore(float(loss_sum), len(ids) - 1, int(token_bytes[ids[1:]].sum(dtype=np.int64)))
+def score_bigram(
+    bigram: Bigram, ids: Ids, token_bytes: NDArray[np.integer], learnt: NDArray[np.bool_] | None = None
+) -> DomainScore:
+    """Score every token after the first, as a language model would be scored on the same stream.
+
+    Args:
+        bigram: The model.
+        ids: The stream.
+        token_bytes: UTF-8 bytes of each id.
+        learnt: Which of the ids count; all if None.
+    """
+    counted = np.ones(len(ids) - 1, bool) if learnt is None else learnt[1:]
+    loss_sum = -np.log(bigram.probabilities(ids)[counted]).sum()
+    return DomainScore(float(loss_sum), int(counted.sum()), int(token_bytes[ids[1:][counted]].sum(dtype=np.int64)))
 
 
 def sample_tokens(stream: Tokens, max_tokens: int) -> Ids:

@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 
 from rayllm.core.rng import derive_seed
+from rayllm.data.packing.rows import Segment
+from rayllm.data.replies import end_ids, first_reply
 from rayllm.data.shards.packed import PackedData
+from rayllm.data.shards.stream import TokenStream
 from rayllm.evals.config import SampleConfig
 from rayllm.evals.identify import Identifier, fit_identifier
 from rayllm.evals.ngram import sample_tokens
@@ -73,7 +76,7 @@ def write_samples(loaded: Loaded, packed: PackedData, config: SampleConfig, seed
             [prompt.ids for prompt in prompts],
             max_new_tokens=min(config.max_new_tokens, context - max(len(prompt.ids) for prompt in prompts)),
             sampling=config.sampling,
-            stop_ids=(loaded.codec.separator_id,),
+            stop_ids=end_ids(packed),
             seed=derive_seed(seed, "samples", domain),
         )
         decode = loaded.codec.decode
@@ -105,7 +108,8 @@ def learn_identifier(packed: PackedData) -> Identifier:
 def choose_prompts(packed: PackedData, domain: str, config: SampleConfig, seed: int) -> list[Prompt]:
     """Random places of randomly chosen validation documents, the same for the same seed; fewer where there are few.
 
-    Not their beginnings: a source file often begins with a page of prose, which is no sign of its domain.
+    Not their beginnings: a source file often begins with a page of prose, which is no sign of its domain. A
+    conversation is a prompt up to its first reply.
     """
     stream = packed.stream("validation", domain)
     starts = stream.document_starts()
@@ -115,7 +119,13 @@ def choose_prompts(packed: PackedData, domain: str, config: SampleConfig, seed: 
     long_enough = order[(ends - starts)[order] >= MIN_DOCUMENT_TOKENS]
     chosen = np.resize(long_enough, config.per_domain) if len(long_enough) else long_enough
     prompts = []
+    is_chat = domain in packed.chat_domains("validation")
     for document in chosen:
+        if is_chat:
+            prompts.append(
+                _question(stream, Segment(int(starts[document]), int(ends[document] - starts[document])), config)
+            )
+            continue
         length = int(ends[document] - starts[document])
         needed = 1 + config.prompt_tokens + config.max_new_tokens
         place = int(rng.integers(0, max(1, length - needed + 1)))
@@ -123,6 +133,13 @@ def choose_prompts(packed: PackedData, domain: str, config: SampleConfig, seed: 
         cut = 1 + min(config.prompt_tokens, len(ids) // 2)
         prompts.append(Prompt(ids[:cut], ids[cut:]))
     return prompts
+
+
+def _question(stream: TokenStream, document: Segment, config: SampleConfig) -> Prompt:
+    """A conversation up to its first reply, of a long one the last ``prompt_tokens``; then the reply."""
+    reply = first_reply(stream, document)
+    asked = stream.read(document.start, reply.start - document.start).tolist()
+    return Prompt(asked[-1 - config.prompt_tokens :], stream.read(*reply).tolist())
 
 
 def identification(samples: Sequence[Sample]) -> dict[str, Any]:

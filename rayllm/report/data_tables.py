@@ -88,6 +88,41 @@ def tokenizer_table(records: RunRecords) -> Table | None:
     return Table("Tokenizer and packed data", columns, tuple(rows), note)
 
 
+def conversations_table(records: RunRecords) -> Table | None:
+    """What became of conversations, by domain and split: how many there are, and what was left out of them."""
+    if records.packed is None:
+        return None
+    rows = []
+    for index, domain in enumerate(records.domains):
+        for split in ("train", "validation"):
+            shards = records.packed.splits.get(split, {}).get(domain, [])
+            found = [shard.conversations for shard in shards if shard.conversations]
+            if not found:
+                continue
+            learnt, tokens = sum(one.learnt_tokens for one in found), sum(shard.tokens for shard in shards)
+            reasons = sorted({reason for one in found for reason in one.dropped})
+            dropped = [f"{reason} {count(sum(one.dropped.get(reason, 0) for one in found))}" for reason in reasons]
+            rows.append(
+                (
+                    Cell(domain, domain=index),
+                    Cell(split),
+                    Cell(count(sum(one.kept for one in found))),
+                    Cell(count(sum(one.truncated for one in found))),
+                    Cell(", ".join(dropped) or "none"),
+                    Cell(percent(learnt / tokens if tokens else None)),
+                )
+            )
+    columns = (
+        Column("Domain", numeric=False),
+        Column("Split", numeric=False),
+        Column("Conversations"),
+        Column("Truncated"),
+        Column("Left out", numeric=False),
+        Column("Tokens learnt"),
+    )
+    return Table("Conversations", columns, tuple(rows)) if rows else None
+
+
 def mixture_table(records: RunRecords) -> Table | None:
     """Tokens of each domain: realised against planned."""
     realised = realised_tokens(records)

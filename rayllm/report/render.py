@@ -29,6 +29,7 @@ TABLES = {
     "corpus": data_tables.corpus_table,
     "drops": data_tables.drops_table,
     "tokenizer": data_tables.tokenizer_table,
+    "conversations": data_tables.conversations_table,
     "time": run_tables.time_table,
     "events": run_tables.events_table,
     "trials": run_tables.trials_table,

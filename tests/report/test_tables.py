@@ -4,8 +4,9 @@ from collections.abc import Callable
 import pytest
 
 from rayllm.core.artifact import Artifact
+from rayllm.data.shards.format import ConversationCounts
 from rayllm.report.collect import RunRecords, collect
-from rayllm.report.data_tables import corpus_table, drops_table, mixture_table, tokenizer_table
+from rayllm.report.data_tables import conversations_table, corpus_table, drops_table, mixture_table, tokenizer_table
 from rayllm.report.metrics_log import MetricsLog
 from rayllm.report.mixture import planned_tokens, realised_tokens
 from rayllm.report.render import TABLES
@@ -104,6 +105,23 @@ def test_compression_comes_from_the_packed_shards(records: RunRecords) -> None:
         "2.42",
         "1.70",
     )
+
+
+def test_conversations_show_what_was_left_out_of_them(records: RunRecords) -> None:
+    assert conversations_table(records) is None
+    assert records.packed is not None
+    (shard,) = records.packed.splits["train"]["math"]
+    found = ConversationCounts(kept=90, truncated=2, learnt_tokens=shard.tokens // 4, dropped={"too_long": 8})
+    shards = {"math": [shard.model_copy(update={"conversations": found})]}
+    packed = records.packed.model_copy(update={"splits": {"train": shards}})
+    assert cells(conversations_table(dataclasses.replace(records, packed=packed)), "math") == {
+        "Domain": "math",
+        "Split": "train",
+        "Conversations": "90",
+        "Truncated": "2",
+        "Left out": "too_long 8",
+        "Tokens learnt": "25.0 %",
+    }
 
 
 def test_stages_show_their_time(records: RunRecords) -> None:

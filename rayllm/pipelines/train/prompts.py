@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from rayllm.data.packing.rows import Segment
+from rayllm.data.replies import first_reply
 from rayllm.data.shards.packed import PackedData
-from rayllm.tokenizer.chat.render import stop_ids
-from rayllm.tokenizer.chat.template import read_template
 
 
 def sample_prompts(packed: PackedData, domains: Sequence[str], prompt_tokens: int, context: int) -> list[list[int]]:
@@ -23,12 +23,6 @@ def sample_prompts(packed: PackedData, domains: Sequence[str], prompt_tokens: in
     ]
 
 
-def sample_stops(packed: PackedData) -> list[int]:
-    """The ids that end a sample: the separator, and what ends a reply."""
-    template = read_template(packed.uri)
-    return sorted({packed.separator_id, *(stop_ids(template, packed.codec()) if template else ())})
-
-
 def _beginning(packed: PackedData, domain: str, prompt_tokens: int, context: int) -> list[int]:
     stream = packed.stream("validation", domain)
     return stream.read(0, min(1 + min(prompt_tokens, context // 2 - 1), stream.num_tokens)).tolist()
@@ -39,5 +33,5 @@ def _question(packed: PackedData, domain: str, longest: int) -> list[int]:
     stream = packed.stream("validation", domain)
     starts = stream.document_starts()
     end = int(starts[1]) if len(starts) > 1 else stream.num_tokens
-    reply = 1 + int(stream.read_mask(1, end - 1).argmax())
-    return stream.read(0, reply).tolist()[-longest:]
+    reply = first_reply(stream, Segment(0, end))
+    return stream.read(0, reply.start).tolist()[-longest:]

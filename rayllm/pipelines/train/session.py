@@ -23,6 +23,7 @@ from rayllm.core.rng import derive_seed
 from rayllm.data.batches import describe_rows, open_reader, validation_batches
 from rayllm.data.mixing.plan import Plan
 from rayllm.data.packing.row_index import describe_fill
+from rayllm.data.replies import end_ids
 from rayllm.data.shards.packed import PackedData
 from rayllm.evals.scoring import DomainScore, metrics, score_batches
 from rayllm.inference.generate import generate
@@ -33,7 +34,7 @@ from rayllm.pipelines.train import Config
 from rayllm.pipelines.train.building import build_engine, choose_compute, write_environment
 from rayllm.pipelines.train.metric_files import MetricFiles, open_metric_files
 from rayllm.pipelines.train.planning import plan_packed
-from rayllm.pipelines.train.prompts import sample_prompts, sample_stops
+from rayllm.pipelines.train.prompts import sample_prompts
 from rayllm.tokenizer.chat.template import CHAT_TEMPLATE, read_template
 from rayllm.train import checkpoint, collective
 from rayllm.train.checkpoint import Attachments
@@ -271,7 +272,7 @@ def sample(config: Config, packed: PackedData, engine: Engine, step: int) -> lis
         prompts,
         sampling=settings.sampling,
         max_new_tokens=min(settings.max_new_tokens, context - max(map(len, prompts))),
-        stop_ids=sample_stops(packed),
+        stop_ids=end_ids(packed),
         seed=derive_seed(config.seed, "samples", step),
     )
     engine.module.train()

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from packing_fixture import make_packed
 from pydantic import ValidationError
@@ -15,11 +16,15 @@ from transformers import AutoTokenizer
 from rayllm.cli import main
 from rayllm.core.artifact import Artifact
 from rayllm.core.errors import ConfigError
+from rayllm.data.batches import make_batch
+from rayllm.data.packing.row_index import open_rows
+from rayllm.data.packing.rows import read_segments
 from rayllm.data.shards.packed import PackedData
 from rayllm.evals.config import EvaluateConfig, SampleConfig
 from rayllm.evals.runner import Conditions, evaluate
 from rayllm.inference.loading import load_checkpoint
 from rayllm.interchange.hf_export import export_checkpoint
+from rayllm.model.config import IGNORE_INDEX
 from rayllm.pipelines import fit_tokenizer, pack, prepare
 from rayllm.pipelines.run_config import RunConfig, load_run, stage_config
 from rayllm.pipelines.runner import run_stages
@@ -105,6 +110,24 @@ def test_the_tokenizer_is_the_bases_and_only_replies_are_learnt(base: Path, tune
     assert any("% learnt" in line and "100.0%" not in line for line in events)
     losses = [record["loss"] for record in all_records(str(directory), "train")]
     assert losses[-1] < losses[0] - 0.3
+
+
+def test_a_packed_conversation_sees_nothing_of_its_neighbours(tuned: tuple[Path, Artifact, Path]) -> None:
+    _, packed, directory = tuned
+    data, model = PackedData.open(packed.uri), load_checkpoint(str(directory)).model
+    stream, rows = data.stream("train", "sums"), open_rows(data, "train", "sums", 256, "best_fit")
+    segments = next(found for number in range(rows.num_rows) if len(found := rows.segments(number)) > 1)
+    pieces = read_segments(stream, segments)
+    together = make_batch([pieces], [0], 256, data.separator_id)
+    losses = model(together.input_ids, together.labels, together.doc_ids)[0]
+    at = 0
+    for piece, (_, length) in zip(pieces, segments, strict=True):
+        alone = make_batch([[piece]], [0], length, data.separator_id)
+        expected = model(alone.input_ids, alone.labels, alone.doc_ids)[0]
+        counted = alone.labels[0] != IGNORE_INDEX
+        assert counted.any()
+        torch.testing.assert_close(losses[at : at + length][counted], expected[counted], rtol=1e-4, atol=1e-5)
+        at += length
 
 
 def test_samples_are_replies_to_a_question(tuned: tuple[Path, Artifact, Path]) -> None:

@@ -71,10 +71,11 @@ class CleanByContent(ConfigModel):
     prose: CleanSettings = Field(default=CleanSettings(), description="How running text is cleaned.")
     code: CleanSettings = Field(default=CleanSettings(fix_encoding=False), description="How source code is cleaned.")
     math: CleanSettings = Field(default=CleanSettings(fix_encoding=False), description="How mathematics is cleaned.")
+    chat: CleanSettings = Field(default=CleanSettings(), description="How the turns of conversations are cleaned.")
 
     def of(self, content: Content) -> CleanSettings:
         """The settings for a kind of content."""
-        return {"prose": self.prose, "code": self.code, "math": self.math}[content]
+        return {"prose": self.prose, "code": self.code, "math": self.math, "chat": self.chat}[content]
 
 
 _DEFAULT = CleanSettings()

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 Split = Literal["train", "validation"]
-Content = Literal["prose", "code", "math"]
+Content = Literal["prose", "code", "math", "chat"]
 
 
 class FileRef(BaseModel):

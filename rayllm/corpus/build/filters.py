@@ -53,7 +53,7 @@ class Filters:
         settings = recipe.settings
         self._rules: Rules = settings.rules.of(content)
         # Code and formulas are in no language that could be told.
-        self._language: LanguageConfig | None = settings.language if content == "prose" else None
+        self._language: LanguageConfig | None = settings.language if content in ("prose", "chat") else None
         self._index: NgramIndex | None = load_contamination(recipe.models, recipe.model(CONTAMINATION))
         scored = settings.classifier is not None and settings.classifier.applies_to(content)
         self._scorer: Classifier | None = load_scorer(recipe.models, recipe.model(CLASSIFIER)) if scored else None

@@ -37,9 +37,9 @@ class NearDuplicatesConfig(ConfigModel):
     rows: int = Field(default=8, ge=1, le=64, description="Hashes in a band, all of which must agree.")
     seed: int = Field(default=1, ge=0, description="Seed of the hash functions.")
     contents: list[Content] = Field(
-        default=["prose", "code", "math"],
+        default=["prose", "code", "math", "chat"],
         min_length=1,
-        description="Contents of sources whose documents are compared: prose, code, math.",
+        description="Contents of sources whose documents are compared: prose, code, math, chat.",
     )
 
     def identity(self) -> dict[str, Any]:

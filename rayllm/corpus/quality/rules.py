@@ -57,10 +57,11 @@ class RulesByContent(ConfigModel):
     math: Rules = Field(
         default=Rules(min_words=4), description="Rules for mathematics, where numbers are what is wanted."
     )
+    chat: Rules = Field(default=Rules(), description="Rules for conversations, where a reply may be a single word.")
 
     def of(self, content: Content) -> Rules:
         """The rules of a kind of content."""
-        return {"prose": self.prose, "code": self.code, "math": self.math}[content]
+        return {"prose": self.prose, "code": self.code, "math": self.math, "chat": self.chat}[content]
 
 
 def broken_rules(texts: Sequence[str], rules: Rules | None) -> list[str | None]:

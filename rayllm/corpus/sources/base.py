@@ -20,7 +20,7 @@ Paths = Annotated[list[str], BeforeValidator(_as_list, json_schema_input_type=st
 class SourceConfig(ConfigModel):
     """A source of any kind; every kind has a ``kind`` of its own too."""
 
-    content: Content = Field(default="prose", description="Which of `prepare.rules` apply: prose, code or math.")
+    content: Content = Field(default="prose", description="Which of `prepare.rules` apply: prose, code, math or chat.")
     license: str = Field(default="", description="Licence of the texts, for the data card.")
 
     @property

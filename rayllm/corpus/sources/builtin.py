@@ -24,7 +24,7 @@ class PythonStdlibSource(SourceConfig):
     """The source of the running Python's standard library, without its tests: about 11 MB, on every machine."""
 
     kind: Literal["python_stdlib"] = Field(default="python_stdlib", description="This Python's standard library.")
-    content: Content = Field(default="code", description="Which of `prepare.rules` apply: prose, code or math.")
+    content: Content = Field(default="code", description="Which of `prepare.rules` apply: prose, code, math or chat.")
     max_file_bytes: Count = Field(default=512 << 10, ge=1, description="Larger files are left out, in bytes.")
 
     @property
@@ -77,7 +77,7 @@ class InstalledProseSource(SourceConfig):
 class GeneratedSource(SourceConfig):
     """Mathematics made here: how much of it, and from which templates."""
 
-    content: Content = Field(default="math", description="Which of `prepare.rules` apply: prose, code or math.")
+    content: Content = Field(default="math", description="Which of `prepare.rules` apply: prose, code, math or chat.")
     split: Split = Field(
         default="train",
         description="Which templates to use; those of `validation` never occur in `train`, nor vice versa.",
@@ -107,3 +107,4 @@ class SyntheticConversationsSource(GeneratedSource):
     kind: Literal["synthetic_conversations"] = Field(
         default="synthetic_conversations", description="Generated problems, asked and answered."
     )
+    content: Content = Field(default="chat", description="Which of `prepare.rules` apply: prose, code, math or chat.")

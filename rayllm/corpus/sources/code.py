@@ -19,7 +19,7 @@ class CodeSource(FilesConfig):
     """The source files of directory trees."""
 
     kind: Literal["code"] = Field(default="code", description="A tree of source files.")
-    content: Content = Field(default="code", description="Which of `prepare.rules` apply: prose, code or math.")
+    content: Content = Field(default="code", description="Which of `prepare.rules` apply: prose, code, math or chat.")
     path: Paths = Field(description="Directory or URI, or a list of them; `${VAR}` and `${VAR:-default}` are replaced.")
     languages: list[Language] = Field(
         default=[], description="Languages to take, by the endings of files; Python if there are no `suffixes` either."

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from rayllm.corpus.conversations.detect import detect_layout
 from rayllm.corpus.conversations.layouts import FIELDS
-from rayllm.corpus.documents import Piece
+from rayllm.corpus.documents import Content, Piece
 from rayllm.corpus.files.first_rows import is_parquet
 from rayllm.corpus.sources.base import FilesConfig
 from rayllm.corpus.sources.rows import line_pieces, row_group_pieces
@@ -17,6 +17,7 @@ class ConversationsSource(FilesConfig):
     """Rows of JSON Lines or Parquet (by the file's ending), each a conversation."""
 
     kind: Literal["conversations"] = Field(default="conversations", description="Conversations.")
+    content: Content = Field(default="chat", description="Which of `prepare.rules` apply: prose, code, math or chat.")
     layout: Literal["auto", "messages", "sharegpt", "alpaca", "self_instruct", "prompt_completion", "oasst"] = Field(
         default="auto",
         description="How a row holds a conversation; `auto` looks at the first rows, says what it found, and refuses "

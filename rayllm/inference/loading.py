@@ -61,7 +61,7 @@ def load_checkpoint(
         ArtifactDamaged: If a file is missing or changed, or the files do not fit together.
     """
     found = find_checkpoint(uri, prefer)
-    verify_checkpoint(found, deep=True)
+    verify_checkpoint(found, deep=True, weights_only=True)
     config = read_config(found)
     codec = Codec.load(found)
     if config.real_vocab_size not in (None, codec.vocab_size):

@@ -57,7 +57,7 @@ def export_checkpoint(
         ArtifactDamaged: If the checkpoint is damaged.
     """
     found = find_checkpoint(uri, prefer)
-    verify_checkpoint(found, deep=True)
+    verify_checkpoint(found, deep=True, weights_only=True)
     config, codec = read_config(found), Codec.load(found)
     layout = model_type(config)
     if storage.list_files(output):

@@ -67,20 +67,26 @@ class Snapshots:
     def take(self, state: RunState) -> Snapshot:
         """Copy all that a checkpoint of this step needs; all ranks call it together."""
         engine = self._engine
+        items = engine.owned_slices()  # before the parameters: what stage 3 gathers for a moment has other addresses
+        wholes: dict[str, tuple[int, Tensor]] = {}
         with torch.no_grad():
-            slices = [self._copy_slice(item) for item in engine.owned_slices()]
-            weights = {
-                name: self._copy((name, "weights", 0), tensor)
-                for name, tensor in engine.full_parameters()
-                if engine.rank == 0
-            }
+            for name, tensor in engine.full_parameters():
+                if engine.rank == 0:
+                    wholes[name] = tensor.data_ptr(), self._copy((name, "weights", 0), tensor)
+            slices = [self._copy_slice(item, *wholes.get(item.param, (0, None))) for item in items]
         if engine.device.type == "cuda":
             torch.cuda.synchronize(engine.device)
+        weights = {name: copy for name, (_, copy) in wholes.items()}
         return Snapshot(engine.rank, engine.world_size, state.state_dict(), slices, weights, rng_state())
 
-    def _copy_slice(self, item: Slice) -> Slice:
-        copy = self._copy((item.param, item.kind, item.offset), item.tensor)
-        return Slice(item.param, item.kind, item.offset, copy)
+    def _copy_slice(self, item: Slice, address: int, whole: Tensor | None) -> Slice:
+        """A slice's values: where it is a part of a parameter that was copied already, the same part of the copy."""
+        begin, stop = item.offset, item.offset + item.tensor.numel()
+        if whole is not None and item.tensor.data_ptr() == address + begin * item.tensor.element_size():
+            copy = whole.view(-1)[begin:stop]
+        else:
+            copy = self._copy((item.param, item.kind, begin), item.tensor)
+        return Slice(item.param, item.kind, begin, copy)
 
     def _copy(self, key: tuple[str, str, int], tensor: Tensor) -> Tensor:
         """The values in memory of this object, pinned where they come from a GPU: copies then do not wait."""

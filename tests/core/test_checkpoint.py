@@ -97,6 +97,18 @@ def test_a_damaged_one_is_named_and_the_one_before_is_taken(run: str) -> None:
     assert "rank-00001.bin" in line
 
 
+def test_who_wants_only_weights_needs_no_state(run: str) -> None:
+    uri = save(run, 5)
+    storage.write_text(storage.join(uri, "state/rank-00001.bin"), "5 x")
+    with pytest.raises(ArtifactDamaged, match=r"rank-00001\.bin has other content"):
+        verify_checkpoint(uri, deep=True)
+    storage.remove(storage.join(uri, "state"))
+    assert verify_checkpoint(uri, deep=True, weights_only=True).step == 5
+    storage.remove(storage.join(uri, "rank-00001.manifest.json"))
+    with pytest.raises(ArtifactDamaged, match=r"rank-00001\.manifest\.json is missing"):
+        verify_checkpoint(uri, deep=True, weights_only=True)
+
+
 def test_a_rank_that_is_not_in_the_commit_is_damage(run: str) -> None:
     uri = save(run, 5)
     commit = Commit.model_validate_json(storage.read_bytes(storage.join(uri, COMMIT)))

@@ -33,6 +33,14 @@ def test_a_loaded_model_computes_as_a_fresh_one_with_its_seed(checkpoint: Path) 
     assert torch.equal(loaded.model.logits(ids), fresh.logits(ids))
 
 
+def test_the_state_of_the_optimiser_is_not_read(checkpoint: Path, seal: Seal) -> None:
+    (checkpoint / "state").mkdir()
+    (checkpoint / "state" / "rank-00000.safetensors").write_bytes(b"moments")
+    seal(checkpoint)
+    (checkpoint / "state" / "rank-00000.safetensors").unlink()
+    assert load_checkpoint(str(checkpoint)).state["step"] == 7
+
+
 def test_a_loaded_model_can_be_trained(checkpoint: Path) -> None:
     model = load_checkpoint(str(checkpoint)).model
     ids = torch.arange(20).view(1, 20)

@@ -100,6 +100,9 @@ def test_a_snapshot_keeps_its_values_and_its_memory() -> None:
         for parameter in engine.module.parameters():
             parameter.add_(1.0)
     assert all(first.weights[name].equal(value) for name, value in values.items())
+    masters = {item.param: item.tensor for item in first.slices if item.kind == "master"}
+    assert all(masters[name].equal(value.view(-1)) for name, value in values.items())
+    assert all(masters[name].data_ptr() == first.weights[name].data_ptr() for name in values), "copied twice"
     second = snapshots.take(RunState(step=2))
     assert [item.tensor.data_ptr() for item in second.slices] == places
     assert (second.name, second.step) == ("step-00000002-a1", 2)

@@ -68,7 +68,7 @@ def load_initial(init: str, module: Transformer, packed_uri: str) -> None:
     if init.startswith(FROM_HF):
         load_weights(module, uri)
         return
-    verify_checkpoint(uri, deep=True)
+    verify_checkpoint(uri, deep=True, weights_only=True)
     check_sha256(read_frozen(uri).sha256, read_frozen(packed_uri).sha256, where=uri)
     with torch.no_grad():
         for name, tensor in TensorFiles(uri).read(name for name, _ in module.named_parameters()):

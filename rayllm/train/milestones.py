@@ -42,9 +42,8 @@ def before_steps(run: Run, saver: Saver) -> bool:
         validate(run, saver, saved=True)
         sample(run)
     elif run.config.guards.early_stopping is not None and state.step % run.config.validation.every_steps == 0:
-        return validate(
-            run, saver, saved=True
-        )  # early stopping counts a validation that the checkpoint does not know yet
+        # Early stopping counts a validation that the checkpoint does not know yet.
+        return validate(run, saver, saved=True)
     return False
 
 

@@ -14,6 +14,7 @@ from rayllm.core.checkpoint import (
     Commit,
     checkpoint_name,
     clear_staging,
+    clear_uncommitted,
     find_checkpoint,
     list_checkpoints,
     newest_valid,
@@ -166,6 +167,22 @@ def test_staging_begins_empty_and_what_a_killed_save_left_is_cleared(tmp_path: P
     assert list(again.iterdir()) == []
     clear_staging(directory)
     assert list((tmp_path / DIRECTORY).iterdir()) == []
+
+
+def test_what_killed_saves_and_deletions_left_is_cleared_wherever_it_is(
+    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    directory = storage.join(run, DIRECTORY)
+    whole, torn = save(run, 5), save(run, 9)
+    storage.remove(storage.join(torn, COMMIT))
+    killed = staging_directory(directory, "step-00000012-a1", 1)
+    (killed / "weights").write_bytes(b"x")
+    clear_staging(directory)
+    clear_uncommitted(directory)
+    assert not killed.exists()
+    assert storage.list_files(torn) == []
+    assert [ref.uri for ref in list_checkpoints(directory)] == [whole]
 
 
 def test_nothing_stays_on_this_machine_of_a_checkpoint_that_went_to_an_object_store(

@@ -155,6 +155,23 @@ def _stopped_run(config: train.Config, packed_uri: str, directory: str, after: i
     return run_session(job, outlets, EngineConfig(), torch.device("cpu"))[0]
 
 
+def test_what_a_killed_save_left_is_gone_after_the_next_start(
+    packed: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(tmp_path, max_steps=4, engine={"kind": "torch"}, samples={"max_new_tokens": 1})
+    directory = str(tmp_path / "run")
+    monkeypatch.setenv("RAYLLM_ALLOW_FAULTS", "1")
+    monkeypatch.setenv("RAYLLM_FAULT", "publish.file:1=kill")
+    with pytest.raises(AssertionError, match="died"):
+        run_ranks(forked_run, 1, config, packed.uri, directory)
+    checkpoints = Path(directory, "checkpoints")
+    assert {path.name for path in checkpoints.iterdir()} == {".staging", "step-00000004-a1"}
+    assert list_checkpoints(str(checkpoints)) == []
+    monkeypatch.delenv("RAYLLM_FAULT")
+    run_ranks(forked_run, 1, config, packed.uri, directory)
+    assert {path.name for path in checkpoints.iterdir()} == {"best.json", "step-00000004-a2"}
+
+
 def test_a_survivor_of_an_older_start_publishes_nothing(packed: Artifact, tmp_path: Path) -> None:
     directory = tmp_path / "run"
 

@@ -142,17 +142,6 @@ def test_a_rank_that_cannot_write_beside_training_ends_the_run_on_all_at_the_sam
     assert newest_valid(str(tmp_path / "checkpoints")) == (None, [])
 
 
-def test_what_a_killed_save_left_is_gone_after_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAYLLM_ALLOW_FAULTS", "1")
-    monkeypatch.setenv("RAYLLM_FAULT", "publish.file:1=kill")
-    config = config_of(asynchronous=True)
-    with pytest.raises(AssertionError, match="died"):
-        run_ranks(train_small, 1, str(tmp_path), "torch", 0, config)
-    left = {path.name for path in (tmp_path / "checkpoints").iterdir()}
-    assert left == {".staging", "step-00000003-a1"}
-    assert list_checkpoints(str(tmp_path / "checkpoints")) == []
-
-
 @pytest.mark.parametrize(
     ("point", "from_step"),
     [

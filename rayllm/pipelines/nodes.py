@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -96,9 +97,8 @@ def expected_nodes(config: RayConfig) -> list[Node] | None:
     Returns:
         None where only Ray can tell: it counts the GPUs of this machine itself.
     """
-    import ray
-
-    if ray.is_initialized():
+    ray = sys.modules.get("ray")  # not imported here: it reads its environment when it is
+    if ray is not None and ray.is_initialized():
         return live_nodes()
     if has_gpu():
         return None

@@ -13,11 +13,13 @@ logger = get_logger(__name__)
 
 PROBE_TIMEOUT_S = 5.0
 
-#: Set before Ray starts, unless the user has: no usage statistics, no waiting for a slow poll, no driver noise.
+#: Set before Ray is imported, unless the user has: no usage statistics, no waiting for a slow poll, no driver noise. A
+#: raylet's notice of a dead worker goes to standard output whatever `log_to_driver` says; our messages tell more.
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "^A worker died or was killed while executing a task",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TOKENIZERS_PARALLELISM": "false",

@@ -1,6 +1,8 @@
 """Nodes of a cluster: what fits on them, and which of them answer."""
 
 import socket
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -29,7 +31,7 @@ def test_a_node_whose_door_is_shut_is_not_reachable() -> None:
 def test_before_ray_runs_a_machine_has_its_cpus_or_those_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     from rayllm.pipelines import nodes
 
-    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False))
     monkeypatch.setattr(nodes, "has_gpu", lambda: False)
     monkeypatch.setattr("os.cpu_count", lambda: 6)
     assert [node.cpus for node in expected_nodes(RayConfig()) or ()] == [6.0]

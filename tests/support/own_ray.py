@@ -58,7 +58,7 @@ class OwnRay:
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run ``rayllm`` with arguments to its end."""
         process = self.start(*arguments, **environment)
-        out, err = process.communicate(timeout=180)
+        out, err = process.communicate(timeout=280)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     def processes(self) -> list[psutil.Process]:

@@ -2,6 +2,7 @@ import json
 import random
 
 import numpy as np
+import pytest
 import torch
 
 from rayllm.train.state import HISTORY, RunState, rng_state, seed_everything, set_rng_state
@@ -35,6 +36,17 @@ def test_generators_are_saved_as_plain_bytes() -> None:
     saved = rng_state()
     assert {"rng.python", "rng.numpy", "rng.torch"} <= set(saved)
     assert all(tensor.dtype == torch.uint8 for tensor in saved.values())
+
+
+def test_the_generator_of_a_gpu_is_saved_and_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    put_back: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: torch.tensor([1, 2, 3], dtype=torch.uint8))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", put_back.append)
+    saved = rng_state()
+    assert set(saved) == {"rng.python", "rng.numpy", "rng.torch", "rng.cuda"}
+    set_rng_state(saved)
+    assert [tensor.tolist() for tensor in put_back] == [[1, 2, 3]]
 
 
 def test_a_snapshot_does_not_change_what_is_drawn_next() -> None:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import GetTimeoutError
 from small_session import make_config
 
 from rayllm.core.errors import DataError, RunFailed, SavedForRerun, SetupError
@@ -133,6 +134,22 @@ def test_a_node_that_comes_is_used_after_a_while_where_it_is_free(play: Any, tmp
     soon = Script([failed(), DONE], nodes=[[A, B], [A, B, C]], looks=3)
     play(soon, count=(2, 3), grow_after_s=60)
     assert busy.sizes == soon.sizes == [3, 2]
+
+
+def test_no_more_workers_are_added_than_have_a_free_place(play: Any) -> None:
+    script = Script([failed(), STOPPED, DONE], nodes=[[A], [A, B, C]], looks=3, free=1)
+    play(script, count=(1, 3), grow_after_s=0)
+    assert script.sizes == [3, 1, 2]
+
+
+def test_a_lost_cluster_is_told_whatever_was_asked_of_it(play: Any) -> None:
+    def gone() -> Ending:
+        raise GetTimeoutError("Get timed out: some object(s) not ready.")
+
+    with pytest.raises(RunFailed, match="the Ray cluster was lost") as told:
+        play(Script([gone], checkpoint=8))
+    assert "timed out" in told.value.why
+    assert "it goes on from step-8" in told.value.fix
 
 
 def test_a_node_about_to_leave_is_left_in_good_order(play: Any, tmp_path: Path) -> None:

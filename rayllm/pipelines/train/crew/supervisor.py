@@ -50,7 +50,7 @@ class Supervisor:
         self._low, self._high = self._settings.bounds(crew.count)
         self._failures, self._saved = 0, self._checkpoint()
         self._short_since: float | None = None
-        self._change = ""
+        self._change, self._places = "", math.inf
         self._grow_at = self._look_at = math.inf
 
     def run(self) -> Crew:
@@ -65,6 +65,17 @@ class Supervisor:
             SavedForRerun: If the run was asked to stop and has saved.
             SetupError: If the cluster has had no room for too long.
         """
+        try:
+            return self._run()
+        except ray.exceptions.RayError as error:  # whatever was asked: the driver's node is gone, or the head
+            raise RunFailed(
+                "the Ray cluster was lost",
+                where=f"ray.address={self._job.config.ray.address}",
+                why=" ".join(str(error).split())[:200],
+                fix=f"start Ray's head node again; {self._again()}",
+            ) from error
+
+    def _run(self) -> Crew:
         while True:
             ending = self._start()
             if ending.outcome == "done":
@@ -82,13 +93,14 @@ class Supervisor:
         self._stop.clear()
         if self._stop.asked:
             raise self._stopped("training was stopped before it went on")
-        self._change, self._grow_at, self._look_at = "", math.inf, time.monotonic()
+        self._change, self._places = "", math.inf
+        self._grow_at, self._look_at = math.inf, time.monotonic()
         self._board.clear.remote()
         fitting = Fitting(self._job, self._crew, self._board)
         while True:
             fitting.join(POLL_S)
             ended = not fitting.is_alive()  # before the board is read, so that nothing said is missed
-            said = self._listen()
+            said: Said = ray.get(self._board.look.remote(), timeout=SILENCE_S)
             self._show(said)
             if ended:
                 return fitting.ending(said)
@@ -100,22 +112,6 @@ class Supervisor:
             if record["kind"] == "train":
                 self._grow_at = min(self._grow_at, time.monotonic() + self._settings.grow_after_s)
 
-    def _listen(self) -> Said:
-        """What the board holds.
-
-        Raises:
-            RunFailed: If Ray is gone.
-        """
-        try:
-            return ray.get(self._board.look.remote(), timeout=SILENCE_S)
-        except ray.exceptions.RayError as error:
-            raise RunFailed(
-                "the Ray cluster was lost",
-                where=f"ray.address={self._job.config.ray.address}",
-                why=str(error).strip().splitlines()[0][:200],
-                fix=f"start Ray's head node again; {self._again()}",
-            ) from error
-
     def _watch_nodes(self, seats: tuple[Seat, ...]) -> None:
         """Ask the workers to save and stop where the run should go on with others."""
         now = time.monotonic()
@@ -126,7 +122,7 @@ class Supervisor:
         if leaving := leaving_hosts(seats, nodes):
             self._change = f"node {', '.join(leaving)} is about to be taken away"
         elif now >= self._grow_at and (more := self._growth(nodes)):
-            self._change = f"there is room for {more} more"
+            self._change, self._places = f"there is room for {more} more", self._crew.count + more
         if self._change:
             self._stop.write()
 
@@ -175,10 +171,10 @@ class Supervisor:
         since, told = self._short_since or time.monotonic(), False
         while True:
             nodes = reachable(live_nodes())
-            places = room(nodes, self._crew.cpus, self._crew.gpus)
+            places = min(room(nodes, self._crew.cpus, self._crew.gpus), self._places)
             if self._short_since is not None:
                 places = min(places, free_places(self._crew.resources))
-            if crew := resize(self._crew, self._low, self._high, places):
+            if crew := resize(self._crew, self._low, self._high, int(places)):
                 return crew
             if self._stop.asked:
                 raise self._stopped("training was stopped while it waited for nodes")

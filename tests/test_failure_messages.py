@@ -117,11 +117,10 @@ def test_a_lost_cluster_is_told_soon(ray: OwnRay, file: Path, tmp_path: Path) ->
     for found in ray.processes():
         if re.search("gcs_server|raylet/raylet", " ".join(found.cmdline())):
             found.kill()
-    done = finish(process)
-    assert time.monotonic() - killed_at < 60
-    error = told(done, 1)
+    error = told(finish(process), 1)
     assert error[0] == "error: the Ray cluster was lost"
     assert "run the same command again" in error[-1]
+    assert time.monotonic() - killed_at < 90
 
 
 def test_too_few_cpus_are_told_before_the_first_stage(ray: OwnRay, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from rayllm.data.mixing.weights import MixtureConfig
 from rayllm.model.config import ModelConfig
 from rayllm.pipelines.frame import Frame
 from rayllm.pipelines.nodes import Node
+from rayllm.pipelines.ray_runtime import prepare_environment
 from rayllm.pipelines.train.crew.sizing import size_crew
 from rayllm.train.config import TrainConfig
 from rayllm.train.fp8 import MULTIPLE, misfits
@@ -86,6 +87,7 @@ def fingerprint(config: Config) -> dict[str, str]:
 
 def run(work: Work) -> dict[str, Any]:
     """Train, or go on from the last checkpoint in ``work.directory``."""
+    prepare_environment()  # before Ray is imported, since it reads some of it then
     from rayllm.pipelines.train.driver import run_with_ray
 
     work.inputs["pack"].verify(deep=True)

@@ -188,7 +188,7 @@ def import_deepspeed(device: torch.device) -> Any:
 
 
 def _zero_config(
-    stage: int, device: torch.device, *, offload_optimizer: bool, offload_parameters: bool
+    stage: int, device: torch.device, *, offload_optimizer: bool = False, offload_parameters: bool = False
 ) -> dict[str, Any]:
     zero: dict[str, Any] = {
         "stage": stage,

@@ -16,7 +16,7 @@ from rayllm.train import collective
 from rayllm.train.engine import Engine
 
 #: Elements of a parameter that are looked at, about.
-LOOKED_AT = 65_536
+LOOKED_AT = 8_192
 
 
 class UpdateRatios:

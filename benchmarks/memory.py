@@ -33,9 +33,9 @@ from rayllm.model.recompute import RUNNERS
 from rayllm.model.transformer import Transformer
 from rayllm.optim.config import AdamWConfig
 from rayllm.optim.schedules import Rates
+from rayllm.train.config import Precision
 from rayllm.train.deepspeed_engine import DeepSpeedEngine
 from rayllm.train.engine import Engine, TorchEngine
-from rayllm.train.precision import resolve_precision
 from rayllm.train.update_ratio import UpdateRatios
 
 CPU = torch.device("cpu")
@@ -94,10 +94,10 @@ def held_bytes(engine: Engine, batch: Batch) -> int:
     return sum(event.self_cpu_memory_usage for event in found.key_averages())
 
 
-def recompute(rounds: int, dim: int, layers: int) -> None:
+def recompute(rounds: int, dim: int, layers: int, precision: Precision) -> None:
     """Memory and time of each kind of recomputation."""
     vocab, rows, length = 1024, 2, 512
-    precision, batch = resolve_precision("auto", dim, CPU), new_batch(rows, length, vocab)
+    batch = new_batch(rows, length, vocab)
     engines = []
     for kind in RUNNERS:
         model = new_model(dim, layers, vocab)
@@ -195,8 +195,8 @@ def say(text: str) -> None:
 
 def main() -> None:
     """Measure the parts asked for."""
-    parts: dict[str, Callable[[argparse.Namespace], None]] = {
-        "recompute": lambda args: recompute(args.rounds, args.dim, args.layers),
+    parts: dict[str, Callable[[argparse.Namespace], Any]] = {
+        "recompute": lambda args: [recompute(args.rounds, args.dim, args.layers, name) for name in ("fp32", "bf16")],
         "offload": lambda args: offload(args.rounds, args.dim, args.layers),
         "tensors": lambda args: tensors(args.rounds, 64, 24),
         "ratios": lambda args: ratios(args.rounds),

@@ -32,7 +32,7 @@ def write_file(root: Path) -> Path:
         root,
         str(root / "runs"),
         max_steps=5000,
-        checkpoint={"every_steps": EVERY},
+        checkpoint={"every_steps": EVERY, "asynchronous": False},  # so that it is known which one is there
         validation={"every_steps": 5000, "max_tokens": 1024},
         samples={"every_steps": 0, "max_new_tokens": 1},
         workers={"count": [2, 3], "cpus": 1, "grow_after_s": 1},

@@ -163,6 +163,18 @@ def test_evaluation_asks_whole_questions_and_scores_replies_only(tuned: tuple[Pa
     assert all(sample["prompt"].endswith("<|im_start|>assistant\n") for sample in found["samples"])
 
 
+def test_a_question_on_the_command_line_gets_a_reply(
+    base: Path, tuned: tuple[Path, Artifact, Path], capsys: Any
+) -> None:
+    options = ["What is 2 + 2?", "--chat", "--max-new-tokens", "8", "--device", "cpu"]
+    assert main(["sample", str(tuned[2]), *options]) == 0
+    shown = capsys.readouterr().out
+    assert shown.strip()
+    assert "What is" not in shown
+    assert main(["sample", str(base), *options]) == 2
+    assert "has learnt no chat template" in capsys.readouterr().err
+
+
 def test_the_preview_shows_what_is_only_read(tuned: tuple[Path, Artifact, Path], capsys: Any) -> None:
     assert main(["data", "preview", str(tuned[0]), "--rows", "1", "--width", "100"]) == 0
     shown = capsys.readouterr().out

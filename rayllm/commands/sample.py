@@ -2,11 +2,15 @@
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from rayllm.core.errors import ConfigError
 from rayllm.inference.config import SamplingConfig
+
+if TYPE_CHECKING:  # commands are listed without loading a tokenizer
+    from rayllm.tokenizer.codec import Codec
 
 #: New tokens when none are asked for, if the model's context has room for them.
 DEFAULT_NEW_TOKENS = 200
@@ -17,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = SamplingConfig()
     parser.add_argument("checkpoint", help="checkpoint, `checkpoints/` directory or train artifact (path or URI)")
     parser.add_argument("prompt", nargs="?", default="", help="text to continue (default: begin a document)")
+    parser.add_argument("--chat", action="store_true", help="the prompt is a question: write a reply to it")
     parser.add_argument(
         "--max-new-tokens", type=int, help=f"length of the continuation (default: {DEFAULT_NEW_TOKENS}, or what fits)"
     )
@@ -43,26 +48,53 @@ def run(args: argparse.Namespace) -> int:
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     loaded = load_checkpoint(args.checkpoint, prefer=args.prefer, device=device)
-    prompt = [loaded.codec.separator_id, *loaded.codec.encode(args.prompt)]
+    prompt, stops = _question(args, loaded.uri, loaded.codec) if args.chat else _beginning(args, loaded.codec)
+    shown = "" if args.chat else args.prompt
     room = loaded.model.config.max_seq_len - len(prompt)
     options = {
         "max_new_tokens": args.max_new_tokens or max(1, min(DEFAULT_NEW_TOKENS, room)),
         "sampling": sampling,
-        "stop_ids": {loaded.codec.separator_id},
+        "stop_ids": stops,
         "seed": args.seed,
     }
     size = sum(parameter.numel() for parameter in loaded.model.parameters())
     sys.stderr.write(f"{loaded.uri}: {size / 1e6:.1f} M parameters, step {loaded.state['step']:,}, on {device}\n")
     if args.num == 1:
         text = TextStream(loaded.codec.decode)
-        _write(args.prompt)
+        _write(shown)
         for (token,) in stream(loaded.model, [prompt], **options):
             _write(text.flush() if token is None else text.push(token))
         _write(text.flush() + "\n")
         return 0
     for number, ids in enumerate(generate(loaded.model, [prompt] * args.num, **options), start=1):
-        _write(f"--- {number} ---\n{args.prompt}{loaded.codec.decode(ids)}\n")
+        _write(f"--- {number} ---\n{shown}{loaded.codec.decode(ids)}\n")
     return 0
+
+
+def _beginning(args: argparse.Namespace, codec: "Codec") -> tuple[list[int], set[int]]:
+    """A text to continue, and where it ends."""
+    return [codec.separator_id, *codec.encode(args.prompt)], {codec.separator_id}
+
+
+def _question(args: argparse.Namespace, uri: str, codec: "Codec") -> tuple[list[int], set[int]]:
+    """A question in the checkpoint's chat template, and where the reply to it ends.
+
+    Raises:
+        ConfigError: If the checkpoint has none.
+    """
+    from rayllm.tokenizer.chat.render import any_length
+    from rayllm.tokenizer.chat.template import read_template
+
+    template = read_template(uri)
+    if template is None:
+        raise ConfigError(
+            "this model has learnt no chat template",
+            where=uri,
+            fix="leave out --chat, or fine-tune it on conversations",
+        )
+    renderer = any_length(template, codec)
+    prompt = renderer.prompt_ids([{"role": "user", "content": args.prompt}])
+    return prompt, {codec.separator_id, *renderer.stop_ids()}
 
 
 def read_sampling(args: argparse.Namespace) -> SamplingConfig:

@@ -103,6 +103,18 @@ class Renderer:
             for pieces, messages in zip(found, conversations, strict=True)
         ]
 
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """The tokens after which a reply is to be written, the separator first.
+
+        Raises:
+            jinja2.TemplateError: If the template refuses the conversation.
+        """
+        guarded = [{**message, "content": self._guarded(message["content"])} for message in messages]
+        text, replies = self._template.render(guarded, self._separator, prompt=True)
+        pieces, _ = self._without_separators(list(self._cut(text, replies)))
+        (prompt,) = self._encode([(pieces, False)])
+        return [self._codec.separator_id, *prompt.ids.tolist()]
+
     def stop_ids(self) -> list[int]:
         """The tokens that end a reply."""
         pieces = self._pieces(PROBE)
@@ -258,6 +270,11 @@ def _without_blank_ends(pieces: Iterable[Piece]) -> list[Piece]:
     return kept
 
 
+def any_length(template: ChatTemplate, codec: Codec) -> Renderer:
+    """A renderer that finds nothing too long, for prompts."""
+    return Renderer(template, codec, max_tokens=1 << 40, truncate="drop")
+
+
 def stop_ids(template: ChatTemplate, codec: Codec) -> list[int]:
     """The tokens that end a reply in a template."""
-    return Renderer(template, codec, max_tokens=1 << 20, truncate="drop").stop_ids()
+    return any_length(template, codec).stop_ids()

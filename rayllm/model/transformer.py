@@ -4,10 +4,13 @@
 are one matrix (``qkv_proj``) and gate and up are one (``gate_up_proj``), for speed; ``interchange`` splits them.
 """
 
+from functools import partial
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from rayllm.model.compiler import compiled
 from rayllm.model.config import ModelConfig
 from rayllm.model.init import draw_weights
 from rayllm.model.kv_cache import KVCache
@@ -17,6 +20,7 @@ from rayllm.model.layers.feed_forward import make_feed_forward
 from rayllm.model.layers.kernels import Kernel, dense
 from rayllm.model.layers.norms import make_norm
 from rayllm.model.layers.positions import RotaryTable, Rotation, alibi_slopes, places_in_documents
+from rayllm.model.layers.token_losses import softmax_losses_
 from rayllm.model.layers.visibility import Outlook, Visibility
 from rayllm.model.recompute import RUNNERS, keep_all
 
@@ -97,6 +101,16 @@ class Transformer(nn.Module):
         """Choose what computes attention over whole rows (``layers.kernels``); decoding with a cache stays SDPA's."""
         self.model.attention_kernel = kernel
 
+    def compile_training(self) -> None:
+        """Let torch compile what training steps run, each part when it first runs (``model.compiler``).
+
+        That is the block, once for all layers, so that the time to compile does not grow with the depth, and the
+        softmax of the head. Validation, sampling and decoding stay uncompiled: their many shapes would be compiled one
+        by one.
+        """
+        self.model.call_block = compiled(keep_all)
+        self.lm_head.softmax_losses = compiled(softmax_losses_)
+
     def set_z_loss(self, weight: float) -> None:
         """Add this times the squared log-partition to the losses of training; see ``token_losses``."""
         self.lm_head.z_loss = weight
@@ -108,7 +122,7 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.run_block = keep_all
+        self.run_block = self.call_block = keep_all
         self.attention_kernel: Kernel = dense
         rank, kind = config.embedding_rank, config.positions.kind
         self.embed_tokens = TokenEmbedding(config.resolved_vocab_size, rank or config.dim)
@@ -144,9 +158,9 @@ class Decoder(nn.Module):
             for window, outlook in self._outlooks(input_ids.device).items()
         }
         x = self._embed(input_ids, places)
-        run_block = self.run_block if torch.is_grad_enabled() else keep_all
+        run, call = (self.run_block, self.call_block) if torch.is_grad_enabled() else (keep_all, keep_all)
         for index, layer in enumerate(self.layers):
-            x = run_block(layer, x, rotation, views[self.config.window_of(index)])
+            x = run(partial(call, layer), x, rotation, views[self.config.window_of(index)])
         return self.norm(x)
 
     def _forward_cached(self, input_ids: Int[Tensor, "batch seq"], cache: KVCache) -> Float[Tensor, "batch seq dim"]:

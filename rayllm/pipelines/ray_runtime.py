@@ -15,6 +15,7 @@ PROBE_TIMEOUT_S = 5.0
 
 #: Set before Ray is imported, unless the user has: no usage statistics, no waiting for a slow poll, no driver noise. A
 #: raylet's notice of a dead worker goes to standard output whatever `log_to_driver` says; our messages tell more.
+#: Torch's large tensors on CPUs lie in huge pages: small ones cost a training step a tenth of its time to make.
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
@@ -24,6 +25,7 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TOKENIZERS_PARALLELISM": "false",
     "TORCHDYNAMO_DISABLE": "1",
+    "THP_MEM_ALLOC_ENABLE": "1",
 }
 
 

@@ -44,6 +44,11 @@ class EngineConfig(ConfigModel):
                 )
         return self
 
+    @property
+    def shards_parameters(self) -> bool:
+        """Whether parameters are whole only while their layer runs."""
+        return self.kind == "deepspeed" and self.zero_stage == 3
+
 
 class WorkersConfig(ConfigModel):
     """How many processes train, and what each gets."""
@@ -214,6 +219,12 @@ class TrainConfig(ConfigModel):
         "flash-attn (GPUs); `auto` chooses by what is there and what the masks need.",
         json_schema_extra=RUNTIME,
     )
+    compile: bool | Literal["auto"] = Field(
+        default="auto",
+        description="Let torch compile the training step: faster, after some seconds for each new size; kernels are "
+        "kept for later runs. `auto`: on GPUs where it is possible. Not with ZeRO stage 3.",
+        json_schema_extra=RUNTIME,
+    )
     packing: Packing = Field(
         default="concat",
         description="`concat`: rows are slices of the concatenated documents; `best_fit`: rows are filled with whole "
@@ -263,6 +274,15 @@ class TrainConfig(ConfigModel):
             raise ValueError(
                 "`packing: best_fit` puts documents that have nothing to do with each other into one row: keep "
                 "`train.document_mask` true, or set `train.packing: concat`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _compiled_parameters_are_whole(self) -> "TrainConfig":
+        if self.compile is True and self.engine.shards_parameters:
+            raise ValueError(
+                "`compile: true` needs whole parameters, and ZeRO stage 3 gathers them layer by layer: set "
+                "`train.compile: false`, or `train.engine.zero_stage` to 2 or less"
             )
         return self
 

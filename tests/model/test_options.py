@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from rayllm.model.config import IGNORE_INDEX, ModelConfig
 from rayllm.model.flops import count_parameters, training_flops_per_token
 from rayllm.model.kv_cache import KVCache
-from rayllm.model.layers.embeddings import token_losses
 from rayllm.model.layers.feed_forward import make_feed_forward
 from rayllm.model.layers.norms import LayerNorm, RMSNorm
 from rayllm.model.layers.positions import alibi_slopes, places_in_documents
+from rayllm.model.layers.token_losses import LossSettings, token_losses
 from rayllm.model.layers.visibility import Outlook
 from rayllm.model.transformer import Transformer
 
@@ -204,7 +204,7 @@ def test_the_z_loss_is_added_while_training_only() -> None:
 def test_the_gradient_of_the_z_loss_by_hand() -> None:
     weight = torch.eye(2, dtype=torch.float64, requires_grad=True)
     rows = torch.tensor([[1.0, 2.0]], dtype=torch.float64, requires_grad=True)
-    (with_z,) = torch.autograd.grad(token_losses(rows, weight, torch.tensor([0]), None, 0.5).sum(), rows)
+    (with_z,) = torch.autograd.grad(token_losses(rows, weight, torch.tensor([0]), LossSettings(z_loss=0.5)).sum(), rows)
     (without,) = torch.autograd.grad(token_losses(rows, weight, torch.tensor([0])).sum(), rows)
     softmax, log_z = rows.softmax(-1)[0], rows.logsumexp(-1)[0]
     torch.testing.assert_close(with_z[0] - without[0], 2 * 0.5 * log_z * softmax, rtol=1e-5, atol=1e-6)

@@ -156,6 +156,8 @@ def build_engine(
     module = Transformer(model)
     module.init_weights(1)
     module.set_activation_checkpointing(config.activation_checkpointing)
+    if config.compile is True:
+        module.compile_training()
     device = torch.device("cpu")
     if kind == "torch":
         return TorchEngine(module, config.optimizer, precision, device)

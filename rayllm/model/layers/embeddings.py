@@ -1,12 +1,11 @@
 """The two ends of the model: tokens to vectors, and vectors to logits or to token losses."""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from rayllm.model.config import IGNORE_INDEX, ModelConfig
+from rayllm.model.config import ModelConfig
+from rayllm.model.layers.token_losses import LossSettings, SoftmaxLosses, logits_of, softmax_losses_, token_losses
 
 
 class TokenEmbedding(nn.Embedding):
@@ -22,9 +21,9 @@ class TokenEmbedding(nn.Embedding):
 class LMHead(nn.Module):
     """The output matrix, and the cross-entropy over its logits.
 
-    The loss is computed here, and not outside, for two reasons. The logits of a whole batch (tokens times vocabulary)
-    would be by far the largest tensor of the training step: chunk after chunk they are made, used and dropped, and made
-    again in backward. And ZeRO-3 holds a parameter whole only while the module that owns it runs.
+    The loss is computed here, and not outside, for two reasons. The logits of a whole batch would be by far the largest
+    tensor of the training step, so they are made and used chunk after chunk (``layers.token_losses``). And ZeRO-3 holds
+    a parameter whole only while the module that owns it runs.
 
     Args:
         config: Sizes, with the vocabulary known. With ``embedding_rank`` the residual stream is projected to that width
@@ -36,6 +35,8 @@ class LMHead(nn.Module):
         self.chunk_tokens, self.softcap = config.loss_chunk_tokens, config.logit_softcap
         #: Weight of the square of the log-partition in the loss, while training.
         self.z_loss = 0.0
+        #: What makes losses and gradient of logits; ``model.compiling`` puts a compiled one here.
+        self.softmax_losses: SoftmaxLosses = softmax_losses_
         rank = config.embedding_rank
         self.projection = None if rank is None else nn.Linear(config.dim, rank, bias=False)
         self.weight = nn.Parameter(torch.zeros(config.resolved_vocab_size, rank or config.dim))
@@ -57,48 +58,6 @@ class LMHead(nn.Module):
             hidden = self.projection(hidden)
         if labels is None:
             return logits_of(hidden, self.weight, self.softcap)
-        rows, targets = hidden.flatten(0, 1), labels.flatten()
-        settings = (self.softcap, self.z_loss if self.training else 0.0)
-        if rows.shape[0] <= self.chunk_tokens:
-            return token_losses(rows, self.weight, targets, *settings).view(labels.shape)
-        losses = [
-            checkpoint(token_losses, part, self.weight, part_targets, *settings, use_reentrant=False)
-            for part, part_targets in zip(rows.split(self.chunk_tokens), targets.split(self.chunk_tokens), strict=True)
-        ]
-        return torch.cat(losses).view(labels.shape)  # pyright: ignore[reportArgumentType]
-
-
-def logits_of(
-    rows: Float[Tensor, "*tokens width"], weight: Float[Tensor, "vocab width"], softcap: float | None
-) -> Float[Tensor, "*tokens vocab"]:
-    """Scores of every token in float32, bounded to plus or minus the cap.
-
-    Source: Gemma Team 2024, Gemma 2, arXiv:2408.00118, section 2 (logit soft-capping).
-    """
-    logits = F.linear(rows, weight).float()
-    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
-
-
-def token_losses(
-    rows: Float[Tensor, "tokens width"],
-    weight: Float[Tensor, "vocab width"],
-    targets: Int[Tensor, " tokens"],
-    softcap: float | None = None,
-    z_loss: float = 0.0,
-) -> Float[Tensor, " tokens"]:
-    """Cross-entropy of each row's logits in nats; the softmax is in float32 also under autocast.
-
-    Args:
-        rows: What is multiplied with the output matrix.
-        weight: The output matrix.
-        targets: Ids, or ``IGNORE_INDEX``.
-        softcap: See ``logits_of``.
-        z_loss: Added for each token: this times the square of the logarithm of the softmax's denominator.
-
-    Source: Chowdhery et al. 2022, PaLM, arXiv:2204.02311, section 5 (z-loss).
-    """
-    logits = logits_of(rows, weight, softcap)
-    losses = F.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="none")
-    if z_loss:
-        losses = losses + z_loss * logits.logsumexp(-1).square() * (targets != IGNORE_INDEX)
-    return losses
+        z_loss = self.z_loss if self.training else 0.0
+        settings = LossSettings(self.softcap, z_loss, self.chunk_tokens, self.softmax_losses)
+        return token_losses(hidden.flatten(0, 1), self.weight, labels.flatten(), settings).view(labels.shape)

@@ -4,9 +4,7 @@ Source: Dong et al. 2024, Flex Attention, arXiv:2412.05496.
 """
 
 import functools
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
+from rayllm.model.compiler import compiler_on, uncompiled
 from rayllm.model.layers.visibility import Keys, Outlook, Queries
 
 
@@ -69,16 +68,5 @@ def _mask_mod(reach: int, doc_ids: Int[Tensor, "batch seq"] | None) -> Callable[
 @functools.cache
 def _compiled() -> tuple[Callable[..., BlockMask], Callable[..., Any]]:
     """Uncompiled, FlexAttention would write out all scores, and the mask all pairs of positions."""
-    with _compiler_on():
-        return torch.compile(create_block_mask), torch.compile(flex_attention)
-
-
-@contextmanager
-def _compiler_on() -> Iterator[None]:
-    """The workers' environment turns torch's compiler off, which ``torch.compile`` would obey without a word."""
-    before = os.environ.pop("TORCHDYNAMO_DISABLE", None)
-    try:
-        yield
-    finally:
-        if before is not None:
-            os.environ["TORCHDYNAMO_DISABLE"] = before
+    with compiler_on():
+        return torch.compile(create_block_mask), uncompiled(torch.compile(flex_attention))

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from rayllm.model.compiler import uncompiled
 from rayllm.model.layers.visibility import Keys, Outlook, Queries
 
 PackedQueries = Float[Tensor, "tokens num_heads head_dim"]
@@ -69,7 +70,7 @@ def varlen_over_rows(
     starts = begins.flatten().nonzero().flatten()
     bounds = torch.cat((starts, starts.new_tensor([batch * seq]))).int()
     longest = int(bounds.diff().max())
-    return VarlenVisibility(Spans(bounds, longest, outlook.window, outlook.slopes), kernel)
+    return VarlenVisibility(Spans(bounds, longest, outlook.window, outlook.slopes), uncompiled(kernel))
 
 
 def torch_varlen(q: PackedQueries, k: PackedKeys, v: PackedKeys, spans: Spans) -> PackedQueries:

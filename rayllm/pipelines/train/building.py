@@ -13,6 +13,8 @@ import torch
 
 from rayllm.core import storage
 from rayllm.core.artifact import versions
+from rayllm.data.shards.cache import default_cache_dir
+from rayllm.model.compiler import CompileChoice, choose_compile, keep_kernels
 from rayllm.model.config import ModelConfig
 from rayllm.model.flops import count_parameters
 from rayllm.model.layers.kernels import KernelChoice, choose_kernel
@@ -33,15 +35,21 @@ class Compute:
         device: Where.
         precision: In what.
         attention: By which kernel.
+        compiled: Whether by code that torch compiled.
     """
 
     device: torch.device
     precision: Precision
     attention: KernelChoice
+    compiled: CompileChoice
 
     def describe(self) -> str:
         """One line for the console."""
-        return f"computes in {self.precision}, attention by {self.attention.name} ({self.attention.why})"
+        compiled = "compiled" if self.compiled.enabled else "not compiled"
+        return (
+            f"computes in {self.precision}, attention by {self.attention.name} ({self.attention.why}), "
+            f"{compiled} ({self.compiled.why})"
+        )
 
     def warnings(self, model: ModelConfig) -> list[str]:
         """What was asked for and is done, but may not be what was meant."""
@@ -50,7 +58,9 @@ class Compute:
         return [f"fp8 at width {model.dim} is likely slower than bf16: it pays from about {PAYS_FROM_DIM} up"]
 
 
-def choose_compute(config: TrainConfig, precision: str, model: ModelConfig, device: torch.device) -> Compute:
+def choose_compute(
+    config: TrainConfig, precision: str, model: ModelConfig, device: torch.device, engine: EngineConfig
+) -> Compute:
     """Look at the machine, and choose what the config leaves open.
 
     Args:
@@ -58,6 +68,7 @@ def choose_compute(config: TrainConfig, precision: str, model: ModelConfig, devi
         precision: What is asked for: the config's, or that of the checkpoint that the run goes on from.
         model: Its sizes.
         device: Where this rank computes.
+        engine: Which engine; a trial's is not the config's.
 
     Raises:
         SetupError: If the machine cannot do what was asked for by name.
@@ -65,7 +76,8 @@ def choose_compute(config: TrainConfig, precision: str, model: ModelConfig, devi
     resolved = resolve_precision(precision, model.dim, device, config.fp8)
     half = resolved in AUTOCAST_DTYPES
     attention = choose_kernel(config.attention, device, model, half=half, document_mask=config.document_mask)
-    return Compute(device, resolved, attention)
+    compiled = choose_compile(config.compile, device, sharded=engine.shards_parameters)
+    return Compute(device, resolved, attention, compiled)
 
 
 def build_engine(
@@ -90,6 +102,9 @@ def build_engine(
     module.set_attention_kernel(compute.attention.kernel)
     module.set_activation_checkpointing(config.train.activation_checkpointing)
     module.set_z_loss(config.train.z_loss)
+    if compute.compiled.enabled:
+        keep_kernels(default_cache_dir() / "compiled")
+        module.compile_training()
     optimizer, document_mask = config.train.optimizer, config.train.document_mask
     if engine.kind == "torch":
         return TorchEngine(module, optimizer, compute.precision, compute.device, document_mask=document_mask)
@@ -124,6 +139,7 @@ def write_environment(
         "precision": compute.precision,
         "fp8": config.fp8.model_dump() if compute.precision == "fp8" else None,
         "attention": {"kernel": compute.attention.name, "why": compute.attention.why},
+        "compile": {"enabled": compute.compiled.enabled, "why": compute.compiled.why},
         "engine": config.engine.model_dump(),
         "parameters": count_parameters(model).total,
     }

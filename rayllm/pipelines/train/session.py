@@ -113,7 +113,7 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
         _check_plan(plan, chosen)
     asked = checkpoint.read_state(chosen).precision if chosen else job.config.train.precision
     model = job.config.model.with_vocab(packed.vocab_size)
-    compute = choose_compute(job.config.train, asked, model, device)
+    compute = choose_compute(job.config.train, asked, model, device, engine)
     state.precision = compute.precision
     seed_everything(derive_seed(job.config.seed, "rank", collective.rank()))
     built = build_engine(job.config, model, engine, compute, None if chosen else job.packed_uri)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from rayllm.core.errors import SetupError
 from rayllm.model.config import ModelConfig
-from rayllm.model.layers import flex as flex_module
 from rayllm.model.layers import kernels, varlen
 from rayllm.model.layers.kernels import KERNELS, choose_kernel
 from rayllm.model.layers.visibility import DenseVisibility, Outlook
@@ -184,10 +183,3 @@ def test_an_old_varlen_without_windows_is_not_taken(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", lambda query, is_causal: query)
     monkeypatch.setattr(kernels.importlib.util, "find_spec", lambda name: name != "flash_attn" or None)
     assert choose_kernel("auto", CUDA, small(), half=True, document_mask=True).name == "flex"
-
-
-def test_the_compiler_is_on_while_flex_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
-    with flex_module._compiler_on():
-        assert "TORCHDYNAMO_DISABLE" not in flex_module.os.environ
-    assert flex_module.os.environ["TORCHDYNAMO_DISABLE"] == "1"

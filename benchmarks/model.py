@@ -1,11 +1,12 @@
 """The model's speed and memory as ratios in one run: our training step against two plain loops, and the head's memory.
 
 Peers (``peers/``): a GPT-2 as nanoGPT writes it, float32 and eager, and a block in the manner of nanochat, float32 and
-compiled. Ours: the depth dial's block on our plain engine, in what ``train.precision: auto`` chooses here. All train
-with AdamW on the same rows and do the same work: a peer's weights put into our model give its loss, which is checked
-before any time is believed. Sides take turns; medians. Aims, in tokens a second: width 384 at least 2 times nanochat's
-loop and 2.5 times nanoGPT's; width 768 at least 2 times and width 128 at least 1.25 times nanoGPT's. Head and loss at a
-vocabulary of 200,064: at most 15 % of the memory of the logits at once.
+compiled. Ours: the depth dial's block on our plain engine, in what ``train.precision: auto`` chooses here, uncompiled
+and with ``train.compile: true``. All train with AdamW on the same rows and do the same work: a peer's weights put into
+our model give its loss, which is checked before any time is believed. Sides take turns in one process, with the
+environment of our workers; medians. Aims, in tokens a second: width 384 at least 2 times nanochat's loop and 2.5 times
+nanoGPT's; width 768 at least 2 times and width 128 at least 1.25 times nanoGPT's, by the better of our two. Head and
+loss at a vocabulary of 200,064: at most 15 % of the memory that plain PyTorch takes.
 """
 
 import argparse
@@ -20,8 +21,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import torch
+import torch.nn.functional as F
 from peers.gpt2_loop import GPT2, Loop, Settings, Sizes
 from peers.nanochat_loop import Nanochat
 from support.peers import alternate, describe_machine, median_ratio
@@ -29,6 +32,8 @@ from torch import Tensor, nn
 
 from rayllm.core.config import load_config
 from rayllm.data.batches import Batch
+from rayllm.data.shards.cache import default_cache_dir
+from rayllm.model.compiler import choose_compile, keep_kernels
 from rayllm.model.config import ModelConfig
 from rayllm.model.flops import count_parameters
 from rayllm.model.layers.embeddings import LMHead
@@ -131,12 +136,13 @@ def check_same(config: ModelConfig, weights: dict[str, Tensor], peer: nn.Module,
     assert abs(ours - theirs) < 2e-3, f"with the same weights the losses are {ours:.5f} and {theirs:.5f}"
 
 
-def our_step(case: Case, ids: Tensor, targets: Tensor) -> tuple[Callable[[], float], str]:
-    """Our step, and the precision that was chosen."""
+def our_step(case: Case, ids: Tensor, targets: Tensor, precision: str, *, compiled: bool) -> Callable[[], float]:
+    """Our step."""
     device = torch.device("cpu")
-    precision = resolve_precision("auto", case.dim, device)
     model = Transformer(best_config(case))
     model.init_weights(0)
+    if compiled:
+        model.compile_training()
     engine = TorchEngine(model, AdamWConfig(lr=LR), precision, device, document_mask=False)
     zeros = torch.zeros_like(ids)
     batch = Batch(ids, targets, zeros, zeros[:, 0])
@@ -149,7 +155,7 @@ def our_step(case: Case, ids: Tensor, targets: Tensor) -> tuple[Callable[[], flo
         loss.item()
         return time.perf_counter() - start
 
-    return step, precision
+    return step
 
 
 def gpt2_step(case: Case, ids: Tensor, targets: Tensor) -> Callable[[], float]:
@@ -193,37 +199,44 @@ def compare(case: Case, rounds: int) -> None:
     """Print the ratios of a case."""
     tokens = torch.randint(case.vocab_size, (case.rows, case.length + 1), generator=torch.Generator().manual_seed(0))
     ids, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
-    ours, precision = our_step(case, ids, targets)
-    sides = [ours, *(PEERS[name](case, ids, targets) for name in case.aims)]
+    precision = resolve_precision("auto", case.dim, torch.device("cpu"))
+    kinds = {f"{precision}": False, f"{precision}, compiled": True}
+    sides = [our_step(case, ids, targets, precision, compiled=compiled) for compiled in kinds.values()]
+    sides += [PEERS[name](case, ids, targets) for name in case.aims]
     for side in sides:
         side(), side()
     gc.collect()
-    mine, *others = alternate(sides, rounds * (5 if case.dim < 256 else 1))
-    speed = ids.numel() / statistics.median(mine)
-    print(f"  width {case.dim}, {case.num_layers} layers, V {case.vocab_size:,}, T {case.length}: "
-          f"ours {speed:,.0f} tokens/s in {precision}")  # fmt: skip
-    for (name, aim), times in zip(case.aims.items(), others, strict=True):
-        print(f"    {name:18} {ids.numel() / statistics.median(times):9,.0f} tokens/s, "
-              f"ours {median_ratio(times, mine):.2f} times (aim: at least {aim:g})", flush=True)  # fmt: skip
+    times = alternate(sides, rounds * (5 if case.dim < 256 else 1))
+    ours, peers = dict(zip(kinds, times, strict=False)), dict(zip(case.aims, times[len(kinds) :], strict=True))
+    print(f"  width {case.dim}, {case.num_layers} layers, V {case.vocab_size:,}, T {case.length}")
+    for kind, mine in ours.items():
+        print(f"    ours, {kind:16} {ids.numel() / statistics.median(mine):9,.0f} tokens/s")
+    for name, theirs in peers.items():
+        ratios = ", ".join(f"{kind} {median_ratio(theirs, mine):.2f} times" for kind, mine in ours.items())
+        print(f"    {name:22} {ids.numel() / statistics.median(theirs):9,.0f} tokens/s; {ratios} "
+              f"(aim: at least {case.aims[name]:g})", flush=True)  # fmt: skip
 
 
-def peak_of_head(chunk_tokens: int) -> int:
-    """Peak memory of one forward and backward of head and loss in a process of its own, in bytes; 0: nothing is run."""
+def peak_of_head(kind: str) -> int:
+    """Peak memory of one forward and backward of head and loss in a process of its own, in bytes; ``idle``: of none."""
     config = ModelConfig(vocab_size=BIG_VOCAB, dim=HEAD_DIM, num_heads=1, num_kv_heads=1, tie_embeddings=False)
-    head = LMHead(config.model_copy(update={"loss_chunk_tokens": max(1, chunk_tokens)}))
+    head = LMHead(config.model_copy(update={"loss_chunk_tokens": HEAD_CHUNK}))
     head.weight.grad = torch.ones_like(head.weight)
     hidden = torch.randn(1, HEAD_TOKENS, HEAD_DIM, requires_grad=True)
-    if chunk_tokens:
-        head(hidden, torch.randint(BIG_VOCAB, (1, HEAD_TOKENS))).mean().backward()
+    labels = torch.randint(BIG_VOCAB, (1, HEAD_TOKENS))
+    if kind == "chunked":
+        head(hidden, labels).mean().backward()
+    elif kind == "plain":
+        F.cross_entropy(F.linear(hidden, head.weight)[0], labels[0]).backward()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def head_memory() -> None:
-    """Print the memory of the loss in chunks against all logits at once."""
+    """Print the memory of the loss in chunks against plain PyTorch, all logits at once."""
     peaks = []
-    for chunk in (0, HEAD_CHUNK, HEAD_TOKENS):
+    for kind in ("idle", "chunked", "plain"):
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            peaks.append(pool.submit(peak_of_head, chunk).result())
+            peaks.append(pool.submit(peak_of_head, kind).result())
     idle, chunked, whole = peaks
     print(
         f"head and loss at V {BIG_VOCAB:,}, {HEAD_TOKENS:,} tokens, beyond weights and gradients: "
@@ -255,6 +268,8 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="*", default=[case.dim for case in CASES])
     arguments = parser.parse_args()
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
+    keep_kernels(default_cache_dir() / "compiled")
+    choose_compile(True, torch.device("cpu"))
     print(f"{describe_machine()}, {torch.get_num_threads()} threads, medians of {arguments.rounds} rounds or more")
     for case in CASES:
         if case.dim in arguments.widths:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 import torch
 
@@ -94,7 +94,7 @@ def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:  # around it, else one that is compiled by itself would not be
         return function(*args, **kwargs)
 
-    return torch.compiler.disable(call)
+    return cast(Callable[P, R], torch.compiler.disable(call))
 
 
 @contextmanager

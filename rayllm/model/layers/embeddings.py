@@ -35,7 +35,7 @@ class LMHead(nn.Module):
         self.chunk_tokens, self.softcap = config.loss_chunk_tokens, config.logit_softcap
         #: Weight of the square of the log-partition in the loss, while training.
         self.z_loss = 0.0
-        #: What makes losses and gradient of logits; ``model.compiling`` puts a compiled one here.
+        #: What makes losses and gradient of logits in training; ``Transformer.compile_training`` puts another here.
         self.softmax_losses: SoftmaxLosses = softmax_losses_
         rank = config.embedding_rank
         self.projection = None if rank is None else nn.Linear(config.dim, rank, bias=False)
@@ -59,5 +59,6 @@ class LMHead(nn.Module):
         if labels is None:
             return logits_of(hidden, self.weight, self.softcap)
         z_loss = self.z_loss if self.training else 0.0
-        settings = LossSettings(self.softcap, z_loss, self.chunk_tokens, self.softmax_losses)
+        kernel = self.softmax_losses if torch.is_grad_enabled() else softmax_losses_
+        settings = LossSettings(self.softcap, z_loss, self.chunk_tokens, kernel)
         return token_losses(hidden.flatten(0, 1), self.weight, labels.flatten(), settings).view(labels.shape)

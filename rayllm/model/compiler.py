@@ -39,7 +39,9 @@ class CompileChoice:
     why: str
 
 
-def choose_compile(asked: bool | str, device: torch.device, *, sharded: bool = False) -> CompileChoice:
+def choose_compile(
+    asked: bool | str, device: torch.device, *, sharded: bool = False, selective: bool = False
+) -> CompileChoice:
     """Whether to compile.
 
     ``auto`` compiles on GPUs, where what is not fused is most of the cost beside matrix products. On a CPU it does not:
@@ -49,13 +51,15 @@ def choose_compile(asked: bool | str, device: torch.device, *, sharded: bool = F
         asked: ``auto``, or yes or no.
         device: Where the model computes.
         sharded: Whether parameters are whole only while their layer runs (ZeRO-3), which cannot be compiled.
+        selective: Whether the backward pass computes some results of a block again, which it cannot do within compiled
+            code.
 
     Raises:
         SetupError: If it was asked for and is not possible here.
     """
     if asked is False:
         return CompileChoice(False, "not asked for")
-    obstacle = _obstacle(device, sharded=sharded)
+    obstacle = _obstacle(device, sharded=sharded, selective=selective)
     if asked is True and obstacle:
         raise SetupError(
             "the model cannot be compiled here",
@@ -108,10 +112,12 @@ def compiler_on() -> Iterator[None]:
             os.environ["TORCHDYNAMO_DISABLE"] = before
 
 
-def _obstacle(device: torch.device, *, sharded: bool) -> str:
+def _obstacle(device: torch.device, *, sharded: bool, selective: bool) -> str:
     """What keeps torch from compiling for a device; empty if nothing does."""
     if sharded:
         return "ZeRO stage 3 gathers the parameters of each layer while it runs, which cannot be compiled"
+    if selective:
+        return "activation_checkpointing: selective keeps results inside a block, which compiled code does not show"
     if device.type not in COMPILERS:
         return f"torch's compiler is not used on {device.type}"
     names = [os.environ.get(CHOSEN_COMPILER[device.type], ""), *COMPILERS[device.type]]

@@ -222,7 +222,8 @@ class TrainConfig(ConfigModel):
     compile: bool | Literal["auto"] = Field(
         default="auto",
         description="Let torch compile the training step: faster, after some seconds for each new size; kernels are "
-        "kept for later runs. `auto`: on GPUs where it is possible. Not with ZeRO stage 3.",
+        "kept for later runs. `auto`: on GPUs where it is possible. Not with ZeRO stage 3, not "
+        "with selective activation checkpointing.",
         json_schema_extra=RUNTIME,
     )
     packing: Packing = Field(
@@ -278,11 +279,16 @@ class TrainConfig(ConfigModel):
         return self
 
     @model_validator(mode="after")
-    def _compiled_parameters_are_whole(self) -> "TrainConfig":
+    def _blocks_can_be_compiled(self) -> "TrainConfig":
         if self.compile is True and self.engine.shards_parameters:
             raise ValueError(
                 "`compile: true` needs whole parameters, and ZeRO stage 3 gathers them layer by layer: set "
                 "`train.compile: false`, or `train.engine.zero_stage` to 2 or less"
+            )
+        if self.compile is True and self.activation_checkpointing == "selective":
+            raise ValueError(
+                "`compile: true` hides from `activation_checkpointing: selective` what it would keep: set "
+                "`train.compile: false`, or `train.activation_checkpointing` to none or full"
             )
         return self
 

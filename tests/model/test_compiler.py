@@ -115,9 +115,11 @@ def test_a_machine_that_cannot_compile_is_told_what_it_lacks(
     assert not choose_compile("auto", device).enabled
 
 
-def test_sharded_parameters_are_refused() -> None:
+def test_sharded_parameters_and_selective_recomputation_are_refused() -> None:
     with pytest.raises(SetupError, match="ZeRO stage 3"):
         choose_compile(True, CPU, sharded=True)
+    with pytest.raises(SetupError, match="selective"):
+        choose_compile(True, CPU, selective=True)
 
 
 def test_the_environment_that_turns_the_compiler_off_is_lifted_while_it_is_asked(

@@ -76,7 +76,8 @@ def choose_compute(
     resolved = resolve_precision(precision, model.dim, device, config.fp8)
     half = resolved in AUTOCAST_DTYPES
     attention = choose_kernel(config.attention, device, model, half=half, document_mask=config.document_mask)
-    compiled = choose_compile(config.compile, device, sharded=engine.shards_parameters)
+    selective = config.activation_checkpointing == "selective"
+    compiled = choose_compile(config.compile, device, sharded=engine.shards_parameters, selective=selective)
     return Compute(device, resolved, attention, compiled)
 
 

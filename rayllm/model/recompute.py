@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.checkpoint import checkpoint
@@ -37,17 +37,17 @@ EXPENSIVE = frozenset(
 )
 
 
-def keep_all(block: nn.Module, *inputs: Any) -> Tensor:
+def keep_all(block: Callable[..., Tensor], *inputs: Any) -> Tensor:
     """Run a block and keep what its backward pass needs."""
     return block(*inputs)
 
 
-def recompute_all(block: nn.Module, *inputs: Any) -> Tensor:
+def recompute_all(block: Callable[..., Tensor], *inputs: Any) -> Tensor:
     """Run a block, keep only its inputs, and run it again in the backward pass."""
     return checkpoint(block, *inputs, use_reentrant=False)  # pyright: ignore[reportReturnType]
 
 
-def recompute_cheap(block: nn.Module, *inputs: Any) -> Tensor:
+def recompute_cheap(block: Callable[..., Tensor], *inputs: Any) -> Tensor:
     """Run a block, keep its inputs and the results of ``EXPENSIVE``, and compute the rest again."""
     return checkpoint(block, *inputs, use_reentrant=False, context_fn=_keep_and_reuse)  # pyright: ignore[reportReturnType]
 

@@ -36,7 +36,9 @@ def test_what_was_chosen_is_written_down(packed: str, tmp_path: Path, precision:
     assert environment["fp8"] == settings.get("fp8")
     assert environment["attention"] == {"kernel": "sdpa", "why": "the CPU has no other"}
     said = [(record["level"], record["message"]) for record in all_records(str(tmp_path), "event")]
-    assert ("info", f"computes in {precision}, attention by sdpa (the CPU has no other)") in said
+    (line,) = [message for level, message in said if level == "info" and message.startswith("computes in")]
+    assert line.startswith(f"computes in {precision}, attention by sdpa (the CPU has no other), not compiled (")
+    assert environment["compile"]["enabled"] is False
     assert any("slower than bf16" in text for level, text in said if level == "warning") == (precision == "fp8")
     saved = list_checkpoints(str(tmp_path / "checkpoints"))[-1].uri
     state = json.loads(storage.read_bytes(storage.join(saved, "state.json")))

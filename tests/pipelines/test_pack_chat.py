@@ -153,7 +153,8 @@ def test_every_packed_row_has_something_to_learn_and_no_document_in_pieces(run_p
 
 
 def test_the_size_of_a_batch_changes_no_byte(run_pack) -> None:
-    one, large = run_pack({"chat": TALKS, "web": PLAIN}, 1), run_pack({"chat": TALKS, "web": PLAIN}, 1 << 30)
+    domains = {"chat": TALKS, "both": [PLAIN[0], TALKS[1], PLAIN[2]]}
+    one, large = (run_pack(domains, batch_bytes, template="alpaca") for batch_bytes in (1, 1 << 30))
     assert one.manifest.files == large.manifest.files
 
 

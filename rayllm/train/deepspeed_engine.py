@@ -63,6 +63,7 @@ class DeepSpeedEngine:
             dist_init_required=False,
         )
         self.scaler = LossScaler(dynamic=precision == "fp16")
+        _drop_needless_work(self._engine, zero)
         if self.scaler.dynamic:
             self._engine.torch_autocast_z0_gradscaler = None
             self._engine.optimizer.torch_autocast_gradscaler = None
@@ -80,8 +81,9 @@ class DeepSpeedEngine:
         return self._engine(batch.input_ids, batch.labels, batch.doc_ids if self._document_mask else None)
 
     def backward(self, loss: Tensor) -> None:
-        """See ``Engine``; DeepSpeed averages over ranks, so the loss is scaled up to make it a sum."""
-        loss = loss * self.world_size
+        """See ``Engine``; at stage 3 DeepSpeed averages over ranks, so the loss is scaled up to make it a sum."""
+        if self.zero_stage == 3 and self.world_size > 1:
+            loss = loss * self.world_size
         if self.scaler.dynamic and self.zero_stage == 0:
             loss = loss * self.scaler.scale
         elif self.scaler.dynamic:  # ZeRO multiplies the loss, and divides where it clips
@@ -187,6 +189,22 @@ def import_deepspeed(device: torch.device) -> Any:
     return deepspeed
 
 
+def _drop_needless_work(engine: Any, zero: dict[str, Any]) -> None:
+    """Switch off what DeepSpeed does on every step and nothing needs.
+
+    At stages 1 and 2 a gradient that is not finite has a norm that is not finite, and the step is skipped for that:
+    looking through the gradients first would be a pass over all of them and a collective more. A rank alone would copy
+    its gradients into a bucket, to be reduced with nobody's, and back.
+    """
+    alone = dist.get_world_size() == 1
+    if zero["stage"] == 0:
+        engine.enable_backward_allreduce = not alone
+    elif zero["stage"] in (1, 2) and "offload_optimizer" not in zero:
+        engine.optimizer.check_grad_overflow = False
+        if alone:
+            engine.optimizer.buffered_reduce_fallback = lambda *_, **__: None
+
+
 def _zero_config(
     stage: int, device: torch.device, *, offload_optimizer: bool = False, offload_parameters: bool = False
 ) -> dict[str, Any]:
@@ -200,6 +218,9 @@ def _zero_config(
     host = {"device": "cpu", "pin_memory": device.type == "cuda"}  # copies from pinned memory overlap with computing
     if offload_optimizer:
         zero["offload_optimizer"] = host
+    elif stage in (1, 2):  # else each bucket is copied once more on its way, and reduced by the same collective
+        zero["reduce_scatter"] = False
+        zero["contiguous_gradients"] = dist.get_world_size() > 1
     if offload_parameters:
         zero["offload_param"] = host
     return zero
@@ -211,6 +232,7 @@ def _deepspeed_config(grad_clip: float, precision: str, zero: dict[str, Any], mi
         "managed_gradient_accumulation": False,
         "gradient_clipping": grad_clip,
         "zero_optimization": zero,
+        "gradient_allreduce_op": "mean" if zero["stage"] == 3 else "sum",
         "zero_allow_untested_optimizer": True,
         # Else offloading wants DeepSpeed's Adam, which is compiled on first use; torch's fused AdamW is as it is.
         "zero_force_ds_cpu_optimizer": False,

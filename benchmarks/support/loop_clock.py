@@ -1,0 +1,109 @@
+"""A session whose steps are timed from inside: what the loop adds to forward, backward and optimiser.
+
+Records go where a run under Ray sends them: to the run's files, to the driver's board and to the gauges.
+"""
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+from unittest import mock
+
+import torch
+
+from rayllm.core import storage
+from rayllm.core.config import load_config
+from rayllm.core.log import SinkGroup
+from rayllm.pipelines import ray_runtime, train
+from rayllm.pipelines.frame import RayConfig
+from rayllm.pipelines.train import session
+from rayllm.train import collective, loop
+from rayllm.train.run import Run
+
+WARM_UP_STEPS = 5
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Medians over the steps, in seconds.
+
+    Attributes:
+        step_s: All of a step.
+        outside_s: The part of it that is neither forward, backward nor optimiser.
+        waiting_s: The part of that which is spent in collectives of the loop, most of it waiting for slower ranks.
+        record_s: One ``train`` record, from gathering its fields to the last sink.
+    """
+
+    step_s: float
+    outside_s: float
+    waiting_s: float
+    record_s: float
+
+
+class Clock:
+    """Adds up the time of calls by what they are for, and remembers the sums at the end of every step."""
+
+    def __init__(self) -> None:
+        self._seconds: Counter[str] = Counter()
+        self._marks: list[dict[str, float]] = []
+
+    def timed(self, kind: str, call: Callable[..., Any], *, ends_step: bool = False) -> Callable[..., Any]:
+        """The same call, its time counted."""
+
+        def timed_call(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            result = call(*args, **kwargs)
+            end = time.perf_counter()
+            self._seconds[kind] += end - start
+            if ends_step:
+                self._marks.append({"all": end, **self._seconds})
+            return result
+
+        return timed_call
+
+    def read(self) -> Loop:
+        """The medians, the first steps left out."""
+        marks = self._marks[WARM_UP_STEPS:]
+        steps = [{kind: b[kind] - a.get(kind, 0.0) for kind in b} for a, b in pairwise(marks)]
+        return Loop(
+            step_s=statistics.median(step["all"] for step in steps),
+            outside_s=statistics.median(step["all"] - step["engine"] for step in steps),
+            waiting_s=statistics.median(step["collective"] for step in steps),
+            record_s=statistics.median(step["record"] for step in steps),
+        )
+
+
+def clock_loop(config_file: str, packed: str, directory: str) -> Loop:
+    """Train a whole run on this rank of a group and time its steps; the first rank starts a Ray to send records to."""
+    config = load_config(config_file, [], train.Config)
+    job = session.Job(config, packed, directory)
+    storage.make_dirs(job.checkpoints)
+    outlets = session.Outlets(sink=_ray_sinks(config) if collective.rank() == 0 else SinkGroup([]))
+    clock = Clock()
+
+    def train_timed(run: Run) -> bool:
+        engine: Any = run.engine
+        engine.token_losses = clock.timed("engine", engine.token_losses)
+        engine.backward = clock.timed("engine", engine.backward)
+        engine.step = clock.timed("engine", engine.step, ends_step=True)
+        return loop.train(run)
+
+    with (
+        mock.patch.object(session, "train", train_timed),
+        mock.patch.object(loop, "_log_step", clock.timed("record", loop._log_step)),
+        mock.patch.object(collective, "sum_over_ranks", clock.timed("collective", collective.sum_over_ranks)),
+    ):
+        session.run_session(job, outlets, config.train.engine, torch.device("cpu"))
+    ray_runtime.shutdown()
+    return clock.read()
+
+
+def _ray_sinks(config: train.Config) -> SinkGroup:
+    ray_runtime.ensure_ray(RayConfig(num_cpus=1, object_store_bytes=100_000_000))
+    from rayllm.pipelines.train.crew.board import BoardSink, open_board
+    from rayllm.pipelines.train.gauges import GaugeSink
+
+    return SinkGroup([BoardSink(open_board()), GaugeSink(config.name)])

@@ -5,6 +5,8 @@ RUN    ?= configs/run/quickstart.yaml
 PYTEST_ARGS ?=
 BENCH  ?= *
 JOBS   ?= 2
+MINUTES ?= 10
+SEED   ?= 1
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -13,7 +15,7 @@ CODE := rayllm jobs tests benchmarks .ci
 export DS_BUILD_OPS := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart install install-dev check lint unit test test-all bench lock clean
+.PHONY: help quickstart install install-dev check lint unit test test-all soak bench lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +59,9 @@ test: unit ## the default tests, the handful on a real Ray included
 
 test-all: $(VENV)/.dev ## the slow ones too
 	$(BIN)/python -m pytest -m "not gpu" $(PYTEST_ARGS)
+
+soak: $(VENV)/.dev ## a training under random kills for MINUTES=10 ends in the bits of the unbroken run
+	PYTHONPATH=tests/support$${PYTHONPATH:+:$$PYTHONPATH} $(BIN)/python tests/soak.py --minutes $(MINUTES) --seed $(SEED)
 
 bench: $(VENV)/.dev ## every benchmark, one after the other (hours); BENCH=encode: that one
 	for script in benchmarks/$(BENCH).py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

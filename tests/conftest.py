@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import fault_table
 import pytest
 from jaxtyping import install_import_hook
 
@@ -27,6 +28,21 @@ RAY_ENVIRONMENT = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests on Ray come last: others fork, which is safe only while this process has no Ray."""
     items.sort(key=lambda item: item.get_closest_marker("ray") is not None)
+    fault_table.declare(items)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table of faults that the tests injected."""
+    called = [
+        report
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.getreports(outcome)
+        if report.when == "call"
+    ]
+    if lines := fault_table.render(fault_table.collect(called)):
+        terminalreporter.section("faults")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

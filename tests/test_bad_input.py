@@ -219,6 +219,7 @@ def test_a_machine_that_lacks_something_has_its_own_exit_code(
     assert "fix:" in message
 
 
+@pytest.mark.fault("P8", "a line that is no JSON", "counted with its place; the rest is kept")
 @pytest.mark.ray
 def test_a_bad_line_is_quarantined_with_its_number_and_the_run_goes_on(home: Path, ray_session: None) -> None:
     Path("web.jsonl").write_text(jsonl(bad=[7]))
@@ -293,6 +294,7 @@ def swap_merges(path: Path) -> None:
     assert path.read_bytes() != before
 
 
+@pytest.mark.fault("P9", "two merges of the tokenizer swapped, the size the same", "refused before step 1")
 @pytest.mark.ray
 def test_another_tokenizer_of_the_same_size_stops_the_run_before_step_1(fail: Fail, ready: Path, home: Path) -> None:
     swap_merges(ready / "tokenizer.json")
@@ -303,6 +305,7 @@ def test_another_tokenizer_of_the_same_size_stops_the_run_before_step_1(fail: Fa
     assert not trained_steps(home)
 
 
+@pytest.mark.fault("P9", "two merges of the tokenizer swapped, the size the same", "refused before step 1")
 @pytest.mark.ray
 def test_another_tokenizer_is_found_even_if_no_manifest_is_looked_at(ready: Path, home: Path) -> None:
     from rayllm.pipelines.run_config import load_run, stage_config
@@ -317,6 +320,7 @@ def test_another_tokenizer_is_found_even_if_no_manifest_is_looked_at(ready: Path
     ]
 
 
+@pytest.mark.fault("P9", "a token shard cut short, or a bit of it flipped", "refused before step 1")
 @pytest.mark.ray
 @pytest.mark.parametrize(
     ("damage", "told"),
@@ -345,6 +349,7 @@ def test_more_workers_than_cpus_are_refused_at_once(fail: Fail, ready: Path, hom
     assert not trained_steps(home)
 
 
+@pytest.mark.fault("P12", "the disk is full in a whole run", "exit code 1, the cause and the fix; the data stay")
 @pytest.mark.ray
 def test_a_full_disk_while_saving_is_told_and_keeps_the_data(
     fail: Fail, ready: Path, monkeypatch: pytest.MonkeyPatch
@@ -357,6 +362,7 @@ def test_a_full_disk_while_saving_is_told_and_keeps_the_data(
     assert "run the same command again" in message
 
 
+@pytest.mark.fault("P12", "a stage finds no room", "exit code 3, the cause and the fix")
 @pytest.mark.ray
 def test_a_stage_that_finds_no_room_says_so(ready: Path, home: Path) -> None:
     before = files(home)

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fault_table import RECOVERY
 from own_ray import OwnRay, own_ray, wait_until
 from ranks import run_ranks
+from recovery import first_step_s
 from straight_run import straight_run
 from tiny_run import write_run
 
@@ -37,8 +39,9 @@ def _write_run(root: Path) -> Path:
     )
 
 
+@pytest.mark.fault("P3", "the whole job killed, Ray's own record torn", "the same command goes on; the same bits")
 @pytest.mark.timeout(600)  # three whole jobs, each with a Ray of its own
-def test_a_kill_and_an_interrupt_cost_no_bit(tmp_path: Path) -> None:
+def test_a_kill_and_an_interrupt_cost_no_bit(tmp_path: Path, record_property: Callable[[str, float], None]) -> None:
     file = _write_run(tmp_path)
     with own_ray(**SLOW) as ray:
         killed = ray.start("train", str(file))
@@ -50,6 +53,9 @@ def test_a_kill_and_an_interrupt_cost_no_bit(tmp_path: Path) -> None:
         saved = list_checkpoints(directory + "/checkpoints")
         for checkpoint in saved:
             verify_checkpoint(checkpoint.uri, deep=True)
+        # Ray Train's own record: torn, it would keep Ray Train from starting.
+        Path(directory, "checkpoints", "checkpoint_manager_snapshot.json").write_text('{"torn')
+        died = time.time()
 
         interrupted = ray.start("train", str(file))
         wait_until(lambda: _last_step(tmp_path, attempt=2) >= EVERY + 30, interrupted)
@@ -57,6 +63,7 @@ def test_a_kill_and_an_interrupt_cost_no_bit(tmp_path: Path) -> None:
         _, errors = interrupted.communicate(timeout=60)
         _assert_saved(interrupted.returncode, errors, directory)
         assert f"resumed from {saved[-1].uri} at step {saved[-1].step}" in _events(directory)
+        record_property(RECOVERY, first_step_s(_records(directory, "train"), since=died, attempt=2))
 
         last = ray.run("train", str(file))
         assert last.returncode == 0, last.stderr
@@ -72,6 +79,7 @@ def test_a_kill_and_an_interrupt_cost_no_bit(tmp_path: Path) -> None:
     assert _weights(directory) == _weights(straight)
 
 
+@pytest.mark.fault("P3", "SIGTERM in the middle of a step", "saved after the step, exit code 75")
 def test_a_scheduler_that_terminates_gets_a_checkpoint_and_code_75(
     tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ micro-batches → summed loss of the global batch → backward → learning rate
 import contextlib
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from rayllm.data.batches import Batch, prefetch
 from rayllm.optim.schedules import Rates, rates_at
 from rayllm.train import collective, milestones, mishaps
 from rayllm.train.engine import StepOutcome
+from rayllm.train.guards.continuity import RESUMED_STEPS, describe_break
 from rayllm.train.guards.spikes import describe_spike
 from rayllm.train.metrics import peak_memory_bytes
 from rayllm.train.milestones import Wishes
@@ -42,12 +44,14 @@ def train(run: Run) -> bool:
 def _take_steps(run: Run, saver: Saver) -> bool:
     """Take the steps that are left; returns whether the run is done."""
     state, total = run.state, run.plan.total_steps
-    steps = range(state.step, total)
+    steps, before = range(state.step, total), tuple(state.losses)
     with contextlib.closing(prefetch((list(run.batches(step)) for step in steps), PREFETCH_STEPS)) as prepared:
         for step, micro_batches in zip(steps, prepared, strict=True):
             if step == steps.start and run.config.guards.audit:
                 _audit(run, micro_batches)
             wishes = _take_step(run, saver, step, micro_batches)
+            if step - steps.start + 1 == RESUMED_STEPS:
+                _compare_with_before(run, before)
             if milestones.after_step(run, saver, wishes):
                 return True
             if wishes.stop and state.step < total:
@@ -60,6 +64,12 @@ def _audit(run: Run, micro_batches: list[Batch]) -> None:
     """Look at what is about to be learnt."""
     for line in run.services.audit(micro_batches, run.state.step + 1):
         run.record("event", {"level": "info", "message": line})
+
+
+def _compare_with_before(run: Run, before: Sequence[float]) -> None:
+    """See whether a resumed run goes on where its checkpoint was; a new run has nothing before."""
+    if said := describe_break(before, run.state.losses[-RESUMED_STEPS:]):
+        run.record("event", {"level": "warning", "message": said})
 
 
 def _take_step(run: Run, saver: Saver, step: int, micro_batches: list[Batch]) -> Wishes:

@@ -158,6 +158,17 @@ def test_a_removed_checkpoint_leaves_nothing(run: str) -> None:
     assert storage.list_files(storage.join(run, DIRECTORY)) == []
 
 
+def test_what_killed_saves_and_deletions_left_is_removed_and_nothing_else(run: str) -> None:
+    directory = storage.join(run, DIRECTORY)
+    clear_uncommitted(directory)  # before the first checkpoint
+    kept, torn = save(run, 5), save(run, 9)
+    storage.remove(storage.join(torn, COMMIT))
+    storage.write_text(storage.join(directory, "notes", "mine.txt"), "not a checkpoint")
+    clear_uncommitted(directory)
+    assert {path.split("/")[0] for path in storage.list_files(directory)} == {"step-00000005-a1", "notes"}
+    assert verify_checkpoint(kept, deep=True).step == 5
+
+
 def test_staging_begins_empty_and_what_a_killed_save_left_is_cleared(tmp_path: Path) -> None:
     directory = str(tmp_path / DIRECTORY)
     first = staging_directory(directory, "step-00000001-a1", 0)

@@ -76,6 +76,9 @@ def killed(output: Path, job: dict[str, Any], fault: str) -> None:
     assert subprocess.run(arguments, env=environment, timeout=100, check=False).returncode == -signal.SIGKILL
 
 
+@pytest.mark.fault(
+    "P7", "a preparation killed at each of its points", "only what was not finished is done again; the same bytes"
+)
 @pytest.mark.parametrize(
     ("fault", "finished"),
     [

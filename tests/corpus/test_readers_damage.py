@@ -72,6 +72,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 }
 
 
+@pytest.mark.fault("P8", "a compressed file that becomes gigabytes", "named, not expanded")
 @pytest.mark.parametrize("suffix", BOMBS)
 @pytest.mark.parametrize("kind", ["jsonl", "text"])
 def test_a_file_that_becomes_gigabytes_is_named_and_not_expanded(tmp_path: Path, suffix: str, kind: str) -> None:
@@ -101,6 +102,7 @@ def test_ordinary_repetition_is_no_bomb(tmp_path: Path) -> None:
     assert sum(map(len, read_chunks(FileRef(uri=str(noisy), label="b")))) > EXPANSION_FREE_BYTES
 
 
+@pytest.mark.fault("P8", "half a gigabyte in one line", "named; its neighbours are read")
 @pytest.mark.parametrize("kind", ["jsonl", "text", "code"])
 def test_half_a_gigabyte_in_one_line_is_named_and_its_neighbours_are_read(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "long.py"
@@ -156,6 +158,7 @@ def test_zstd_frames_to_be_skipped_are_skipped(tmp_path: Path) -> None:
     assert b"".join(read_chunks(FileRef(uri=str(path), label="a"))) == b"texttext"
 
 
+@pytest.mark.fault("P8", "a bit of a compressed file flipped", "named as damage")
 @pytest.mark.parametrize("suffix", BOMBS)
 def test_a_flipped_bit_in_a_compressed_file_is_damage(tmp_path: Path, suffix: str) -> None:
     data = bytes(range(256)) * 4000

@@ -105,6 +105,7 @@ def same(left, right):
     return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
 
 
+@pytest.mark.fault("P5", "1, 2, 3, 4 or 8 ranks, any micro-batch", "every step has the same rows")
 @pytest.mark.parametrize("packing", ["concat", "best_fit"])
 @pytest.mark.parametrize("world_size", WORLD_SIZES)
 def test_every_step_is_the_same_batch_for_any_number_of_ranks_and_any_micro_batch(packing, world_size):
@@ -144,6 +145,7 @@ def plans(draw):
     return make_plan(stages, packing, max_steps=600, seed=draw(st.integers(0, 99)))
 
 
+@pytest.mark.fault("P5", "resumed at any step by other ranks", "the same ids as without")
 @settings(deadline=None, max_examples=40)
 @given(plans(), st.data())
 def test_a_run_resumed_anywhere_by_other_ranks_goes_on_with_the_same_ids(plan, data):
@@ -177,6 +179,7 @@ def test_the_ranks_of_a_step_share_its_rows_without_gap_or_double(plan, data):
         assert torch.equal(labels[counted], next_ids[counted])
 
 
+@pytest.mark.fault("P5", "stages shorter than an epoch", "each row once before any a second time")
 @pytest.mark.parametrize("packing", ["concat", "best_fit"])
 def test_an_epoch_goes_on_across_stages_and_pieces_until_each_row_was_read_once(packing):
     """Stages far shorter than a period, weights that move: still every row once before any a second time."""

@@ -98,6 +98,7 @@ def test_the_size_of_a_batch_changes_no_byte(inline, corpus, tokenizer, tmp_path
     assert one.manifest.files == large.manifest.files
 
 
+@pytest.mark.fault("P7", "packing stopped half-way", "shards that were done are kept; the same bytes")
 def test_a_stopped_run_goes_on_without_redoing_shards_and_ends_in_the_same_bytes(
     inline, corpus, tokenizer, tmp_path, monkeypatch
 ):
@@ -186,6 +187,7 @@ def test_how_the_work_is_shared_is_no_part_of_the_hash():
     assert key() == key(workers=3) == key(worker_cpus=0.5) == key(batch_bytes=1)
 
 
+@pytest.mark.fault("P6", "one and two encoders on Ray", "the same bytes")
 @pytest.mark.ray
 def test_one_and_two_encoders_write_the_same_bytes(ray_session, corpus, tokenizer, tmp_path):
     one = run_pack(corpus, tokenizer, tmp_path / "one", workers=1)

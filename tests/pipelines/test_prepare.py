@@ -91,6 +91,7 @@ def test_every_file_of_sources_in_configs_is_valid(tmp_path: Path) -> None:
         assert load_config(str(tmp_path / "run.yaml"), [], Config).sources
 
 
+@pytest.mark.fault("P6", "prepared on Ray and in a plain loop", "the same bytes")
 @pytest.mark.ray
 def test_ray_makes_the_bytes_that_a_plain_loop_makes(tmp_path: Path, ray_session: None) -> None:
     for name in ("a", "b"):

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from fault_table import RECOVERY
 from packing_fixture import make_packed
 from ranks import run_ranks
+from recovery import first_step_s
 from small_session import all_records, forked_run, make_config, records
 
 from rayllm.core.artifact import Artifact
@@ -28,13 +30,21 @@ def run_train(config: train.Config, packed: Artifact, root: Path) -> Artifact:
     return run_task(Task("train", train.run, config, {"pack": packed}, in_place=True), str(root))[0]
 
 
+def seconds_to_go_on(artifact: Artifact) -> float:
+    """From the last step of the first start to the first step of the second."""
+    steps = all_records(artifact.uri, "train")
+    died = max(record["time"] for record in steps if record["attempt"] == 1)
+    return first_step_s(steps, since=died, attempt=2)
+
+
 def weights(directory: str) -> bytes:
     return Path(list_checkpoints(directory + "/checkpoints")[-1].uri, "model.safetensors").read_bytes()
 
 
+@pytest.mark.fault("P3", "a worker of Ray Train killed", "started again from the last checkpoint; the same bits")
 @pytest.mark.ray
 def test_a_killed_worker_costs_no_bit(
-    packed: Artifact, tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+    packed: Artifact, tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch, record_property
 ) -> None:
     config = make_config(tmp_path, checkpoint={"every_steps": 4, "asynchronous": False})
     straight = str(tmp_path / "straight")
@@ -43,6 +53,7 @@ def test_a_killed_worker_costs_no_bit(
     monkeypatch.setenv("RAYLLM_FAULT", "step:10@1=kill")
     artifact = run_train(config, packed, tmp_path / "ray")
     assert artifact.counts["attempts"] == 2
+    record_property(RECOVERY, seconds_to_go_on(artifact))
     ours, theirs = records(artifact.uri, "train"), records(straight, "train")
     assert list(ours) == list(range(1, 13))
     assert {step: record["loss"] for step, record in ours.items()} == {s: r["loss"] for s, r in theirs.items()}
@@ -52,15 +63,17 @@ def test_a_killed_worker_costs_no_bit(
     artifact.verify(deep=True)
 
 
+@pytest.mark.fault("P13", "a rank hangs (limit 5 s)", "named with its stacks, ended, started again")
 @pytest.mark.ray
 def test_a_rank_that_hangs_is_named_and_the_run_goes_on_from_its_checkpoint(
-    packed: Artifact, tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+    packed: Artifact, tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch, record_property
 ) -> None:
     config = make_config(tmp_path, max_steps=6, guards={"stall_timeout_s": 5})
     monkeypatch.setenv("RAYLLM_ALLOW_FAULTS", "1")
     monkeypatch.setenv("RAYLLM_FAULT", "rank1:6@1=hang")
     artifact = run_train(config, packed, tmp_path / "ray")
     assert artifact.counts["attempts"] == 2
+    record_property(RECOVERY, seconds_to_go_on(artifact))
     events = [record["message"] for record in all_records(artifact.uri, "event")]
     named = [text for text in events if text.startswith("rank ")]
     assert re.match(r"rank 1 made no progress for \d+ s at step 6: forward and backward; its stacks: ", named[0])
@@ -102,6 +115,7 @@ def test_a_spike_is_told_and_its_step_skipped_where_asked(
         assert (before == after) == (action == "skip") == message.endswith("the step was skipped")
 
 
+@pytest.mark.fault("P10", "three losses in a row are not finite", "the run ends and says where")
 @pytest.mark.ray
 def test_an_error_of_the_run_is_told_and_not_tried_again(
     packed: Artifact, tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
@@ -172,6 +186,7 @@ def test_what_a_killed_save_left_is_gone_after_the_next_start(
     assert {path.name for path in checkpoints.iterdir()} == {"best.json", "step-00000004-a2"}
 
 
+@pytest.mark.fault("P3", "an older start of the run is still alive", "it publishes nothing more")
 def test_a_survivor_of_an_older_start_publishes_nothing(packed: Artifact, tmp_path: Path) -> None:
     directory = tmp_path / "run"
 

@@ -170,6 +170,7 @@ def test_a_sweep_trains_ranks_and_writes_a_run_file_of_the_best(tmp_path, packed
     assert again.mixture.weights == settings.get("mixture.weights", "natural")
 
 
+@pytest.mark.fault("P14", "a trial of a sweep fails", "the others are never run again")
 @pytest.mark.ray
 def test_a_failed_trial_is_reported_and_only_it_runs_again(tmp_path, packed, ray_session, monkeypatch):
     log = tmp_path / "log"

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -54,6 +55,16 @@ class OwnRay:
     def command(self, *arguments: str) -> list[str]:
         """The command line of ``rayllm`` with arguments."""
         return [str(BIN / "rayllm"), *arguments]
+
+    def start_into(self, output: IO[bytes], *arguments: str) -> "subprocess.Popen[bytes]":
+        """Start ``rayllm`` with arguments; what it says goes to a file, so that nobody need read it meanwhile."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            env=self.environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run ``rayllm`` with arguments to its end."""

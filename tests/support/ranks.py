@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from rayllm.core import faults
-from rayllm.core.checkpoint import DIRECTORY
+from rayllm.core.checkpoint import DIRECTORY, clear_uncommitted
 from rayllm.data.batches import BatchReader, describe_rows
 from rayllm.data.mixing.curriculum import Plan, build_plan
 from rayllm.data.mixing.weights import MixtureConfig
@@ -34,7 +34,7 @@ from rayllm.train.loop import train
 from rayllm.train.metrics import Speedometer
 from rayllm.train.objectives import LanguageModeling
 from rayllm.train.run import Run, Services
-from rayllm.train.state import RunState
+from rayllm.train.state import RunState, seed_everything
 
 VOCAB = 64
 RANKS_TIMEOUT_S = 150
@@ -203,6 +203,7 @@ def train_small(
 ) -> dict[str, Any]:
     """Train a small run, from its last checkpoint if there is one; returns losses, weights and state slices."""
     engine = build_engine(kind, stage, config, precision)
+    seed_everything(engine.rank)
     plan = small_plan(config)
     sink = ListSink()
     state = RunState(precision=precision)
@@ -210,6 +211,8 @@ def train_small(
     chosen, rejected = checkpoint.choose(checkpoints)
     if chosen:
         checkpoint.restore(engine, state, chosen)
+    if engine.rank == 0:
+        clear_uncommitted(checkpoints)
     reader = BatchReader(list(streams().values()), plan, 0)
     run = Run(
         config=config,

@@ -16,7 +16,7 @@ from rayllm.core.checkpoint import (
     read_best,
     verify_checkpoint,
 )
-from rayllm.core.errors import ArtifactDamaged, ConfigError, RunFailed
+from rayllm.core.errors import ConfigError, RunFailed
 from rayllm.train import retention
 from rayllm.train.config import BestConfig, CheckpointConfig
 
@@ -48,6 +48,7 @@ def test_nothing_is_left_behind_and_both_checkpoints_are_whole(finished: Path) -
         assert verify_checkpoint(ref.uri, deep=True).world_size == 2
 
 
+@pytest.mark.fault("P4", "one byte of any file of a checkpoint flipped", "the checkpoint before it is taken")
 def test_any_flipped_byte_is_found_and_the_older_one_is_taken(checkpoints: Path) -> None:
     newest = checkpoints / "step-00000006-a1"
     for path in files_of(newest):
@@ -61,6 +62,7 @@ def test_any_flipped_byte_is_found_and_the_older_one_is_taken(checkpoints: Path)
     assert newest_valid(str(checkpoints))[0].step == 6
 
 
+@pytest.mark.fault("P4", "any file of a checkpoint truncated, emptied or deleted", "the checkpoint before it is taken")
 @pytest.mark.parametrize("damage", ["truncate", "empty", "delete"])
 def test_missing_and_short_files_are_found_without_reading_them(checkpoints: Path, damage: str) -> None:
     newest = checkpoints / "step-00000006-a1"
@@ -76,6 +78,7 @@ def test_missing_and_short_files_are_found_without_reading_them(checkpoints: Pat
         path.write_bytes(data)
 
 
+@pytest.mark.fault("P4", "a run goes on beside a damaged checkpoint", "from the one before; a warning names the file")
 def test_a_resumed_run_says_which_checkpoint_it_rejected(finished: Path, tmp_path: Path) -> None:
     import shutil
 
@@ -87,13 +90,9 @@ def test_a_resumed_run_says_which_checkpoint_it_rejected(finished: Path, tmp_pat
     assert "model.safetensors" in result["rejected"][0]
 
 
-def test_a_planted_pickle_is_never_opened(checkpoints: Path) -> None:
-    planted = checkpoints / "step-00000006-a1" / "state" / "rank-00000.safetensors"
-    planted.write_bytes(b"\x80\x04cos\nsystem\n(S'touch /tmp/owned'\ntR.")
-    with pytest.raises(ArtifactDamaged, match="rank-00000"):
-        verify_checkpoint(str(planted.parents[1]), deep=True)
-
-
+@pytest.mark.fault(
+    "P12", "a file of a checkpoint finds no room", "every rank ends and says why; the older one is whole"
+)
 def test_a_full_disk_stops_the_run_and_keeps_the_older_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,26 +114,12 @@ def _train_to_failure(directory: str) -> str:
     return "no failure"
 
 
+@pytest.mark.fault("P10", "three losses in a row are not finite", "the run ends and says where")
 def test_three_bad_steps_in_a_row_end_the_run_with_a_diagnosis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAYLLM_ALLOW_FAULTS", "1")
     monkeypatch.setenv("RAYLLM_FAULT", "step:2=nan,step:3=nan,step:4=nan")
     messages = run_ranks(_train_to_failure, 2, str(tmp_path))
     assert all("not finite for 3 steps in a row" in text and "steps 1 to 3" in text for text in messages)
-
-
-@pytest.mark.parametrize("point", ["save.staged", "save.published"])
-def test_a_rank_killed_while_saving_costs_one_checkpoint_at_most(
-    point: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAYLLM_ALLOW_FAULTS", "1")
-    monkeypatch.setenv("RAYLLM_FAULT", f"{point}:6=kill")
-    with pytest.raises(AssertionError, match="died"):
-        run_ranks(train_small, 1, str(tmp_path), "torch", 0, small_config())
-    monkeypatch.delenv("RAYLLM_FAULT")
-    result = run_ranks(train_small, 1, str(tmp_path), "torch", 0, small_config())[0]
-    straight = run_ranks(train_small, 1, str(tmp_path / "straight"), "torch", 0, small_config())[0]
-    assert result["resumed"].endswith("step-00000003-a1" if point == "save.staged" else "step-00000006-a1")
-    assert all(result["weights"][name].equal(straight["weights"][name]) for name in straight["weights"])
 
 
 def test_the_last_ones_and_the_best_are_kept(tmp_path: Path) -> None:

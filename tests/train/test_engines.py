@@ -68,41 +68,7 @@ def same(left: dict[Any, torch.Tensor], right: dict[Any, torch.Tensor]) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
 
 
-@pytest.mark.parametrize(("kind", "stage"), [("torch", 0), *(("deepspeed", stage) for stage in (0, 1, 2, 3))])
-def test_resume_is_bit_identical_at_the_same_world_size(kind: str, stage: int, tmp_path: Path) -> None:
-    straight = run_ranks(train_small, 2, str(tmp_path / "straight"), kind, stage, small_config())
-    first = run_ranks(train_small, 2, str(tmp_path / "halves"), kind, stage, small_config(), "fp32", 3)
-    second = run_ranks(train_small, 2, str(tmp_path / "halves"), kind, stage, small_config())
-    assert not first[0]["finished"]
-    assert second[0]["resumed"].endswith("step-00000003-a1")
-    for rank in range(2):
-        assert same(second[rank]["weights"], straight[rank]["weights"])
-        assert same(second[rank]["slices"], straight[rank]["slices"])
-    assert second[0]["losses"] == {step: straight[0]["losses"][step] for step in (4, 5, 6)}
-    ignored = ("attempt",)
-    left, right = ({k: v for k, v in r[0]["state"].items() if k not in ignored} for r in (straight, second))
-    assert left == right
-
-
-@pytest.mark.parametrize(
-    ("wrote", "reads"),
-    [
-        (("deepspeed", 1, 2), ("deepspeed", 3, 1)),
-        (("deepspeed", 3, 3), ("deepspeed", 0, 2)),
-        (("deepspeed", 2, 2), ("torch", 0, 1)),
-        (("torch", 0, 1), ("deepspeed", 1, 3)),
-    ],
-)
-def test_another_stage_and_world_size_go_on_from_the_same_state(
-    wrote: tuple[str, int, int], reads: tuple[str, int, int], tmp_path: Path
-) -> None:
-    straight = run_ranks(train_small, 1, str(tmp_path / "straight"), "torch", 0, small_config())[0]
-    run_ranks(train_small, wrote[2], str(tmp_path / "halves"), *wrote[:2], small_config(), "fp32", 3)
-    second = run_ranks(train_small, reads[2], str(tmp_path / "halves"), *reads[:2], small_config())[0]
-    gaps = [abs(second["losses"][step] - straight["losses"][step]) for step in (4, 5, 6)]
-    assert max(gaps) < 1e-5, f"largest gap {max(gaps):.2e}"
-
-
+@pytest.mark.fault("P10", "a loss is not finite", "the step changes nothing, on all ranks")
 @pytest.mark.parametrize(("kind", "stage"), [("torch", 0), *(("deepspeed", stage) for stage in (0, 1, 2, 3))])
 def test_a_step_that_is_not_finite_is_skipped_on_all_ranks(
     kind: str, stage: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

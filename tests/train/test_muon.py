@@ -102,40 +102,7 @@ def test_losses_equal_a_plain_loop_with_torch_muon(
     assert gap < TOLERANCE[ns_dtype], f"largest gap {gap:.2e}"
 
 
-@pytest.mark.parametrize(("kind", "stage"), [("torch", 0), *(("deepspeed", stage) for stage in range(4))])
-def test_resume_is_bit_identical_at_the_same_world_size(kind: str, stage: int, tmp_path: Path) -> None:
-    straight = run_ranks(train_small, 2, str(tmp_path / "straight"), kind, stage, muon_config("bf16"))
-    run_ranks(train_small, 2, str(tmp_path / "halves"), kind, stage, muon_config("bf16"), "fp32", 3)
-    second = run_ranks(train_small, 2, str(tmp_path / "halves"), kind, stage, muon_config("bf16"))
-    assert second[0]["resumed"].endswith("step-00000003-a1")
-    for rank in range(2):
-        for found in ("weights", "slices"):
-            assert second[rank][found].keys() == straight[rank][found].keys()
-            assert all(torch.equal(value, straight[rank][found][key]) for key, value in second[rank][found].items())
-    assert second[0]["losses"] == {step: straight[0]["losses"][step] for step in (4, 5, 6)}
-
-
-@pytest.mark.parametrize("ns_dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize(
-    ("wrote", "reads"),
-    [
-        (("deepspeed", 1, 2), ("deepspeed", 3, 3)),
-        (("deepspeed", 3, 3), ("deepspeed", 2, 4)),
-        (("deepspeed", 2, 4), ("deepspeed", 0, 2)),
-        (("deepspeed", 0, 2), ("torch", 0, 1)),
-        (("torch", 0, 1), ("deepspeed", 1, 4)),
-    ],
-)
-def test_another_stage_and_world_size_go_on_from_the_same_state(
-    wrote: tuple[str, int, int], reads: tuple[str, int, int], ns_dtype: str, tmp_path: Path
-) -> None:
-    straight = run_ranks(train_small, 1, str(tmp_path / "straight"), "torch", 0, muon_config(ns_dtype))[0]
-    run_ranks(train_small, wrote[2], str(tmp_path / "halves"), *wrote[:2], muon_config(ns_dtype), "fp32", 3)
-    second = run_ranks(train_small, reads[2], str(tmp_path / "halves"), *reads[:2], muon_config(ns_dtype))[0]
-    gaps = [abs(second["losses"][step] - straight["losses"][step]) for step in (4, 5, 6)]
-    assert max(gaps) < TOLERANCE[ns_dtype], f"largest gap {max(gaps):.2e}"
-
-
+@pytest.mark.fault("P10", "a loss is not finite", "the step changes nothing, on all ranks")
 @pytest.mark.parametrize(("kind", "stage"), [("torch", 0), *(("deepspeed", stage) for stage in range(4))])
 def test_a_step_that_is_not_finite_leaves_weights_and_momentum_on_all_ranks(
     kind: str, stage: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

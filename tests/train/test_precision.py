@@ -54,6 +54,7 @@ def test_a_gpu_is_judged_by_its_compute_capability(
     assert resolve_precision(asked, 8, CUDA) == chosen
 
 
+@pytest.mark.fault("P17", "bf16 on a GPU without it", "refused, never replaced")
 def test_bf16_is_refused_on_an_old_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
@@ -65,6 +66,7 @@ def test_the_cpu_is_asked_not_guessed() -> None:
     assert isinstance(has_amx(), bool)
 
 
+@pytest.mark.fault("P17", "fp8 on a CPU, not emulated", "refused, never replaced")
 def test_fp8_on_a_cpu_is_refused_unless_emulation_is_asked_for() -> None:
     pytest.importorskip("torchao")
     with pytest.raises(SetupError, match=r"no fp8 \(rowwise\)[\s\S]*9\.0[\s\S]*CPU[\s\S]*train\.fp8\.emulate=true"):
@@ -72,6 +74,7 @@ def test_fp8_on_a_cpu_is_refused_unless_emulation_is_asked_for() -> None:
     assert resolve_precision("fp8", 256, CPU, Fp8Config(emulate=True)) == "fp8"
 
 
+@pytest.mark.fault("P17", "fp8 recipes on GPUs by capability", "refused where the hardware lacks it")
 @pytest.mark.parametrize(
     ("capability", "recipe", "runs"),
     [

@@ -69,6 +69,7 @@ def _count_steps_beside_saves() -> list[int]:
 _STATE: list[Any] = [None]
 
 
+@pytest.mark.fault("P18", "saved while the weights change", "the bytes of a run that waits for its saves")
 @pytest.mark.parametrize(
     ("kind", "stage", "optimizer"),
     [
@@ -128,6 +129,9 @@ def _full_disk() -> OSError:
     return OSError(28, "No space left on device")
 
 
+@pytest.mark.fault(
+    "P12", "a file of a checkpoint finds no room", "every rank ends and says why; the older one is whole"
+)
 @pytest.mark.parametrize("failing_rank", [0, 1])
 def test_a_rank_that_cannot_write_beside_training_ends_the_run_on_all_at_the_same_step(
     failing_rank: int, tmp_path: Path
@@ -142,6 +146,7 @@ def test_a_rank_that_cannot_write_beside_training_ends_the_run_on_all_at_the_sam
     assert newest_valid(str(tmp_path / "checkpoints")) == (None, [])
 
 
+@pytest.mark.fault("P3", "ranks killed in a step or a save, at each point", "at most the steps of one save done again")
 @pytest.mark.parametrize(
     ("point", "from_step"),
     [

@@ -3,10 +3,13 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from rayllm.core import storage
 from rayllm.train.guards.watchdog import STALLED, Watchdog, describe_stalls, stalls_of
 
 
+@pytest.mark.fault("P13", "a rank stops in a phase", "its stacks are written, it ends")
 def test_a_rank_that_stops_is_named_with_its_stacks_and_ended(tmp_path: Path) -> None:
     ended = threading.Event()
     codes: list[int] = []

@@ -101,10 +101,8 @@ def _stages(args: argparse.Namespace) -> int:
     config = load_run(args.file, args.overrides)
     verbs = verbs_of_run() if args.verb == "run" else verbs_for(args.verb)
     force = (verbs if args.verb == "run" else [args.verb]) if args.force else []
-    try:
+    with ray_runtime.stopping_ray():
         artifacts = run_stages(config, verbs, force=force)
-    finally:
-        ray_runtime.shutdown()
     sys.stdout.write(summarize(args.verb, args.file, artifacts))
     return 0
 

@@ -58,6 +58,10 @@ class RunFailed(RayllmError):
     """A run ended before its work was done."""
 
 
+class ClusterLost(RunFailed):
+    """The Ray cluster that a run was on is gone: it cannot be asked for anything any more, not even to stop."""
+
+
 class SavedForRerun(RayllmError):
     """The run was asked to stop, saved a checkpoint, and goes on when started again."""
 

@@ -1,11 +1,14 @@
 """Ray itself: start it or join it, know what it has, and fail in seconds when it cannot be had."""
 
+import atexit
+import contextlib
 import logging
 import os
 import socket
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from rayllm.core.errors import SetupError
+from rayllm.core.errors import ClusterLost, SetupError
 from rayllm.core.log import get_logger
 from rayllm.pipelines.frame import RayConfig
 
@@ -163,3 +166,19 @@ def shutdown() -> None:
 
     if ray.is_initialized():
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def stopping_ray() -> Iterator[None]:
+    """Stop Ray when the work is over, unless it is gone: stopping would wait for it, until Ray ended this process."""
+    try:
+        yield
+    except ClusterLost:
+        import ray
+
+        atexit.unregister(ray.shutdown)
+        raise
+    except BaseException:
+        shutdown()
+        raise
+    shutdown()

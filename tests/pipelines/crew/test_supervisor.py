@@ -10,7 +10,7 @@ import pytest
 from ray.exceptions import GetTimeoutError
 from small_session import make_config
 
-from rayllm.core.errors import DataError, RunFailed, SavedForRerun, SetupError
+from rayllm.core.errors import ClusterLost, DataError, RunFailed, SavedForRerun, SetupError
 from rayllm.pipelines.nodes import Node
 from rayllm.pipelines.train.crew import supervisor
 from rayllm.pipelines.train.crew.board import Said
@@ -146,7 +146,7 @@ def test_a_lost_cluster_is_told_whatever_was_asked_of_it(play: Any) -> None:
     def gone() -> Ending:
         raise GetTimeoutError("Get timed out: some object(s) not ready.")
 
-    with pytest.raises(RunFailed, match="the Ray cluster was lost") as told:
+    with pytest.raises(ClusterLost, match="the Ray cluster was lost") as told:
         play(Script([gone], checkpoint=8))
     assert "timed out" in told.value.why
     assert "it goes on from step-8" in told.value.fix

@@ -14,7 +14,7 @@ import ray.exceptions
 
 from rayllm.core import storage
 from rayllm.core.checkpoint import list_checkpoints
-from rayllm.core.errors import RunFailed, SavedForRerun, SetupError
+from rayllm.core.errors import ClusterLost, SavedForRerun, SetupError
 from rayllm.pipelines.nodes import Node, free_places, live_nodes, reachable, room
 from rayllm.pipelines.train.crew.board import Said, open_board
 from rayllm.pipelines.train.crew.failures import Ending, failed_run, find_cause, full_trace
@@ -61,6 +61,7 @@ class Supervisor:
 
         Raises:
             RayllmError: One of the run itself, which restarts cannot mend.
+            ClusterLost: If Ray is gone.
             RunFailed: If restarts did not help.
             SavedForRerun: If the run was asked to stop and has saved.
             SetupError: If the cluster has had no room for too long.
@@ -68,7 +69,7 @@ class Supervisor:
         try:
             return self._run()
         except ray.exceptions.RayError as error:  # whatever was asked: the driver's node is gone, or the head
-            raise RunFailed(
+            raise ClusterLost(
                 "the Ray cluster was lost",
                 where=f"ray.address={self._job.config.ray.address}",
                 why=" ".join(str(error).split())[:200],

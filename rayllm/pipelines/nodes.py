@@ -3,6 +3,8 @@
 import os
 import socket
 import sys
+import threading
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -67,6 +69,44 @@ def _node(found: dict[str, Any], leaving: bool) -> Node:
         gpus=resources.get("GPU", 0.0),
         leaving=leaving,
     )
+
+
+class NodeWatch(threading.Thread):
+    """Knocks at the head and looks at the nodes every few seconds, in a thread of its own: it may have to wait.
+
+    Attributes:
+        nodes: What the last look saw; nothing before the first.
+        silent_s: How long the head has not answered.
+    """
+
+    def __init__(self, every_s: float) -> None:
+        super().__init__(name="nodes", daemon=True)
+        self.nodes: list[Node] = []
+        self.silent_s = 0.0
+        self._every_s, self._closed = every_s, threading.Event()
+        self._head = _head()
+        self.start()
+
+    def run(self) -> None:
+        """Look; the thread's own main function."""
+        heard = time.monotonic()
+        while not self._closed.wait(self._every_s):
+            if _answers(self._head):
+                heard = time.monotonic()
+                self.nodes = live_nodes()
+            self.silent_s = time.monotonic() - heard
+
+    def close(self) -> None:
+        """Look no more, as far as that can be waited for."""
+        self._closed.set()
+        self.join(self._every_s)
+
+
+def _head() -> Node:
+    import ray
+
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    return Node("", host, int(port), 0.0, 0.0)
 
 
 def reachable(nodes: list[Node]) -> list[Node]:

@@ -40,6 +40,7 @@ class Script:
         free: Places that nobody uses.
         checkpoint: Step of the last checkpoint.
         looks: Looks at the board before each start ends.
+        silent_s: How long the head has not answered.
         sizes: Workers of each start, filled in.
         news: News of each start, filled in.
         shown: Messages on the console, filled in.
@@ -51,6 +52,7 @@ class Script:
     free: int = 9
     checkpoint: int = 0
     looks: int = 0
+    silent_s: float = 0.0
     sizes: list[int] = field(default_factory=list)
     news: list[str] = field(default_factory=list)
     shown: list[str] = field(default_factory=list)
@@ -85,6 +87,19 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Crew]
                 found = script.endings.pop(0)
                 return found if isinstance(found, Ending) else found()
 
+        class Watch:
+            silent_s = script.silent_s
+
+            def __init__(self, every_s: float) -> None:
+                pass
+
+            @property
+            def nodes(self) -> list[Node]:
+                return script.look()
+
+            def close(self) -> None:
+                pass
+
         said = Said(records=(TRAINED,), seats=SEATS)
         board = SimpleNamespace(clear=SimpleNamespace(remote=lambda: None), look=SimpleNamespace(remote=lambda: said))
         saved = lambda _: [SimpleNamespace(uri=f"x/step-{script.checkpoint}")] if script.checkpoint else []  # noqa: E731
@@ -92,6 +107,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Crew]
             "Fitting": Fitting,
             "open_board": lambda: board,
             "live_nodes": script.look,
+            "NodeWatch": Watch,
             "reachable": lambda nodes: nodes,
             "free_places": lambda each: script.free,
             "list_checkpoints": saved,
@@ -158,6 +174,12 @@ def test_a_node_about_to_leave_is_left_in_good_order(play: Any, tmp_path: Path) 
     play(script, count=(2, 3), grow_after_s=60)
     assert script.sizes == [3, 2]
     assert script.news == ["attempt 2: 2 workers (was 3): node 10.0.0.c is about to be taken away"]
+
+
+def test_a_head_that_does_not_answer_is_told_before_ray_gives_up(play: Any) -> None:
+    with pytest.raises(ClusterLost, match="has not answered for 45 s"):
+        play(Script([DONE], looks=2, silent_s=45.0))
+    play(Script([DONE], looks=2, silent_s=5.0))
 
 
 def test_a_stop_that_nobody_here_asked_for_ends_the_run(play: Any) -> None:

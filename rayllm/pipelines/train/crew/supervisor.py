@@ -15,7 +15,7 @@ import ray.exceptions
 from rayllm.core import storage
 from rayllm.core.checkpoint import list_checkpoints
 from rayllm.core.errors import ClusterLost, SavedForRerun, SetupError
-from rayllm.pipelines.nodes import Node, free_places, live_nodes, reachable, room
+from rayllm.pipelines.nodes import Node, NodeWatch, free_places, live_nodes, reachable, room
 from rayllm.pipelines.train.crew.board import Said, open_board
 from rayllm.pipelines.train.crew.failures import Ending, failed_run, find_cause, full_trace
 from rayllm.pipelines.train.crew.fitting import Fitting, remove_records
@@ -28,7 +28,8 @@ from rayllm.train.guards.watchdog import describe_stalls
 POLL_S = 0.5
 #: Seconds between looks at the nodes.
 LOOK_S = 2.0
-#: Seconds without an answer of the driver's own node after which the cluster counts as lost.
+#: Seconds without an answer of the head, or of the board, after which the cluster counts as lost: fewer than the sixty
+#: after which Ray ends this process, without a word of ours.
 SILENCE_S = 30.0
 FAILURES = "failures"
 
@@ -51,7 +52,7 @@ class Supervisor:
         self._failures, self._saved = 0, self._checkpoint()
         self._short_since: float | None = None
         self._change, self._places = "", math.inf
-        self._grow_at = self._look_at = math.inf
+        self._grow_at = math.inf
 
     def run(self) -> Crew:
         """Train to the end.
@@ -66,8 +67,9 @@ class Supervisor:
             SavedForRerun: If the run was asked to stop and has saved.
             SetupError: If the cluster has had no room for too long.
         """
+        watch = NodeWatch(LOOK_S)
         try:
-            return self._run()
+            return self._run(watch)
         except ray.exceptions.RayError as error:  # whatever was asked: the driver's node is gone, or the head
             raise ClusterLost(
                 "the Ray cluster was lost",
@@ -75,10 +77,12 @@ class Supervisor:
                 why=" ".join(str(error).split())[:200],
                 fix=f"start Ray's head node again; {self._again()}",
             ) from error
+        finally:
+            watch.close()
 
-    def _run(self) -> Crew:
+    def _run(self, watch: NodeWatch) -> Crew:
         while True:
-            ending = self._start()
+            ending = self._start(watch)
             if ending.outcome == "done":
                 return self._crew
             if ending.outcome == "stopped" and not self._change:
@@ -88,14 +92,14 @@ class Supervisor:
             line = describe_start(read_attempt(self._job.directory) + 1, before, self._crew, why)
             self._job = dataclasses.replace(self._job, news=((level, line),))
 
-    def _start(self) -> Ending:
+    def _start(self, watch: NodeWatch) -> Ending:
         """One start of the workers, shown and watched to its end."""
         remove_records(self._job.directory)
         self._stop.clear()
         if self._stop.asked:
             raise self._stopped("training was stopped before it went on")
         self._change, self._places = "", math.inf
-        self._grow_at, self._look_at = math.inf, time.monotonic()
+        self._grow_at = math.inf
         self._board.clear.remote()
         fitting = Fitting(self._job, self._crew, self._board)
         while True:
@@ -105,7 +109,9 @@ class Supervisor:
             self._show(said)
             if ended:
                 return fitting.ending(said)
-            self._watch_nodes(said.seats)
+            if watch.silent_s > SILENCE_S:
+                raise ray.exceptions.RaySystemError(f"its head has not answered for {watch.silent_s:.0f} s")
+            self._look_at_nodes(said.seats, watch.nodes)
 
     def _show(self, said: Said) -> None:
         for record in said.records:
@@ -113,16 +119,13 @@ class Supervisor:
             if record["kind"] == "train":
                 self._grow_at = min(self._grow_at, time.monotonic() + self._settings.grow_after_s)
 
-    def _watch_nodes(self, seats: tuple[Seat, ...]) -> None:
+    def _look_at_nodes(self, seats: tuple[Seat, ...], nodes: list[Node]) -> None:
         """Ask the workers to save and stop where the run should go on with others."""
-        now = time.monotonic()
-        if self._change or self._stop.asked or now < self._look_at or not seats:
+        if self._change or self._stop.asked or not seats:
             return
-        self._look_at = now + LOOK_S
-        nodes = live_nodes()
         if leaving := leaving_hosts(seats, nodes):
             self._change = f"node {', '.join(leaving)} is about to be taken away"
-        elif now >= self._grow_at and (more := self._growth(nodes)):
+        elif time.monotonic() >= self._grow_at and (more := self._growth(nodes)):
             self._change, self._places = f"there is room for {more} more", self._crew.count + more
         if self._change:
             self._stop.write()

@@ -6,12 +6,13 @@ Exit codes: 0 done, 1 failed run, 2 bad config or usage, 3 environment, 75 saved
 import argparse
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rayllm.core.config import to_yaml
-from rayllm.core.errors import RayllmError
+from rayllm.core.errors import ClusterLost, RayllmError
 from rayllm.core.log import configure
 from rayllm.pipelines import STAGES
 
@@ -40,12 +41,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.handler(args))
     except RayllmError as error:
         sys.stderr.write(f"error: {error}\n")
+        if isinstance(error, ClusterLost):
+            _leave(error.exit_code)
         return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write(
             "stopped; finished stages and saved checkpoints are kept, the same command goes on from there\n"
         )
         return 130
+
+
+def _leave(code: int) -> None:
+    """End this process at once: what Ray does at its end waits for a cluster that is gone, and then crashes."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -24,6 +24,7 @@ COMMANDS = {
     "explain": ("rayllm.commands.explain", "rebuild the batch of a step: rows, documents, text"),
     "data": ("rayllm.commands.data", "preview rows of packed data: documents, token boundaries, masks"),
     "depth": ("rayllm.commands.depth", "show what `depth: N` makes of a run, each setting with its reason"),
+    "plan": ("rayllm.commands.plan", "what a run will take: parameters, memory, disk, time and money"),
     "mix": ("rayllm.commands.mix", "plan the mixture: tokens and epochs of every stage and domain"),
     "tokenizer": ("rayllm.commands.tokenizer", "compare tokenizers on the same texts: compression, fertility, speed"),
     "checkpoints": ("rayllm.commands.checkpoints", "list, verify, pin and prune the checkpoints of a run"),

@@ -38,8 +38,8 @@ def fault(point: str, number: int = 0, attempt: int = 0) -> str:
         attempt: Which start of the run.
 
     Returns:
-        The action asked for, or an empty string. ``kill`` does not return; ``full_disk`` raises ``OSError``;
-        ``slow`` waits, ``hang`` for ever.
+        The action asked for, or an empty string. ``kill`` does not return; ``full_disk`` raises ``OSError``,
+        ``out_of_memory`` raises ``MemoryError``; ``slow`` waits, ``hang`` for ever.
     """
     for wanted_number, wanted_attempt, action in _specs().get(point, ()):
         if wanted_number in (None, number) and wanted_attempt in (None, attempt):
@@ -47,6 +47,8 @@ def fault(point: str, number: int = 0, attempt: int = 0) -> str:
                 os.kill(os.getpid(), signal.SIGKILL)
             if action == "full_disk":
                 raise OSError(28, "No space left on device")
+            if action == "out_of_memory":
+                raise MemoryError("no memory for 1 GB more")
             if action == "slow":
                 time.sleep(SLOW_S)
             while action == "hang":

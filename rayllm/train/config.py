@@ -186,8 +186,10 @@ class TrainConfig(ConfigModel):
     global_batch_tokens: Count = Field(
         default=16_384, ge=8, description="Tokens of one optimizer step over all workers."
     )
-    micro_batch_size: int = Field(
-        default=16, ge=1, description="Rows of one forward pass on one worker.", json_schema_extra=RUNTIME
+    micro_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default=16,
+        description="Rows of one forward pass on one worker, at most; `auto`: as many as memory holds and as pay.",
+        json_schema_extra=RUNTIME,
     )
     max_steps: int | None = Field(
         default=None, ge=1, description="Optimizer steps; give this, `tokens` or `tokens_per_param`."
@@ -297,6 +299,12 @@ class TrainConfig(ConfigModel):
         if self.precision != "fp8" and self.fp8 != Fp8Config():
             raise ValueError(f"`train.fp8` is set but `train.precision` is {self.precision}: set it to fp8")
         return self
+
+    @property
+    def micro_batch_rows(self) -> int:
+        """``micro_batch_size`` as a number: a session has replaced ``auto`` before anything asks."""
+        assert self.micro_batch_size != "auto", "the rows of a micro-batch have not been chosen yet"
+        return self.micro_batch_size
 
     def total_tokens(self, parameters: int) -> int | None:
         """The budget in tokens for a model; None where the budget is in steps.

@@ -29,6 +29,7 @@ class RunState:
         validation: The last validation's metrics.
         precision: What the run computes in; a resumed run computes in the same.
         loss_scale: State of fp16's loss scaler, empty in other precisions.
+        micro_batches: The ranks and the rows that ``train.micro_batch_size: auto`` chose for them; else empty.
         early_stopping: The best watched metric and the validations since; empty where nothing is watched.
         left_out: First and last step of each stretch whose batches a spike took out of the weights.
         rollbacks: How often the weights went back to a checkpoint.
@@ -44,6 +45,7 @@ class RunState:
     validation: dict[str, float] = field(default_factory=dict)
     precision: str = "fp32"
     loss_scale: dict[str, float] = field(default_factory=dict)
+    micro_batches: dict[str, Any] = field(default_factory=dict)
     early_stopping: dict[str, Any] = field(default_factory=dict)
     left_out: list[list[int]] = field(default_factory=list)
     rollbacks: int = 0

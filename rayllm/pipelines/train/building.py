@@ -6,6 +6,7 @@ What was chosen is written to ``environment.json`` and said on the console.
 import json
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import psutil
@@ -25,6 +26,9 @@ from rayllm.train.config import EngineConfig, Precision, TrainConfig
 from rayllm.train.engine import Engine, TorchEngine
 from rayllm.train.fp8 import PAYS_FROM_DIM, convert
 from rayllm.train.precision import AUTOCAST_DTYPES, resolve_precision
+
+#: What a run ran on, beside its metrics.
+ENVIRONMENT = "environment.json"
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ def build_engine(
         compute.precision,
         compute.device,
         zero_stage=engine.zero_stage,
-        micro_batch_size=config.train.micro_batch_size,
+        micro_batch_size=config.train.micro_batch_rows,
         document_mask=document_mask,
         offload_optimizer=engine.offload_optimizer,
         offload_parameters=engine.offload_parameters,
@@ -125,7 +129,12 @@ def build_engine(
 
 
 def write_environment(
-    directory: str, config: TrainConfig, model: ModelConfig, engine: Engine, compute: Compute
+    directory: str,
+    config: TrainConfig,
+    model: ModelConfig,
+    engine: Engine,
+    compute: Compute,
+    micro_batch_rows: Mapping[int, int],
 ) -> None:
     """What the run ran on, for the report and for whoever wants the same bits again: ``environment.json``."""
     found = {
@@ -142,6 +151,7 @@ def write_environment(
         "attention": {"kernel": compute.attention.name, "why": compute.attention.why},
         "compile": {"enabled": compute.compiled.enabled, "why": compute.compiled.why},
         "engine": config.engine.model_dump(),
+        "micro_batch_rows": {str(length): rows for length, rows in micro_batch_rows.items()},
         "parameters": count_parameters(model).total,
     }
-    storage.write_text(storage.join(directory, "environment.json"), json.dumps(found, indent=1))
+    storage.write_text(storage.join(directory, ENVIRONMENT), json.dumps(found, indent=1))

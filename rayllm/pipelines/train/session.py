@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +33,10 @@ from rayllm.model.transformer import Transformer
 from rayllm.pipelines.train import Config
 from rayllm.pipelines.train.building import build_engine, choose_compute, write_environment
 from rayllm.pipelines.train.metric_files import MetricFiles, open_metric_files
+from rayllm.pipelines.train.micro_batches import choose_micro_batches
+from rayllm.pipelines.train.out_of_memory import memory_named
 from rayllm.pipelines.train.planning import plan_packed
+from rayllm.pipelines.train.preflight import warn_of_shortage
 from rayllm.pipelines.train.prompts import sample_prompts
 from rayllm.tokenizer.chat.template import CHAT_TEMPLATE, read_template
 from rayllm.train import checkpoint, collective
@@ -111,19 +114,24 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
     plan = plan_packed(job.config, packed)
     if chosen:
         _check_plan(plan, chosen)
-    asked = checkpoint.read_state(chosen).precision if chosen else job.config.train.precision
+    before = checkpoint.read_state(chosen) if chosen else RunState(precision=job.config.train.precision)
     model = job.config.model.with_vocab(packed.vocab_size)
-    compute = choose_compute(job.config.train, asked, model, device, engine)
+    compute = choose_compute(job.config.train, before.precision, model, device, engine)
+    micro_batches = choose_micro_batches(job.config, model, engine, compute, before.micro_batches)
+    job = dataclasses.replace(job, config=micro_batches.resolve(job.config))
+    short = warn_of_shortage(micro_batches.setting, device, job.checkpoints, job.config.train.checkpoint)
     state.precision = compute.precision
     seed_everything(derive_seed(job.config.seed, "rank", collective.rank()))
-    built = build_engine(job.config, model, engine, compute, None if chosen else job.packed_uri)
-    if chosen:
-        checkpoint.restore(built, state, chosen)
+    with memory_named(micro_batches.setting, collective.rank()):
+        built = build_engine(job.config, model, engine, compute, None if chosen else job.packed_uri)
+        if chosen:
+            checkpoint.restore(built, state, chosen)
+    state.micro_batches = micro_batches.memory
     clear_staging(job.checkpoints)
     if built.rank == 0:
         clear_uncommitted(job.checkpoints)
         storage.write_text(storage.join(job.directory, PLAN), plan.to_json())
-        write_environment(job.directory, job.config.train, model, built, compute)
+        write_environment(job.directory, job.config.train, model, built, compute, micro_batches.rows)
     if built.rank == 0:
         files = open_metric_files(job.directory, tensorboard=job.config.train.logging.tensorboard)
         sink = SinkGroup([files, outlets.sink, *_loggers(job)])
@@ -132,16 +140,19 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
         for level, line in job.news:
             _event(outlets.sink, built, state, level, line)
         stalls = describe_stalls(job.directory, state.attempt - 1)
-        for line in rejected + stalls + plan.warnings(job.config.mixture.caps(plan.domains)) + compute.warnings(model):
+        planned = plan.warnings(job.config.mixture.caps(plan.domains))
+        for line in rejected + stalls + planned + compute.warnings(model) + short:
             _event(outlets.sink, built, state, "warning", line)
-        _event(outlets.sink, built, state, "info", compute.describe())
+        for line in filter(None, (compute.describe(), micro_batches.why)):
+            _event(outlets.sink, built, state, "info", line)
         if chosen:
             _event(outlets.sink, built, state, "info", f"resumed from {chosen} at step {state.step}")
         elif built.rank == 0:
             for line in describe_fill(packed, plan):
                 _event(outlets.sink, built, state, "info", line)
-        run = _assemble(job, packed, plan, model, built, state, outlets, watchdog)
-        finished = train(run)
+        run = _assemble(job, packed, plan, model, built, micro_batches.rows, state, outlets, watchdog)
+        with memory_named(micro_batches.setting, built.rank):
+            finished = train(run)
     finally:
         watchdog.close()
         outlets.sink.close()
@@ -178,6 +189,7 @@ def _assemble(
     plan: Plan,
     model: ModelConfig,
     engine: Engine,
+    micro_batch_rows: Mapping[int, int],
     state: RunState,
     outlets: Outlets,
     watchdog: Watchdog,
@@ -201,7 +213,9 @@ def _assemble(
         config=config,
         engine=engine,
         plan=plan,
-        batches=lambda step: reader.micro_batches(step, engine.world_size, engine.rank, config.micro_batch_size),
+        batches=lambda step: reader.micro_batches(
+            step, engine.world_size, engine.rank, micro_batch_rows[plan.at(step)[1].seq_len]
+        ),
         domains=domains,
         objective=LanguageModeling(),
         state=state,
@@ -248,7 +262,7 @@ def validate(config: Config, packed: PackedData, engine: Engine) -> dict[str, fl
         batches = validation_batches(
             packed.stream("validation", name),
             seq_len=settings.seq_len,
-            rows_per_batch=settings.micro_batch_size,
+            rows_per_batch=settings.micro_batch_rows,
             separator_id=packed.separator_id,
             max_tokens=settings.validation.max_tokens,
             world_size=engine.world_size,

@@ -83,12 +83,14 @@ class Cause:
         where: Frames, or the place of a process.
         why: What is behind it.
         fix: What to do, where there is more than to start again.
+        memory: Whether want of memory may be behind it.
     """
 
     what: str
     where: str = ""
     why: str = ""
     fix: str = ""
+    memory: bool = False
 
 
 def report_of(rank: int, error: BaseException) -> Report:
@@ -158,9 +160,9 @@ def _died(rank: int, said: str, seats: Iterable[Seat]) -> Cause:
     name = next((str(seat) for seat in seats if seat.rank == rank), f"rank {rank}")
     if "low on memory" in said or "OutOfMemory" in said:
         fix = "lower train.micro_batch_size, use a higher train.engine.zero_stage, or fewer workers on a node"
-        return Cause(f"{name} was ended by Ray: its node ran out of memory", fix=fix)
+        return Cause(f"{name} was ended by Ray: its node ran out of memory", fix=fix, memory=True)
     why = "its process was killed from outside; where nobody did, by the kernel for want of memory (see `dmesg`)"
-    return Cause(f"{name} died without a word", why=why)
+    return Cause(f"{name} died without a word", why=why, memory=True)
 
 
 def failed_run(cause: Cause, *, attempt: int, restarts: int, again: str, trace: str) -> RunFailed:

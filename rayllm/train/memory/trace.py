@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rayllm.model.config import ModelConfig
+from rayllm.model.layers.token_losses import softmax_losses_
 from rayllm.model.transformer import Transformer
 from rayllm.train.precision import AUTOCAST_DTYPES
 
@@ -93,6 +94,7 @@ def _trace(model: ModelConfig, shape: Shape, *, keep_gradients: bool) -> dict[st
     with FakeTensorMode():
         module = Transformer(model)
         module.set_activation_checkpointing(shape.recompute)
+        module.lm_head.softmax_losses = _OncePerShape()
         ids = torch.zeros(shape.rows, shape.seq_len, dtype=torch.int64)
         with _Held([*module.parameters(), ids], module) as held:
             for parameter in module.parameters():
@@ -102,6 +104,22 @@ def _trace(model: ModelConfig, shape: Shape, *, keep_gradients: bool) -> dict[st
             with held.within(BACKWARD):
                 losses.sum().backward()
     return {part: size for part, size in held.peak.items() if size}
+
+
+class _OncePerShape:
+    """The softmax of the loss goes through thousands of pieces, one after the other in the same memory.
+
+    The first of a shape is run; of the others only what lasts is made, so that a trace does not take a minute.
+    """
+
+    def __init__(self) -> None:
+        self._seen: set[torch.Size] = set()
+
+    def __call__(self, logits: Tensor, targets: Tensor, softcap: float | None, z_loss: float) -> Tensor:
+        if logits.shape in self._seen:
+            return torch.empty(logits.shape[0], device=logits.device)
+        self._seen.add(logits.shape)
+        return softmax_losses_(logits, targets, softcap, z_loss)
 
 
 def _drop(parameter: Tensor) -> None:

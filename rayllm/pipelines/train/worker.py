@@ -82,7 +82,7 @@ def train_worker(payload: dict[str, Any]) -> None:
     job: Job = payload["job"]
     board = payload["board"]
     rank = ray.train.get_context().get_world_rank()
-    board.sit.remote(_seat(rank))
+    board.sit.remote(_seat(rank), ray.util.get_current_placement_group())
     torch.set_num_threads(payload["threads"])
     os.environ["OMP_NUM_THREADS"] = str(payload["threads"])
     leads = rank == 0

@@ -16,7 +16,7 @@ from rayllm.core import storage
 from rayllm.core.checkpoint import list_checkpoints
 from rayllm.core.errors import ClusterLost, SavedForRerun, SetupError
 from rayllm.pipelines.nodes import Node, NodeWatch, free_places, live_nodes, reachable, room
-from rayllm.pipelines.train.crew.board import Said, open_board
+from rayllm.pipelines.train.crew.board import Said, open_board, release
 from rayllm.pipelines.train.crew.failures import Ending, failed_run, find_cause, full_trace
 from rayllm.pipelines.train.crew.fitting import Fitting, remove_records
 from rayllm.pipelines.train.crew.sizing import Crew, Seat, describe_start, leaving_hosts, lost_seats, no_room, resize
@@ -109,6 +109,7 @@ class Supervisor:
             said: Said = ray.get(self._board.look.remote(), timeout=SILENCE_S)
             self._show(said)
             if ended:
+                release(said.groups)
                 return fitting.ending(said)
             if watch.silent_s > SILENCE_S:
                 raise ray.exceptions.RaySystemError(f"its head has not answered for {watch.silent_s:.0f} s")

@@ -113,6 +113,7 @@ def new_run(engine: Engine, directory: str, *, asynchronous: bool) -> Run:
         speed=Speedometer(1.0, None),
         slowness=SpeedGuard(0.0),
         watchdog=Watchdog(directory, engine.rank, 1, 0.0),
+        update_ratios=None,
         services=Services(
             sink=Sink(),
             claim=lambda: None,
@@ -122,6 +123,7 @@ def new_run(engine: Engine, directory: str, *, asynchronous: bool) -> Run:
             validate=lambda _: {},
             sample=lambda *_: [],
             audit=lambda *_: [],
+            rows=str,
         ),
     )
 

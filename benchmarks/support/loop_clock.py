@@ -16,7 +16,7 @@ import torch
 
 from rayllm.core import storage
 from rayllm.core.config import load_config
-from rayllm.core.log import SinkGroup
+from rayllm.core.log import BesideSink, SinkGroup
 from rayllm.pipelines import ray_runtime, train
 from rayllm.pipelines.frame import RayConfig
 from rayllm.pipelines.train import session
@@ -101,9 +101,9 @@ def clock_loop(config_file: str, packed: str, directory: str) -> Loop:
     return clock.read()
 
 
-def _ray_sinks(config: train.Config) -> SinkGroup:
+def _ray_sinks(config: train.Config) -> BesideSink:
     ray_runtime.ensure_ray(RayConfig(num_cpus=1, object_store_bytes=100_000_000))
     from rayllm.pipelines.train.crew.board import BoardSink, open_board
     from rayllm.pipelines.train.gauges import GaugeSink
 
-    return SinkGroup([BoardSink(open_board()), GaugeSink(config.name)])
+    return BesideSink(SinkGroup([BoardSink(open_board()), GaugeSink(config.name)]))

@@ -8,6 +8,7 @@ import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, TextIO
 
@@ -94,3 +95,29 @@ class SinkGroup:
         """Close all."""
         for sink in self._sinks:
             sink.close()
+
+
+class BesideSink:
+    """Hands records to a sink that takes its time, in a thread: whoever writes does not wait.
+
+    Args:
+        sink: Gets the records in their order; one that it cannot take is told in the log, and the next one follows.
+    """
+
+    def __init__(self, sink: MetricSink) -> None:
+        self._sink = sink
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="records")
+
+    def write(self, record: Mapping[str, Value]) -> None:
+        """Put one record behind those that wait."""
+        self._thread.submit(self._sink.write, dict(record)).add_done_callback(_tell_failure)
+
+    def close(self) -> None:
+        """Wait until all are handed over."""
+        self._thread.shutdown()
+        self._sink.close()
+
+
+def _tell_failure(written: Future[None]) -> None:
+    if error := written.exception():
+        get_logger(__name__).warning("a record was not taken: %s: %s", type(error).__name__, error)

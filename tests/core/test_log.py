@@ -2,11 +2,13 @@
 
 import json
 import logging
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from rayllm.core.log import JsonlSink, SinkGroup, configure, get_logger
+from rayllm.core.log import BesideSink, JsonlSink, SinkGroup, Value, configure, get_logger
 
 
 def test_records_are_on_disk_before_the_sink_is_closed(tmp_path: Path) -> None:
@@ -54,3 +56,37 @@ def test_half_a_line_of_a_killed_process_costs_only_itself(tmp_path: Path) -> No
     sink.write({"step": 2})
     sink.close()
     assert path.read_text().splitlines() == ['{"step": 1}', '{"step": 2, "lo', '{"step": 2}']
+
+
+class Slow:
+    """Waits until it may go on; refuses the second record."""
+
+    def __init__(self) -> None:
+        self.may_go_on, self.taken, self.closed = threading.Event(), [], False
+
+    def write(self, record: Mapping[str, Value]) -> None:
+        assert self.may_go_on.wait(10)
+        if record["step"] == 2:
+            raise OSError("no room")
+        self.taken.append(record["step"])
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_nobody_waits_for_a_sink_beside_and_none_of_its_records_is_lost(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow()
+    sink = BesideSink(slow)
+    record: dict[str, Value] = {"step": 1}
+    for step in (1, 2, 3):
+        record["step"] = step
+        sink.write(record)
+    assert slow.taken == []
+    slow.may_go_on.set()
+    monkeypatch.setattr(logging.getLogger("rayllm"), "propagate", True)
+    sink.close()
+    assert slow.taken == [1, 3]
+    assert slow.closed
+    assert "no room" in caplog.text

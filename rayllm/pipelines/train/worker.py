@@ -13,7 +13,7 @@ from ray.train import CheckpointConsistencyMode, CheckpointUploadMode
 
 from rayllm.core import storage
 from rayllm.core.errors import RayllmError
-from rayllm.core.log import SinkGroup, get_logger
+from rayllm.core.log import BesideSink, SinkGroup, get_logger
 from rayllm.pipelines.train.crew.board import BoardSink
 from rayllm.pipelines.train.crew.failures import report_of
 from rayllm.pipelines.train.crew.sizing import Seat
@@ -87,7 +87,7 @@ def train_worker(payload: dict[str, Any]) -> None:
     os.environ["OMP_NUM_THREADS"] = str(payload["threads"])
     leads = rank == 0
     outlets = Outlets(
-        sink=SinkGroup([BoardSink(board), GaugeSink(job.config.name)] if leads else []),
+        sink=BesideSink(SinkGroup([BoardSink(board), GaugeSink(job.config.name)] if leads else [])),
         announce=lambda name: _announce(storage.join(job.checkpoints, name), name, leads=leads),
         stop_requested=StopFile(storage.join(job.directory, STOP_FILE)) if leads else _never,
         notice=PreemptionNotice(),

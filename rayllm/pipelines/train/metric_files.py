@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rayllm.core import storage
-from rayllm.core.log import JsonlSink, MetricSink, SinkGroup, Value
+from rayllm.core.log import BesideSink, JsonlSink, MetricSink, SinkGroup, Value
 from rayllm.train.sinks import TensorBoardSink
 
 METRICS = "metrics.jsonl"
@@ -49,7 +49,7 @@ class LocalFiles:
     def __init__(self, directory: Path, *, tensorboard: bool) -> None:
         sinks: list[MetricSink] = [JsonlSink(directory / METRICS)]
         if tensorboard:
-            sinks.append(TensorBoardSink(str(directory / TENSORBOARD)))
+            sinks.append(BesideSink(TensorBoardSink(str(directory / TENSORBOARD))))
         self._sinks = SinkGroup(sinks)
 
     def write(self, record: Mapping[str, Value]) -> None:

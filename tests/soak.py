@@ -124,7 +124,7 @@ class Soak:
     def __init__(self, ray: OwnRay, root: Path, chance: random.Random) -> None:
         self._ray, self._root, self._chance = ray, root, chance
         self._file = write_run(root, str(root / "runs"), max_steps=STEPS, **RUN)
-        self._check(self._start("pack", "name=data"))
+        self._check(self._start("pack", "name=texts"))
 
     def straight(self) -> tuple[Trial, float]:
         """The run that nobody disturbs, and its seconds."""

@@ -1,17 +1,37 @@
-"""Results of a sweep: a ledger that survives interruptions, a ranking, tables.
+"""Results of trials, and the ledger that survives interruptions.
 
-In: one ``TrialResult`` at a time. Out: ``trials.jsonl``, from which an interrupted sweep goes on, and at the end the
-trials in order of merit as JSON and Markdown.
+In: one ``TrialResult`` at a time. Out: ``trials.jsonl``, from which an interrupted sweep goes on. ``ranking`` orders
+them, ``tables`` shows them.
 """
 
 import math
-from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from rayllm.core import storage
-from rayllm.core.errors import ArtifactDamaged, RunFailed
+from rayllm.core.artifact import content_hash
+from rayllm.core.errors import ArtifactDamaged
 from rayllm.tune.space import Settings
+
+#: The setting in which replicates differ: the run's own seed.
+SEED = "seed"
+
+
+class Point(BaseModel):
+    """One validation of a trial.
+
+    Attributes:
+        step: Optimizer steps done.
+        tokens: Tokens read.
+        metrics: Such as ``mean_bits_per_byte``, ``bits_per_byte/<domain>``, ``loss/<domain>``; finite.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    step: int
+    tokens: int
+    metrics: dict[str, float]
 
 
 class TrialResult(BaseModel):
@@ -21,8 +41,18 @@ class TrialResult(BaseModel):
         trial: Number of the trial.
         key: Hash of all that shapes its result; another key is another trial.
         settings: What made it differ from the run file.
-        metrics: Of its last validation; empty if it failed.
+        group: Hash of the settings without the seed; replicates share it.
+        seed: Of the training.
+        curve: Its validations, in order.
+        metrics: Of its last validation; empty if it failed before one.
+        status: ``stopped`` if the scheduler ended it early: its metrics are those at that point.
+        tokens: Read in all.
         wall_s: Seconds it took.
+        start_s: Seconds from its turn to its first step.
+        cpus: CPUs it held.
+        gpus: GPUs it held.
+        reused: Whether a warm process ran it.
+        parent: URI of the checkpoint it was forked from; empty if it began anew.
         error: Why it failed; empty if it did not.
     """
 
@@ -31,13 +61,33 @@ class TrialResult(BaseModel):
     trial: int
     key: str
     settings: Settings
+    group: str
+    seed: int
+    curve: list[Point] = []
     metrics: dict[str, float] = {}
+    status: Literal["finished", "stopped", "failed"]
+    tokens: int = 0
     wall_s: float = 0.0
+    start_s: float = 0.0
+    cpus: float = 1.0
+    gpus: float = 0.0
+    reused: bool = False
+    parent: str = ""
     error: str = ""
+
+    @property
+    def device_s(self) -> float:
+        """Seconds times GPUs held; times CPUs where it held no GPU."""
+        return self.wall_s * (self.gpus or self.cpus)
+
+
+def group_of(settings: Settings) -> str:
+    """What replicates have in common: the hash of the settings without the seed."""
+    return content_hash({path: value for path, value in settings.items() if path != SEED})[:12]
 
 
 class Ledger:
-    """The finished trials of a sweep, in a JSONL file that is replaced as a whole, so that no line is ever torn.
+    """The ended trials of a sweep, in a JSONL file that is replaced as a whole, so that no line is ever torn.
 
     Args:
         uri: The file; read if it exists.
@@ -62,8 +112,8 @@ class Ledger:
                 ) from error
 
     def finished(self) -> dict[str, TrialResult]:
-        """Trials that succeeded, by key: these never run again."""
-        return {result.key: result for result in self.results if not result.error}
+        """Trials that came to their end or were stopped, by key: these never run again."""
+        return {result.key: result for result in self.results if result.status != "failed"}
 
     def append(self, result: TrialResult) -> None:
         """Add a result, safe on the disk when this returns."""
@@ -75,52 +125,3 @@ def finite(metrics: dict[str, JsonValue]) -> dict[str, float]:
     """The finite numbers among some metrics."""
     numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
     return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
-
-
-def rank(results: Sequence[TrialResult], objective: str) -> list[TrialResult]:
-    """The trials in order of merit: lowest objective first, failed ones last.
-
-    Raises:
-        RunFailed: If all failed, with the causes.
-    """
-    good = [result for result in results if not result.error]
-    if not good:
-        causes = dict.fromkeys(f"trial {result.trial}: {result.error.splitlines()[0]}" for result in results)
-        raise RunFailed("all trials of the sweep failed", why="; ".join(list(causes)[:5]))
-    failed = [result for result in results if result.error]
-    return sorted(good, key=lambda result: (result.metrics[objective], result.trial)) + failed
-
-
-def to_json(ranked: Sequence[TrialResult], objective: str) -> dict[str, JsonValue]:
-    """The ranking as JSON."""
-    return {
-        "objective": objective,
-        "best": ranked[0].trial,
-        "trials": [result.model_dump(mode="json") for result in ranked],
-    }
-
-
-def to_markdown(ranked: Sequence[TrialResult], objective: str) -> str:
-    """The ranking as a Markdown table: settings, objective, bits per byte of each domain, time."""
-    settings = list(dict.fromkeys(path for result in ranked for path in result.settings))
-    prefix = "bits_per_byte/"
-    domains = [name for name in ranked[0].metrics if name.startswith(prefix) and name != objective]
-    header = ["rank", "trial", *(path.replace("|", "\\|") for path in settings), objective, *domains, "seconds"]
-    rows = []
-    for place, result in enumerate(ranked, 1):
-        values = [
-            _text(result.settings[path]) if path in result.settings else "as in the run file" for path in settings
-        ]
-        scores = [f"{result.metrics[name]:.4f}" if name in result.metrics else "" for name in (objective, *domains)]
-        if result.error:
-            scores[0] = "failed: " + result.error.splitlines()[0].replace("|", "\\|")
-        rows.append([str(place), str(result.trial), *values, *scores, f"{result.wall_s:.0f}"])
-    rule = ["---"] * len(header)
-    return "".join("| " + " | ".join(row) + " |\n" for row in [header, rule, *rows])
-
-
-def _text(value: JsonValue) -> str:
-    """A setting for people: weights of a mixture in a line."""
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_text(item)}" for name, item in value.items())
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

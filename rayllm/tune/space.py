@@ -144,15 +144,9 @@ def propose(space: Mapping[str, Dimension], samples: int, seed: int, domains: Se
         domains: Names of the training domains, for ``simplex``.
 
     Raises:
-        ConfigError: If more than one sample is asked for and nothing is random, or a simplex is empty.
+        ConfigError: If a simplex is empty.
     """
     grids = {path: dimension.values for path, dimension in space.items() if isinstance(dimension, Grid)}
-    if samples > 1 and len(grids) == len(space):
-        raise ConfigError(
-            f"{samples} samples of a space in which nothing is random are all the same",
-            where="tune.trials",
-            fix="set it to 1: a grid is tried once as a whole",
-        )
     found = []
     for number in range(samples):
         drawn = {path: _draw(path, dimension, number, seed, domains) for path, dimension in space.items()}

@@ -74,7 +74,7 @@ def make_config(tmp_path: Path, **sweep) -> tune.Config:
         "sources": {name: [{"kind": "jsonl", "path": f"{name}.jsonl"}] for name in DOMAINS},
         "model": {"dim": 16, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "ffn_dim": 32, "max_seq_len": 64},
         "train": {"seq_len": 32, "global_batch_tokens": 128, "max_steps": 40, "precision": "fp32"},
-        "tune": {"space": {"mixture.weights": {"kind": "simplex", "floor": 0.1}}, "trials": 2, **sweep},
+        "tune": {"space": {"mixture.weights": {"kind": "simplex", "floor": 0.1}}, "budget": {"trials": 3}, **sweep},
     }
     return tune.Config.model_validate(tree)
 
@@ -97,7 +97,9 @@ def fake_training(monkeypatch, body):
 
 
 def test_baselines_come_first_and_samples_are_drawn_over_the_domains(tmp_path):
-    runs = plan(make_config(tmp_path, baselines=[{}, {"mixture.weights": "uniform"}], max_steps=7))
+    runs = plan(
+        make_config(tmp_path, baselines=[{}, {"mixture.weights": "uniform"}], max_steps=7, budget={"trials": 4})
+    )
     assert [run.trial.name for run in runs] == ["trial-000", "trial-001", "trial-002", "trial-003"]
     assert [run.config.mixture.weights for run in runs[:2]] == ["natural", "uniform"]
     assert list(runs[2].config.mixture.weights) == DOMAINS
@@ -114,9 +116,10 @@ def test_baselines_come_first_and_samples_are_drawn_over_the_domains(tmp_path):
         ({"space": {"train.workers.count": {"kind": "choice", "values": [2]}}}, "not a setting of a trial"),
         ({"baselines": [{"mixture.weight": "uniform"}]}, "Did you mean `mixture.weights`"),
         (
-            {"space": {"train.seq_len": {"kind": "grid", "values": [16, 24]}}, "trials": 1},
+            {"space": {"train.seq_len": {"kind": "grid", "values": [16, 24]}}},
             r"trial-002 \(train.seq_len=24",
         ),
+        ({"space": {"seed": {"kind": "grid", "values": [1, 2, 3]}}}, "set it to 4"),
         ({"objective": "bits_per_byte/code"}, "use one of mean_bits_per_byte, mean_loss"),
     ],
 )
@@ -140,9 +143,9 @@ def test_a_run_file_without_a_sweep_is_told_what_to_add(tmp_path, packed):
 
 def test_what_trials_do_not_read_leaves_the_hash_of_a_sweep(tmp_path):
     config = make_config(tmp_path)
-    other = config.model_copy(update={"name": "other", "tune": config.tune.model_copy(update={"max_concurrent": 1})})
+    other = config.model_copy(update={"name": "other", "tune": config.tune.model_copy(update={"cpus_per_trial": 2})})
     assert other.identity() == config.identity()
-    assert make_config(tmp_path, trials=3).identity() != config.identity()
+    assert make_config(tmp_path, budget={"trials": 4}).identity() != config.identity()
 
 
 def test_a_trial_killed_after_its_last_checkpoint_still_gives_its_final_metrics(tmp_path, packed):
@@ -175,7 +178,7 @@ def test_a_sweep_trains_ranks_and_writes_a_run_file_of_the_best(tmp_path, packed
 def test_a_failed_trial_is_reported_and_only_it_runs_again(tmp_path, packed, ray_session, monkeypatch):
     log = tmp_path / "log"
     space = {"train.optimizer.lr": {"kind": "grid", "values": [0.001, 0.002, 0.003]}}
-    config = make_config(tmp_path, space=space, trials=1, baselines=[])
+    config = make_config(tmp_path, space=space, baselines=[])
 
     def train(config, directory):
         lr = config.train.optimizer.lr
@@ -207,7 +210,7 @@ def test_a_sweep_fails_when_all_trials_do(tmp_path, packed, ray_session, monkeyp
 
     fake_training(monkeypatch, train)
     with pytest.raises(RunFailed, match="trial 0: ValueError: nothing works"):
-        run_sweep(make_config(tmp_path, trials=1), packed, tmp_path / "sweeps")
+        run_sweep(make_config(tmp_path, budget={"trials": 2}), packed, tmp_path / "sweeps")
 
 
 @pytest.mark.ray
@@ -230,6 +233,6 @@ def test_a_sweep_that_waits_for_resources_says_so(tmp_path, packed, ray_session,
     monkeypatch.setattr(sweep, "WAITING_NOTICE_S", 0.5)
     fake_training(monkeypatch, lambda config, directory: {"mean_bits_per_byte": 1.0})
     with caplog.at_level("WARNING"):
-        run_sweep(make_config(tmp_path, trials=1, baselines=[]), packed, tmp_path / "sweeps")
+        run_sweep(make_config(tmp_path, budget={"trials": 1}, baselines=[]), packed, tmp_path / "sweeps")
     assert "no trial can start: each wants {'cpu': 1.0, 'gpu': 0.0}, free now are {'CPU': 0.0" in caplog.text
     ray.get(busy)

@@ -33,12 +33,6 @@ def test_grids_are_crossed_with_every_sample():
     assert [(one["g"], one["h"]) for one in drawn[:3]] == [(1, "p"), (1, "q"), (1, "r")]
 
 
-def test_repeating_a_space_without_chance_is_refused():
-    assert propose({"g": Grid(values=[1, 2])}, 1, 0, DOMAINS) == [{"g": 1}, {"g": 2}]
-    with pytest.raises(ConfigError, match="nothing is random"):
-        propose({"g": Grid(values=[1, 2])}, 2, 0, DOMAINS)
-
-
 def test_more_samples_or_settings_leave_the_earlier_draws_as_they_were():
     space = {"u": Uniform(low=0, high=1), "w": Simplex()}
     few = propose(space, 3, 5, DOMAINS)

@@ -21,11 +21,13 @@ from rayllm.core.log import get_logger
 from rayllm.core.stage import Work
 from rayllm.pipelines import evaluate, fit_tokenizer, pack, prepare, report, train
 from rayllm.tune.config import TuneConfig
-from rayllm.tune.results import Ledger, TrialResult, rank, to_json, to_markdown
-from rayllm.tune.space import propose
+from rayllm.tune.ranking import rank
+from rayllm.tune.results import Ledger, TrialResult, group_of
+from rayllm.tune.space import Grid, Settings, propose
+from rayllm.tune.tables import to_json, to_markdown
 from rayllm.tune.trials import Trial, apply_settings, check_paths, trial_configs, unique_trials
 
-VERSION = 1
+VERSION = 2
 
 #: Settings that trials do not read: where a run is, and how many processes it has. A trial is one process.
 _NOT_OF_A_TRIAL = ("name", "storage", "ray", "train.engine", "train.workers")
@@ -58,6 +60,11 @@ class TrialRun:
     key: str
     directory: str
 
+    @property
+    def group(self) -> str:
+        """What its replicates have in common."""
+        return group_of(self.trial.settings)
+
 
 def run(work: Work) -> dict[str, Any]:
     """Train what is not trained yet, rank, write the tables and the best run file.
@@ -84,7 +91,7 @@ def run(work: Work) -> dict[str, Any]:
     _write(work, config, settings.objective, ranked)
     return {
         "trials": len(ranked),
-        "failed": sum(bool(result.error) for result in ranked),
+        "failed": sum(result.status == "failed" for result in ranked),
         "best": ranked[0].trial,
         "settings": ranked[0].settings,
         settings.objective: ranked[0].metrics[settings.objective],
@@ -135,14 +142,29 @@ def plan_runs(
     base = train.Config.model_validate({name: getattr(config, name) for name in train.Config.model_fields})
     if settings.max_steps is not None:
         base = apply_settings(base, {"train.max_steps": settings.max_steps, **_NO_OTHER_BUDGET})
-    samples = propose(settings.space, settings.trials, settings.seed, domains)
-    trials = unique_trials([*settings.baselines, *samples])
+    trials = unique_trials([*settings.baselines, *_samples(settings, domains)])
     configs = trial_configs(base, trials)
     keys = [_key(one) for one in configs]
     return [
         TrialRun(trial, one, key, storage.join(directory, f"{trial.name}-{key[:8]}"))
         for trial, one, key in zip(trials, configs, keys, strict=True)
     ]
+
+
+def _samples(settings: TuneConfig, domains: Sequence[str]) -> list[Settings]:
+    """Samples of the space within the budget; a space without chance is a grid, tried as a whole."""
+    room = (settings.budget.trials or 0) - len(settings.baselines)
+    if all(isinstance(dimension, Grid) for dimension in settings.space.values()):
+        grid = propose(settings.space, 1, settings.seed, domains)
+        if len(grid) > room:
+            needed = len(grid) + len(settings.baselines)
+            raise ConfigError(
+                f"the grid and its baselines are {needed} trials, more than the budget",
+                where="tune.budget.trials",
+                fix=f"set it to {needed}, or try fewer values",
+            )
+        return grid
+    return propose(settings.space, max(room, 0), settings.seed, domains)[: max(room, 0)]
 
 
 def _key(config: train.Config) -> str:

@@ -19,7 +19,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from rayllm.core import storage
 from rayllm.core.artifact import Artifact
 from rayllm.core.checkpoint import DIRECTORY
-from rayllm.core.errors import RayllmError, SavedForRerun, SetupError
+from rayllm.core.errors import ConfigError, RayllmError, SavedForRerun, SetupError
 from rayllm.core.log import get_logger
 from rayllm.pipelines import ray_runtime
 from rayllm.pipelines.frame import RayConfig
@@ -48,15 +48,17 @@ def run_trials(
     Args:
         runs: The trials.
         packed: Token shards.
-        settings: Resources and concurrency.
+        settings: Resources and budget.
         ray_config: Where Ray runs.
         ledger: Takes the results.
         scratch: A directory for Tune's own files, removed at the end.
 
     Raises:
+        ConfigError: If the sweep asks for what cannot be done here.
         SetupError: If no node can hold a trial.
         SavedForRerun: If the sweep was interrupted; finished trials are in the ledger.
     """
+    _check_supported(settings)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     ray_runtime.ensure_ray(ray_config)
@@ -71,7 +73,7 @@ def run_trials(
     tuner = tune.Tuner(
         tune.with_resources(train_trial, _resources(settings)),
         param_space={"trial": tune.grid_search(list(work))},
-        tune_config=tune.TuneConfig(max_concurrent_trials=settings.max_concurrent, reuse_actors=True),
+        tune_config=tune.TuneConfig(reuse_actors=True),
         run_config=tune.RunConfig(name="trials", storage_path=scratch, verbose=0, callbacks=[keeper]),
     )
     try:
@@ -83,6 +85,18 @@ def run_trials(
         raise SavedForRerun(
             "the sweep was interrupted", why=f"not finished: {names}", fix="run the same command again to go on"
         )
+
+
+def _check_supported(settings: TuneConfig) -> None:
+    budget = settings.budget
+    refused = {
+        "tune.scheduler": settings.scheduler.kind != "none",
+        "tune.workers": settings.workers > 1,
+        "tune.budget": budget.trials is None or budget.hours is not None or budget.device_hours is not None,
+    }
+    for where, unsupported in refused.items():
+        if unsupported:
+            raise ConfigError("sweeps cannot do this yet", where=where, fix="leave it out, or give trials only")
 
 
 def _resources(settings: TuneConfig) -> dict[str, float]:
@@ -151,8 +165,12 @@ class _Bookkeeper(Callback):
                 trial=run.trial.index,
                 key=run.key,
                 settings=run.trial.settings,
+                group=run.group,
+                seed=run.config.seed,
                 metrics=metrics,
+                status="failed" if error else "finished",
                 wall_s=wall_s,
+                cpus=self._settings.cpus_per_trial,
                 error=error,
             )
         )

@@ -1,0 +1,98 @@
+"""Schedulers: which trials go on. Their settings, and the points at which they decide.
+
+The decisions themselves are Ray Tune's; see ``pipelines.tune``.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rayllm.core.config import ConfigModel, Count
+
+
+class NoScheduler(ConfigModel):
+    """Every trial comes to its end."""
+
+    kind: Literal["none"] = Field("none", description="Every trial comes to its end.")
+
+
+class AshaScheduler(ConfigModel):
+    """Asynchronous successive halving: at each rung only the best share goes on.
+
+    Source: Li et al. 2018, A System for Massively Parallel Hyperparameter Tuning, arXiv:1810.05934, section 3.
+    """
+
+    kind: Literal["asha"] = Field("asha", description="At each rung, the best share of the trials goes on.")
+    first: Count | None = Field(
+        None, ge=1, description="Steps to the first rung; by default a ninth of the trial, at `reduction: 3`."
+    )
+    reduction: float = Field(
+        3.0, gt=1, description="One of so many goes on, and each rung is so many times as far as the one before."
+    )
+
+    def rungs(self, max_steps: int) -> list[int]:
+        """Steps at which trials are judged, below the trial's end.
+
+        Args:
+            max_steps: Steps of a whole trial.
+        """
+        step = float(self.first or max(1, round(max_steps / self.reduction**2)))
+        found = []
+        while step < max_steps:
+            found.append(round(step))
+            step *= self.reduction
+        return found
+
+
+class MedianScheduler(ConfigModel):
+    """A trial stops whose best value so far is worse than the median of the others' running means.
+
+    Source: Golovin et al. 2017, Google Vizier, section 3.2.1.
+    """
+
+    kind: Literal["median"] = Field("median", description="Trials below the median of the others stop.")
+    first: Count | None = Field(
+        None, ge=1, description="Steps before any trial is stopped; by default a quarter of the trial."
+    )
+    least_trials: int = Field(3, ge=2, description="Other trials that must have come as far.")
+
+    def first_step(self, max_steps: int) -> int:
+        """Steps before any trial is stopped."""
+        return self.first or max(1, round(max_steps / 4))
+
+    def may_judge(self, others: int) -> bool:
+        """Whether so many other trials are enough for a median."""
+        return others >= self.least_trials
+
+
+class PbtScheduler(ConfigModel):
+    """Population-based training: now and then the worst trials go on from the best ones, with changed settings.
+
+    Source: Jaderberg et al. 2017, Population Based Training of Neural Networks, arXiv:1711.09846, section 4.
+    """
+
+    kind: Literal["pbt"] = Field("pbt", description="The worst trials go on from the best, with changed settings.")
+    every: Count | None = Field(None, ge=1, description="Steps between such changes; by default a fifth of the trial.")
+    quantile: float = Field(0.25, gt=0, le=0.5, description="Share of the trials that is worst, and that is best.")
+    resample: float = Field(
+        0.25, ge=0, le=1, description="Probability that a setting is drawn anew; else it is moved from the best's."
+    )
+
+    def interval(self, max_steps: int) -> int:
+        """Steps between changes."""
+        return self.every or max(1, round(max_steps / 5))
+
+    def replaced(self, trials: int) -> int:
+        """How many of so many trials go on from a better one."""
+        return round(trials * self.quantile)
+
+    def draws_anew(self, chance: float) -> bool:
+        """Whether a setting is drawn anew.
+
+        Args:
+            chance: Evenly drawn from [0, 1).
+        """
+        return chance < self.resample
+
+
+SchedulerConfig = Annotated[NoScheduler | AshaScheduler | MedianScheduler | PbtScheduler, Field(discriminator="kind")]

@@ -102,9 +102,7 @@ def confirmations(
     wanted += [(group, seeds[: max(0, config.seeds - _tried(screened[group]))]) for group in known]
     done = {(result.group, result.seed) for result in results}
     settings = {result.group: result.settings for result in results}
-    return [
-        {**settings[group], SEED: one} for group, fresh in wanted for one in fresh if (group, one) not in done
-    ]
+    return [{**settings[group], SEED: one} for group, fresh in wanted for one in fresh if (group, one) not in done]
 
 
 def _tried(replicates: Replicates) -> int:

@@ -12,6 +12,8 @@ class SignificanceConfig(ConfigModel):
         0.05, gt=0, lt=0.5, description="Chance to name a winner where there is none, for the whole sweep."
     )
     leaders: int = Field(
-        2, ge=0, description="Best settings to train again with fresh seeds, beside the baselines; 0 for no such trials."
+        2,
+        ge=0,
+        description="Best settings to train again with fresh seeds, beside the baselines; 0 for no such trials.",
     )
     seeds: int = Field(3, ge=2, description="Fresh seeds of each leader; the baselines get as many in all.")

@@ -31,8 +31,10 @@ def test_of_twenty_sweeps_identical_settings_name_none_and_a_planted_better_one_
     _, false_names = rates(0.0, 20, CONFIG)
     named, wrong = rates(5.0, 20, CONFIG)
     with capsys.disabled():
-        print(f"\n20 sweeps of {CANDIDATES} trials: identical settings named {false_names:.0%} of the time, "
-              f"one that is better by 5 standard deviations missed {1 - named:.0%}, another named {wrong:.0%}")
+        print(
+            f"\n20 sweeps of {CANDIDATES} trials: identical settings named {false_names:.0%} of the time, "
+            f"one that is better by 5 standard deviations missed {1 - named:.0%}, another named {wrong:.0%}"
+        )
     assert false_names == 0
     assert named == 1
 
@@ -81,7 +83,9 @@ def test_replicates_that_are_all_equal_are_no_proof():
 
 def replicated(*groups: list[float]):
     """Trials of settings 0, 1, ... with these values over seeds."""
-    settings = [({"lr": lr, "seed": seed}, value) for lr, values in enumerate(groups) for seed, value in enumerate(values)]
+    settings = [
+        ({"lr": lr, "seed": seed}, value) for lr, values in enumerate(groups) for seed, value in enumerate(values)
+    ]
     return [trial(number, one, value) for number, (one, value) in enumerate(settings)]
 
 
@@ -148,7 +152,8 @@ def test_domains_that_got_worse_than_noise_explains_are_told():
     forgot = [with_code(one, 3.0 + one.seed / 100 + (one.settings["lr"] == 1)) for one in results]
     changes = judge(forgot, objective, NO_FRESH, baseline_of(results), seed=0).changes
     assert {change.metric: change.worse for change in changes} == {
-        "bits_per_byte/english": False, "bits_per_byte/code": True
+        "bits_per_byte/english": False,
+        "bits_per_byte/code": True,
     }
 
 

@@ -177,9 +177,7 @@ def find_checkpoint(uri: str, prefer: Literal["best", "last"] = "best") -> str:
     """
     if storage.exists(storage.join(uri, COMMIT)):
         return uri
-    uri = _train_artifact(uri)
-    directory = storage.join(uri, DIRECTORY)
-    directory = directory if storage.exists(directory) else uri
+    directory = checkpoints_of(uri)
     if prefer == "best":
         try:
             if best := read_best(directory):
@@ -197,6 +195,17 @@ def find_checkpoint(uri: str, prefer: Literal["best", "last"] = "best") -> str:
             fix="give a checkpoint directory, the train artifact that holds `checkpoints/`, or its run's directory",
         )
     return ref.uri
+
+
+def checkpoints_of(uri: str) -> str:
+    """The directory of checkpoints of a run's directory or a train artifact; any other directory as it is.
+
+    Raises:
+        ConfigError: If the run has several train artifacts.
+    """
+    artifact = _train_artifact(uri)
+    directory = storage.join(artifact, DIRECTORY)
+    return directory if storage.exists(directory) else artifact
 
 
 def _train_artifact(uri: str) -> str:

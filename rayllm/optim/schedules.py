@@ -96,8 +96,13 @@ def _inverse_sqrt(schedule: InverseSqrtSchedule, step: int, warmup_steps: int, t
     return max(schedule.min_lr_frac, math.sqrt(max(1, warmup_steps) / (step + 1)))
 
 
+def decay_start(schedule: WSDSchedule, total_steps: int) -> int:
+    """Steps before the learning rate decays; runs that differ in their decay alone share them."""
+    return max(round(schedule.warmup_frac * total_steps), total_steps - round(schedule.decay_frac * total_steps))
+
+
 def _wsd(schedule: WSDSchedule, step: int, warmup_steps: int, total_steps: int) -> float:
-    first = max(warmup_steps, total_steps - round(schedule.decay_frac * total_steps))
+    first = decay_start(schedule, total_steps)
     return _down(SHAPES[schedule.decay_shape], schedule.min_lr_frac, step, first, total_steps)
 
 

@@ -8,6 +8,7 @@ from rayllm.core.config import RUNTIME, ConfigModel, Count
 from rayllm.data.mixing.plan import Packing
 from rayllm.inference.config import SamplingConfig
 from rayllm.optim.config import AdamWConfig, CosineSchedule, OptimizerConfig, ScheduleConfig
+from rayllm.train.fork_config import ForkConfig
 from rayllm.train.guards.config import GuardsConfig
 
 Precision = Literal["fp32", "bf16", "fp16", "fp8"]
@@ -208,6 +209,11 @@ class TrainConfig(ConfigModel):
         pattern=r"^from_(hf|checkpoint):.+",
         description="Begin with other weights than new ones: `from_hf:URI` (a model of transformers) or "
         "`from_checkpoint:URI` (weights only, of another run).",
+    )
+    fork: ForkConfig | None = Field(
+        default=None,
+        description="Go on from a checkpoint of another run with all of its state, under this run's own learning rate, "
+        "schedule, weights and budget; a URI, or `{source: URI, step: ...}`.",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp8"] = Field(
         default="auto",

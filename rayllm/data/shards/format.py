@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from rayllm.core import storage
-from rayllm.core.artifact import FileRecord
+from rayllm.core.artifact import FileRecord, content_hash
 
 PACKED_JSON = "packed.json"
 TOKENS, BOUNDS, MASK = ".tokens", ".bounds", ".mask"
@@ -87,6 +87,11 @@ class PackedIndex(BaseModel):
     tokenizer_sha256: str
     separator_id: int
     splits: dict[str, dict[str, list[ShardRecord]]]
+
+    def digest(self, split: str) -> str:
+        """One hash of all tokens, bounds and masks of a split, in the order of its domains."""
+        shards = {name: [shard.model_dump() for shard in found] for name, found in self.splits.get(split, {}).items()}
+        return content_hash({"dtype": self.dtype, "shards": shards})
 
     def write(self, directory: str) -> None:
         """Write it as ``packed.json`` into the packed directory."""

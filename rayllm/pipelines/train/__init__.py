@@ -56,15 +56,19 @@ class Config(Frame):
 
 
 def check(config: Config) -> None:
-    """Look at the model that the run begins with, where it does not begin with new weights.
+    """Look at the model or the run that this one begins with, where it does not begin with new weights.
 
     Raises:
-        ConfigError: If it is not there, or is another model than the config's.
+        ConfigError: If it is not there, or is another one than the config's.
     """
     if config.train.init:
         from rayllm.pipelines.train.initial import check_initial
 
         check_initial(config.train.init, config.model)
+    if config.train.fork:
+        from rayllm.pipelines.train.fork import check_fork
+
+        check_fork(config)
 
 
 def check_nodes(config: Config, nodes: Sequence[Node]) -> None:
@@ -77,12 +81,17 @@ def check_nodes(config: Config, nodes: Sequence[Node]) -> None:
 
 
 def fingerprint(config: Config) -> dict[str, str]:
-    """The model that the run begins with, as it is now."""
-    if not config.train.init:
-        return {}
-    from rayllm.pipelines.train.initial import initial_fingerprint
+    """The model and the checkpoint that the run begins with, as they are now."""
+    found = {}
+    if config.train.init:
+        from rayllm.pipelines.train.initial import initial_fingerprint
 
-    return {"init": initial_fingerprint(config.train.init)}
+        found["init"] = initial_fingerprint(config.train.init)
+    if config.train.fork:
+        from rayllm.pipelines.train.fork import fork_fingerprint
+
+        found["fork"] = fork_fingerprint(config.train.fork)
+    return found
 
 
 def run(work: Work) -> dict[str, Any]:

@@ -33,12 +33,7 @@ def check_initial(init: str, model: ModelConfig) -> None:
     Raises:
         ConfigError: Naming each setting that differs, with both values.
     """
-    there = _config_there(init).model_dump(exclude=FREE | {"loss_chunk_tokens"})
-    here = model.model_dump(exclude=FREE | {"loss_chunk_tokens"})
-    here["head_dim"], there["head_dim"] = model.resolved_head_dim, _config_there(init).resolved_head_dim
-    differing = [f"{name}: {here[name]} here, {there[name]} there" for name in here if here[name] != there[name]]
-    if model.positions.kind == "learned" and _config_there(init).max_seq_len != model.max_seq_len:
-        differing.append(f"max_seq_len: {model.max_seq_len} here, {_config_there(init).max_seq_len} there")
+    differing = model_differences(model, _config_there(init))
     if differing:
         raise ConfigError(
             "the model to begin with is another one than the config's",
@@ -46,6 +41,15 @@ def check_initial(init: str, model: ModelConfig) -> None:
             why="; ".join(differing),
             fix="take over its settings (`rayllm import URI` prints them), or begin with another model",
         )
+
+
+def model_differences(here: ModelConfig, there: ModelConfig) -> list[str]:
+    """Settings in which a model is another one than the one whose weights it should take, with both values."""
+    mine, other = (model.model_dump(exclude=FREE | {"loss_chunk_tokens"}) for model in (here, there))
+    mine["head_dim"], other["head_dim"] = here.resolved_head_dim, there.resolved_head_dim
+    if here.positions.kind == "learned":
+        mine["max_seq_len"], other["max_seq_len"] = here.max_seq_len, there.max_seq_len
+    return [f"{name}: {mine[name]} here, {other[name]} there" for name in mine if mine[name] != other[name]]
 
 
 def load_initial(init: str, module: Transformer, packed_uri: str) -> None:

@@ -2,7 +2,9 @@
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
+from rayllm.data.mixing.continuing import continue_plan
 from rayllm.data.mixing.curriculum import build_plan
 from rayllm.data.mixing.plan import Plan, RowIndex
 from rayllm.data.packing.row_index import index_row
@@ -11,17 +13,31 @@ from rayllm.model.config import ModelConfig
 from rayllm.model.flops import count_parameters
 from rayllm.pipelines.train import Config
 
+if TYPE_CHECKING:
+    from rayllm.pipelines.train.fork import Forked
 
-def plan_packed(config: Config, packed: PackedData) -> Plan:
+
+def plan_packed(config: Config, packed: PackedData, forked: "Forked | None" = None) -> Plan:
     """The stage table of a run over packed data, with best-fit indexes made where they are missing.
 
+    Args:
+        config: The run.
+        packed: Its data.
+        forked: What it goes on from, if it is a fork.
+
     Raises:
-        ConfigError: If the settings do not fit together.
-        DataError: If a domain is too small.
+        ConfigError: If the settings do not fit together, or not to the run before.
+        DataError: If a domain is too small, or the run before has other data.
     """
     sizes = {name: packed.stream("train", name).num_tokens for name in packed.domains("train")}
     index = None if config.train.packing == "concat" else functools.partial(index_row, packed, "train")
-    return plan_run(config, sizes, config.model.with_vocab(packed.vocab_size), index)
+    plan = plan_run(config, sizes, config.model.with_vocab(packed.vocab_size), index)
+    if forked is None:
+        return plan
+    where = f"train.fork: {forked.origin.checkpoint}"
+    return continue_plan(
+        forked.table, forked.origin.step, plan, in_steps=config.train.max_steps is not None, where=where
+    )
 
 
 def plan_run(

@@ -32,6 +32,7 @@ from rayllm.model.flops import training_flops_per_token
 from rayllm.model.transformer import Transformer
 from rayllm.pipelines.train import Config
 from rayllm.pipelines.train.building import build_engine, choose_compute, write_environment
+from rayllm.pipelines.train.fork import DATA, FORK, Forked, data_identity, load_fork
 from rayllm.pipelines.train.metric_files import MetricFiles, open_metric_files
 from rayllm.pipelines.train.micro_batches import choose_micro_batches
 from rayllm.pipelines.train.out_of_memory import memory_named
@@ -111,10 +112,12 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
     state = RunState(attempt=_next_attempt(job.directory))
     watchdog = Watchdog(job.directory, collective.rank(), state.attempt, job.config.train.guards.stall_timeout_s)
     packed = PackedData.open(job.packed_uri)
-    plan = plan_packed(job.config, packed)
+    forked = load_fork(job.config, packed, chosen)
+    plan = plan_packed(job.config, packed, forked)
     if chosen:
         _check_plan(plan, chosen)
-    before = checkpoint.read_state(chosen) if chosen else RunState(precision=job.config.train.precision)
+    begin = chosen or (forked.origin.checkpoint if forked else "")
+    before = checkpoint.read_state(begin) if begin else RunState(precision=job.config.train.precision)
     model = job.config.model.with_vocab(packed.vocab_size)
     compute = choose_compute(job.config.train, before.precision, model, device, engine)
     micro_batches = choose_micro_batches(job.config, model, engine, compute, before.micro_batches)
@@ -123,40 +126,49 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
     state.precision = compute.precision
     seed_everything(derive_seed(job.config.seed, "rank", collective.rank()))
     with memory_named(micro_batches.setting, collective.rank()):
-        built = build_engine(job.config, model, engine, compute, None if chosen else job.packed_uri)
-        if chosen:
-            checkpoint.restore(built, state, chosen)
+        built = build_engine(job.config, model, engine, compute, None if begin else job.packed_uri)
+        if begin:
+            checkpoint.restore(built, state, begin)
     state.micro_batches = micro_batches.memory
+    if forked and not forked.keeps_patience:
+        state.early_stopping = {}
     clear_staging(job.checkpoints)
     if built.rank == 0:
         clear_uncommitted(job.checkpoints)
         storage.write_text(storage.join(job.directory, PLAN), plan.to_json())
+        if forked:
+            storage.write_bytes(storage.join(job.directory, FORK), forked.origin.to_json())
         write_environment(job.directory, job.config.train, model, built, compute, micro_batches.rows)
     if built.rank == 0:
         files = open_metric_files(job.directory, tensorboard=job.config.train.logging.tensorboard)
         sink = SinkGroup([files, outlets.sink, *_loggers(job)])
         outlets = dataclasses.replace(outlets, sink=sink, claim=_claim(job, state, files))
     try:
-        for level, line in job.news:
-            _event(outlets.sink, built, state, level, line)
         stalls = describe_stalls(job.directory, state.attempt - 1)
         planned = plan.warnings(job.config.mixture.caps(plan.domains))
-        for line in rejected + stalls + planned + compute.warnings(model) + short:
-            _event(outlets.sink, built, state, "warning", line)
-        for line in filter(None, (compute.describe(), micro_batches.why)):
-            _event(outlets.sink, built, state, "info", line)
-        if chosen:
-            _event(outlets.sink, built, state, "info", f"resumed from {chosen} at step {state.step}")
-        elif built.rank == 0:
-            for line in describe_fill(packed, plan):
-                _event(outlets.sink, built, state, "info", line)
-        run = _assemble(job, packed, plan, model, built, micro_batches.rows, state, outlets, watchdog)
+        warnings = rejected + stalls + planned + compute.warnings(model) + short
+        begun = [compute.describe(), micro_batches.why, *_describe_beginning(chosen, forked, state, packed, plan)]
+        told = [*job.news, *(("warning", line) for line in warnings), *(("info", line) for line in begun if line)]
+        for level, line in told:
+            _event(outlets.sink, built, state, level, line)
+        run = _assemble(job, packed, plan, model, built, micro_batches.rows, state, outlets, watchdog, forked)
         with memory_named(micro_batches.setting, built.rank):
             finished = train(run)
     finally:
         watchdog.close()
         outlets.sink.close()
     return finished, state
+
+
+def _describe_beginning(
+    chosen: str, forked: Forked | None, state: RunState, packed: PackedData, plan: Plan
+) -> list[str]:
+    """What the run goes on from, or what its rows are filled with."""
+    if chosen:
+        return [f"resumed from {chosen} at step {state.step}"]
+    if forked:
+        return [forked.origin.describe()]
+    return describe_fill(packed, plan) if collective.rank() == 0 else []
 
 
 def _check_plan(plan: Plan, checkpoint_uri: str) -> None:
@@ -193,6 +205,7 @@ def _assemble(
     state: RunState,
     outlets: Outlets,
     watchdog: Watchdog,
+    forked: Forked | None,
 ) -> Run:
     config = job.config.train
     domains = packed.domains("train")
@@ -220,7 +233,7 @@ def _assemble(
         objective=LanguageModeling(),
         state=state,
         checkpoints=job.checkpoints,
-        attachments=_attachments(job, packed, model, state, plan),
+        attachments=_attachments(job, packed, model, state, plan, forked),
         speed=Speedometer(training_flops_per_token(model, config.seq_len), peak and peak * engine.world_size),
         slowness=SpeedGuard(config.guards.slow_factor),
         watchdog=watchdog,
@@ -235,8 +248,10 @@ def _update_ratios(model: ModelConfig) -> UpdateRatios:
         return UpdateRatios(Transformer(model))
 
 
-def _attachments(job: Job, packed: PackedData, model: ModelConfig, state: RunState, plan: Plan) -> Attachments:
-    """What makes a checkpoint usable alone: sizes, tokenizer, plan, and the config with its choices frozen."""
+def _attachments(
+    job: Job, packed: PackedData, model: ModelConfig, state: RunState, plan: Plan, forked: Forked | None
+) -> Attachments:
+    """What makes a checkpoint usable alone: sizes, tokenizer, plan, origin, and the config with its choices frozen."""
     frozen = job.config.model_copy(
         update={"model": model, "train": job.config.train.model_copy(update={"precision": state.precision})}
     )
@@ -244,7 +259,10 @@ def _attachments(job: Job, packed: PackedData, model: ModelConfig, state: RunSta
         "model.json": json.dumps(model.model_dump(mode="json"), indent=1).encode(),
         "run.yaml": to_yaml(frozen).encode(),
         PLAN: plan.to_json().encode(),
+        DATA: json.dumps(data_identity(packed), indent=1).encode(),
     }
+    if forked:
+        files[FORK] = forked.origin.to_json()
     for name in ("tokenizer.json", "tokenizer_config.json", "token_bytes.npy"):
         files[name] = storage.read_bytes(storage.join(job.packed_uri, name))
     if template := read_template(job.packed_uri):

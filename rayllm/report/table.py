@@ -26,12 +26,14 @@ class Cell:
         bar: Length of a bar behind the text, 0 to 1.
         tone: ``good``, ``bad``, ``strong`` or nothing.
         domain: Index of the domain whose colour marks the cell.
+        order: What the cell is sorted by, where a reader may sort; by default its text.
     """
 
     text: str
     bar: float | None = None
     tone: str = ""
     domain: int | None = None
+    order: float | None = None
 
 
 @dataclass(frozen=True)

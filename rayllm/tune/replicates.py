@@ -15,8 +15,8 @@ from rayllm.tune.space import Settings
 
 #: What a trial is judged by, lowest first; called only for trials that came to their end.
 Value = Callable[[TrialResult], float]
-#: Seeds that people write are small; these are not, and fit every generator.
-_SEED_RANGE = 2**31
+#: Fresh seeds begin below this: six digits, unlike the seeds that people write.
+_SEED_RANGE = 10**6
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Replicates:
 
 def fresh_seeds(seed: int, count: int) -> list[int]:
     """The seeds of confirmation trials: the first ones stay the same when more are wanted."""
-    return [derive_seed(seed, "tune", "confirm", number) % _SEED_RANGE for number in range(count)]
+    first = derive_seed(seed, "tune", "confirm") % _SEED_RANGE
+    return [first + number for number in range(count)]
 
 
 def gather(results: Sequence[TrialResult], value: Value) -> dict[str, Replicates]:

@@ -41,7 +41,7 @@ class Contender(_Value):
     def name(self) -> str:
         """For a sentence."""
         number = min(self.trials)
-        return f"the baseline `{self.baseline}` (trial {number})" if self.baseline else f"trial {number}"
+        return f"the baseline ({self.baseline}, trial {number})" if self.baseline else f"trial {number}"
 
 
 class Lead(_Value):
@@ -138,11 +138,13 @@ def sentence_of(kind: Kind, contenders: Sequence[Contender], leads: Sequence[Lea
         seeds = f"{best.seeds} seeds" if best.seeds > 1 else "one seed"
         against = _join([_with_mean(one) for one in others])
         return (
-            f"{best.name.capitalize()} wins: {best.mean:.4f} over {seeds}, against {against}; noise floor {floor:.2g}."
+            f"{best.name.capitalize()} wins: {best.mean:.4f} over {seeds}, against {against}; noise floor {floor:#.2g}."
         )
     tied = [by_group[lead.over] for lead in leads if not lead.clear]
     behind = [by_group[lead.over] for lead in leads if lead.clear and by_group[lead.over].baseline]
-    text = f"No winner: {_join([_with_mean(one) for one in (best, *tied)])} are tied, with a noise floor of {floor:.2g}"
+    text = (
+        f"No winner: {_join([_with_mean(one) for one in (best, *tied)])} are tied, with a noise floor of {floor:#.2g}"
+    )
     return f"{text}; {best.name} is better than {_join([_with_mean(one) for one in behind])}." if behind else f"{text}."
 
 

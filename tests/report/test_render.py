@@ -9,7 +9,8 @@ import pytest
 from rayllm.core.artifact import Artifact
 from rayllm.report.collect import RunRecords, collect
 from rayllm.report.config import ReportConfig
-from rayllm.report.render import embed_json, escape_cell, fence, render_html, render_markdown, squeeze
+from rayllm.report.render import render_html, render_markdown
+from rayllm.report.templating import embed_json, escape_cell, fence, squeeze
 
 Artifacts = dict[str, Artifact]
 VOID = {"meta", "br", "hr", "img", "input", "link", "col"}

@@ -102,7 +102,7 @@ def test_a_winner_clears_the_baseline_and_the_next_best_and_the_sentence_says_so
     assert [lead.lead for lead in verdict.leads] == pytest.approx([0.3, 0.5])
     assert all(lead.clear for lead in verdict.leads)
     assert verdict.sentence == (
-        "Trial 2 wins: 1.5050 over 2 seeds, against trial 4 with 1.8050 and the baseline `run file` (trial 0) "
+        "Trial 2 wins: 1.5050 over 2 seeds, against trial 4 with 1.8050 and the baseline (run file, trial 0) "
         "with 2.0050; noise floor 0.023."
     )
 
@@ -113,7 +113,7 @@ def test_leaders_that_cannot_be_told_apart_are_tied_though_both_beat_the_baselin
     assert verdict.kind == "tied"
     assert verdict.sentence == (
         "No winner: trial 2 with 1.5050 and trial 4 with 1.5100 are tied, with a noise floor of 0.023; "
-        "trial 2 is better than the baseline `run file` (trial 0) with 2.0050."
+        "trial 2 is better than the baseline (run file, trial 0) with 2.0050."
     )
 
 
@@ -121,7 +121,9 @@ def test_a_baseline_in_front_is_not_a_winner():
     results = replicated([1.0, 1.01], [1.5, 1.51])
     verdict = judge(results, objective, NO_FRESH, baseline_of(results), seed=0)
     assert verdict.kind == "baseline"
-    assert verdict.sentence.startswith("No winner: nothing that was tried is better than the baseline `run file`")
+    assert verdict.sentence.startswith(
+        "No winner: nothing that was tried is better than the baseline (run file, trial 0)"
+    )
 
 
 def test_settings_that_fail_now_and_then_cannot_win():

@@ -1,0 +1,44 @@
+import pytest
+from sweep_records import DOMAINS, mixture_sweep
+
+from rayllm.report.sweep.tables import changes_table, contenders_table, cost_table, trials_table
+
+
+@pytest.fixture(scope="module")
+def records():
+    return mixture_sweep()
+
+
+def column(table, label):
+    place = next(index for index, one in enumerate(table.columns) if one.full_label == label)
+    return [row[place] for row in table.rows]
+
+
+def test_every_trial_shows_every_domain_and_its_cost(records):
+    table = trials_table(records)
+    for name in DOMAINS:
+        cells = column(table, f"Bits per byte, {name}")
+        assert [cell.order for cell in cells] == [one.metrics.get(f"bits_per_byte/{name}") for one in records.results]
+    assert [cell.order for cell in column(table, "Cost and start, Device time")] == [
+        one.device_s for one in records.results
+    ]
+    assert [cell.text for cell in column(table, "")][-1] == "failed"
+
+
+def test_contenders_stand_with_their_leads_against_the_noise(records):
+    table, verdict = contenders_table(records), records.verdict
+    assert len(table.rows) == len(verdict.contenders)
+    assert [cell.text for cell in column(table, "Noise")][1:] == [f"{lead.margin:.4f}" for lead in verdict.leads]
+
+
+def test_domains_are_held_against_the_baseline(records):
+    table = changes_table(records)
+    assert table is not None
+    assert [cell.text for cell in column(table, "Domain")] == list(DOMAINS)
+    assert {cell.text for cell in column(table, "")} <= {"forgotten", "better", "within noise"}
+
+
+def test_costs_add_up(records):
+    table = cost_table(records)
+    numbers = [int(cell.text) for cell in column(table, "Number")]
+    assert numbers[-1] == sum(numbers[:-1]) == len(records.results)

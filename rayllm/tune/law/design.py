@@ -50,9 +50,7 @@ class Bounds:
         return np.maximum(self.low - points, points - self.high).max(axis=1).clip(0)
 
 
-def fill_space(
-    centre: Shares, count: int, *, concentration: float, bounds: Bounds, tried: Points, seed: int
-) -> Points:
+def fill_space(centre: Shares, count: int, *, concentration: float, bounds: Bounds, tried: Points, seed: int) -> Points:
     """Points around a centre, far from each other and from what was tried.
 
     Of many random designs the one is taken whose two nearest points are farthest apart (maximin: Johnson, Moore and

@@ -90,12 +90,15 @@ class Book:
 
     Args:
         problem: What the law is asked.
-        results: Of the ledger, in any order.
     """
 
-    def __init__(self, problem: Problem, results: Sequence[TrialResult]) -> None:
+    def __init__(self, problem: Problem) -> None:
         self._problem = problem
-        self._results = {same(result.settings): result for result in results}
+        self._results: dict[str, TrialResult] = {}
+
+    def add(self, results: Sequence[TrialResult]) -> None:
+        """Note some results."""
+        self._results |= {same(result.settings): result for result in results}
 
     def missing(self, wanted: Sequence[Settings]) -> list[Settings]:
         """Those of some trainings that have no result; a failed one has."""

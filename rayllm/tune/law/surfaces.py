@@ -22,7 +22,13 @@ TREND = 10.0
 LEAST_WEIGHT = 1e-6
 #: Trees for so few points: shallow, small leaves. Source: RegMix (arXiv:2407.01492) boosts trees over 512 runs; these
 #: are for tens.
-TREES = {"max_iter": 60, "learning_rate": 0.15, "max_leaf_nodes": 4, "min_samples_leaf": 2}
+TREES: dict[str, Any] = {
+    "early_stopping": False,
+    "max_iter": 60,
+    "learning_rate": 0.15,
+    "max_leaf_nodes": 4,
+    "min_samples_leaf": 2,
+}
 
 
 class Surface(Protocol):
@@ -113,7 +119,7 @@ def fit_trees(mixtures: Mixtures, losses: Losses, replicas: Replicas) -> Surface
 
     def grow(target: np.ndarray, counts: np.ndarray) -> Any:
         used = counts > 0
-        model = HistGradientBoostingRegressor(**TREES, early_stopping=False, random_state=0)
+        model = HistGradientBoostingRegressor(**TREES, random_state=0)
         return model.fit(mixtures[used], target[used], sample_weight=counts[used])
 
     return _Forest([[grow(np.log(column), counts) for column in losses.T] for counts in replicas])

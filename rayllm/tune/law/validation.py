@@ -5,6 +5,7 @@ In: mixtures, metrics, what is to be minimised. Out: for each family its held-ou
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -68,7 +69,7 @@ def choose_family(
     counts: Float64[np.ndarray, " runs"],
     score: Score,
     seed: int,
-    families: Sequence[Family] = FAMILIES,
+    families: Sequence[Family] | None = None,
 ) -> Choice:
     """Cross-validate the families on the same folds.
 
@@ -81,8 +82,9 @@ def choose_family(
         counts: How many runs a row stands for.
         score: What is minimised.
         seed: Of the folds, where there are more runs than folds.
-        families: What to compare, in order of preference.
+        families: What to compare, in order of preference; by default all.
     """
+    families = FAMILIES if families is None else families
     folds = _folds(len(mixtures), seed)
     masks = np.where(folds[None] == np.arange(folds.max() + 1)[:, None], 0.0, counts)
     true = np.asarray([score(row) for row in losses])
@@ -111,7 +113,7 @@ def _held_out(name: str, losses: Losses, predicted: Losses, true: np.ndarray, ob
 
     error = float(((objective - true) ** 2).mean())
     varied = np.ptp(objective) > 0 and np.ptp(true) > 0
-    ranks = spearmanr(objective, true, alternative="greater") if varied else None
+    ranks: Any = spearmanr(objective, true, alternative="greater") if varied else None
     return HeldOut(
         family=name,
         metric_errors=tuple(np.sqrt(((predicted - losses) ** 2).mean(0)).tolist()),

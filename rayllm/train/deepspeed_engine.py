@@ -186,7 +186,22 @@ def import_deepspeed(device: torch.device) -> Any:
     # Without this, `initialize` compiles a communication op (50 to 100 s, needs g++) that training never uses.
     deepspeed.ops.__dict__["__compatible_ops__"] = {}
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    _import_muon_uncompiled()
     return deepspeed
+
+
+def _import_muon_uncompiled() -> None:
+    """Import DeepSpeed's own Muon, as every engine does, but leave its kernels as they are.
+
+    Marking them for compilation loads torch's compiler: three seconds of every start for what is never called.
+    """
+    from deepspeed.runtime import compiler
+
+    marked, compiler.compile = compiler.compile, lambda: lambda function: function
+    try:
+        import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
+    finally:
+        compiler.compile = marked
 
 
 def _drop_needless_work(engine: Any, zero: dict[str, Any]) -> None:

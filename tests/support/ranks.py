@@ -1,5 +1,6 @@
 """Run a function on ranks of their own over a gloo file store, and build small runs for them."""
 
+import importlib
 import multiprocessing
 import os
 import pickle
@@ -56,7 +57,7 @@ def run_ranks(function: Callable[..., Any], world_size: int, *args: Any) -> list
     Ranks are forks, which costs nothing; but a fork of a process in which Ray runs breaks Ray's connections there
     (later calls to actors never arrive), so then they are processes of their own, some seconds slower.
     """
-    import_deepspeed(torch.device("cpu"))  # Once, here: forks inherit it.
+    _import_what_engines_import()
     context = multiprocessing.get_context("spawn") if _ray_runs() else multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as scratch:
         workers = [
@@ -79,6 +80,12 @@ def run_ranks(function: Callable[..., Any], world_size: int, *args: Any) -> list
             assert outcome == "ok", value
             results.append(value)
         return results
+
+
+def _import_what_engines_import() -> None:
+    """Once, here: forks inherit it, where each of them would spend seconds on it."""
+    import_deepspeed(torch.device("cpu"))
+    importlib.import_module("torch._dynamo")
 
 
 def _ray_runs() -> bool:

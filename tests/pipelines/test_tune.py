@@ -91,9 +91,15 @@ def run_sweep(config: tune.Config, packed: Artifact, root: Path) -> Artifact:
 
 def fake_training(monkeypatch, body):
     """Train by a function of (config, directory) instead; it is sent to the workers by value."""
-    from rayllm.pipelines.tune import sweep
+    from rayllm.pipelines.tune import execute
 
-    monkeypatch.setattr(sweep, "run_single", lambda config, packed, directory: body(config, directory))
+    def train(job, needs, gate, asked):
+        metrics = body(job.config, job.directory)
+        gate.write({"kind": "train", "step": 1, "total_steps": 1})
+        gate.write({"kind": "validation", "step": 1, "tokens": 1, "attempt": 1, "time": 0.0, **metrics})
+        return True
+
+    monkeypatch.setattr(execute, "train_trial", train)
 
 
 def test_baselines_come_first_and_samples_are_drawn_over_the_domains(tmp_path):
@@ -223,16 +229,16 @@ def test_a_trial_larger_than_every_node_is_refused_at_once(tmp_path, packed, ray
 def test_a_sweep_that_waits_for_resources_says_so(tmp_path, packed, ray_session, monkeypatch, caplog):
     import ray
 
-    from rayllm.pipelines.tune import sweep
+    from rayllm.pipelines.tune import execute
 
     @ray.remote(num_cpus=2)
     def occupy():
         time.sleep(5)
 
     busy = occupy.remote()
-    monkeypatch.setattr(sweep, "WAITING_NOTICE_S", 0.5)
+    monkeypatch.setattr(execute, "WAITING_NOTICE_S", 0.5)
     fake_training(monkeypatch, lambda config, directory: {"mean_bits_per_byte": 1.0})
     with caplog.at_level("WARNING"):
         run_sweep(make_config(tmp_path, budget={"trials": 1}, baselines=[]), packed, tmp_path / "sweeps")
-    assert "no trial can start: each wants {'cpu': 1.0, 'gpu': 0.0}, free now are {'CPU': 0.0" in caplog.text
+    assert "no trial can start: it wants 1 CPU (0 of 2 free)" in caplog.text
     ray.get(busy)

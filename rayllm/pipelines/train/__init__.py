@@ -104,7 +104,7 @@ def run(work: Work) -> dict[str, Any]:
 
 
 def run_single(config: Config, packed: Artifact, directory: str) -> dict[str, float]:
-    """Train in this process, with one worker and without Ray Train; for trials of a sweep.
+    """Train in this process, with one worker and without Ray.
 
     Args:
         config: The run.

@@ -87,6 +87,7 @@ class Outlets:
         stop_requested: On rank 0.
         notice: On rank 0.
         claim: On rank 0; set by ``run_session``.
+        begin: Called when everything is set up, before the first step.
     """
 
     sink: MetricSink
@@ -94,6 +95,7 @@ class Outlets:
     stop_requested: Callable[[], bool] = lambda: False
     notice: Callable[[], str] = lambda: ""
     claim: Callable[[], None] = lambda: None
+    begin: Callable[[], None] = lambda: None
 
 
 def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.device) -> tuple[bool, RunState]:
@@ -152,6 +154,7 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
         for level, line in told:
             _event(outlets.sink, built, state, level, line)
         run = _assemble(job, packed, plan, model, built, micro_batches.rows, state, outlets, watchdog, forked)
+        outlets.begin()
         with memory_named(micro_batches.setting, built.rank):
             finished = train(run)
     finally:
@@ -375,9 +378,12 @@ class NullSink:
 
 def train_alone(config: Config, packed_uri: str, directory: str) -> dict[str, float]:
     """Train with the plain engine in this process; see ``rayllm.pipelines.train.run_single``."""
-    job = Job(config, packed_uri, directory)
+    return run_alone(Job(config, packed_uri, directory), Outlets(NullSink()))[1].validation
+
+
+def run_alone(job: Job, outlets: Outlets) -> tuple[bool, RunState]:
+    """A session with the plain engine in this process, without Ray; returns what ``run_session`` does."""
     storage.make_dirs(job.checkpoints)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     assert not dist.is_initialized(), "a trial trains alone in its process"
-    _, state = run_session(job, Outlets(NullSink()), EngineConfig(kind="torch"), device)
-    return state.validation
+    return run_session(job, outlets, EngineConfig(kind="torch"), device)

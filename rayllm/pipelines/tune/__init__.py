@@ -2,30 +2,31 @@
 
 In: the packed tokens and the whole run file. Out: ``table.json``, ``table.md`` and ``best.yaml``, which ``rayllm run``
 takes as it is. ``trials.jsonl`` is the ledger: a sweep that was interrupted goes on, and finished trials never run
-again. ``sweep`` is the part that needs Ray.
+again. ``execute`` is the part that needs Ray.
 """
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field
 
 from rayllm.core import storage
-from rayllm.core.artifact import content_hash
 from rayllm.core.config import to_yaml
 from rayllm.core.config_problems import field_paths
 from rayllm.core.errors import ConfigError
 from rayllm.core.log import get_logger
 from rayllm.core.stage import Work
 from rayllm.pipelines import evaluate, fit_tokenizer, pack, prepare, report, train
+from rayllm.pipelines.tune.trial_runs import Judge, Sweep, TrialRun, plan_trial
 from rayllm.tune.config import TuneConfig
 from rayllm.tune.ranking import rank
-from rayllm.tune.results import Ledger, TrialResult, group_of
+from rayllm.tune.results import Ledger, TrialResult
+from rayllm.tune.samplers.sampler import ListSampler
 from rayllm.tune.space import Grid, Settings, propose
 from rayllm.tune.tables import to_json, to_markdown
-from rayllm.tune.trials import Trial, apply_settings, check_paths, trial_configs, unique_trials
+from rayllm.tune.trials import apply_settings, check_paths, trial_configs, unique_trials
 
 VERSION = 2
 
@@ -51,21 +52,6 @@ def _shaping() -> set[str]:
     return {*train.Config.model_fields, "tune"}
 
 
-@dataclass(frozen=True)
-class TrialRun:
-    """A trial ready to train: its config, the hash of what shapes its result, and where it writes."""
-
-    trial: Trial
-    config: train.Config
-    key: str
-    directory: str
-
-    @property
-    def group(self) -> str:
-        """What its replicates have in common."""
-        return group_of(self.trial.settings)
-
-
 def run(work: Work) -> dict[str, Any]:
     """Train what is not trained yet, rank, write the tables and the best run file.
 
@@ -83,11 +69,13 @@ def run(work: Work) -> dict[str, Any]:
     pending = [one for one in runs if one.key not in ledger.finished()]
     logger.info("%d trials, %d of them finished before", len(runs), len(runs) - len(pending))
     if pending:
-        from rayllm.pipelines.tune.sweep import run_trials
+        from rayllm.pipelines.tune.execute import run_trials
 
-        run_trials(pending, packed, settings, config.ray, ledger, work.path(".ray-tune"))
+        judge = _judge(settings.objective)
+        sweep = Sweep(base_config(config, settings), settings, packed.uri, config.ray, work.directory, judge)
+        run_trials(ListSampler(one.trial.settings for one in runs), sweep, ledger)
     latest = {result.key: result for result in ledger.results}
-    ranked = rank([latest[one.key] for one in runs], settings.objective)
+    ranked = rank([latest[one.key] for one in runs if one.key in latest], settings.objective)
     _write(work, config, settings.objective, ranked)
     return {
         "trials": len(ranked),
@@ -96,6 +84,10 @@ def run(work: Work) -> dict[str, Any]:
         "settings": ranked[0].settings,
         settings.objective: ranked[0].metrics[settings.objective],
     }
+
+
+def _judge(objective: str) -> Judge:
+    return lambda metrics, tokens: metrics.get(objective, math.nan)
 
 
 def check(config: Config) -> None:
@@ -139,16 +131,18 @@ def plan_runs(
     check_paths(settings.space, known, "tune.space")
     check_paths([path for one in settings.baselines for path in one], known, "tune.baselines")
     _check_weights_are_read(config, settings)
+    base = base_config(config, settings)
+    trials = unique_trials([*settings.baselines, *_samples(settings, domains)])
+    configs = trial_configs(base, trials)
+    return [plan_trial(trial, one, directory) for trial, one in zip(trials, configs, strict=True)]
+
+
+def base_config(config: Config, settings: TuneConfig) -> train.Config:
+    """What a trial without settings trains."""
     base = train.Config.model_validate({name: getattr(config, name) for name in train.Config.model_fields})
     if settings.max_steps is not None:
         base = apply_settings(base, {"train.max_steps": settings.max_steps, **_NO_OTHER_BUDGET})
-    trials = unique_trials([*settings.baselines, *_samples(settings, domains)])
-    configs = trial_configs(base, trials)
-    keys = [_key(one) for one in configs]
-    return [
-        TrialRun(trial, one, key, storage.join(directory, f"{trial.name}-{key[:8]}"))
-        for trial, one, key in zip(trials, configs, keys, strict=True)
-    ]
+    return base
 
 
 def _samples(settings: TuneConfig, domains: Sequence[str]) -> list[Settings]:
@@ -165,10 +159,6 @@ def _samples(settings: TuneConfig, domains: Sequence[str]) -> list[Settings]:
             )
         return grid
     return propose(settings.space, max(room, 0), settings.seed, domains)[: max(room, 0)]
-
-
-def _key(config: train.Config) -> str:
-    return content_hash({"config": config.identity(), "validation": config.train.validation.model_dump(mode="json")})
 
 
 def _below(path: str, prefixes: Sequence[str]) -> bool:

@@ -1,0 +1,217 @@
+"""The book of a sweep: what is asked for, what runs, what has ended, and what it has cost. Knows no Ray.
+
+In: a sampler, the ledger, the news of the trials. Out: the next trial to run, and results, each in the ledger and told
+to the sampler the moment that it is known.
+"""
+
+import json
+import math
+import time
+from dataclasses import dataclass, field
+
+from rayllm.core import storage
+from rayllm.core.artifact import content_hash
+from rayllm.core.checkpoint import DIRECTORY
+from rayllm.core.errors import ConfigError
+from rayllm.core.log import get_logger
+from rayllm.pipelines.tune.capacity import Needs
+from rayllm.pipelines.tune.progress import Progress
+from rayllm.pipelines.tune.trial_runs import Sweep, TrialRun
+from rayllm.tune.budget import Budget, Running
+from rayllm.tune.results import SEED, Ledger, Point, TrialResult, group_of
+from rayllm.tune.samplers.sampler import Sampler
+from rayllm.tune.space import Settings
+
+#: The seconds that the starts of a sweep took, beside its ledger.
+CLOCK = "clock.json"
+
+logger = get_logger(__name__)
+
+
+@dataclass
+class Entry:
+    """A trial that was asked for and has not ended.
+
+    Attributes:
+        run: The trial.
+        settings: What it trains with now; a population changes them.
+        begun_s: When it got resources, in seconds since 1970; 0 before.
+        curve: Its validations by step.
+        stints: Seconds by when a process took it up.
+        first: What it reported first.
+        last: What it reported last.
+    """
+
+    run: TrialRun
+    settings: Settings
+    begun_s: float = 0.0
+    curve: dict[int, Point] = field(default_factory=dict)
+    stints: dict[float, float] = field(default_factory=dict)
+    first: Progress | None = None
+    last: Progress | None = None
+
+
+class Book:
+    """Keeps the trials of one call of ``run_trials``.
+
+    Args:
+        sweep: What they have in common.
+        sampler: Proposes them.
+        ledger: Takes the results; what it holds already never runs again.
+        needs: What a trial holds.
+    """
+
+    def __init__(self, sweep: Sweep, sampler: Sampler, ledger: Ledger, needs: Needs) -> None:
+        self._sweep, self._sampler, self._ledger, self._needs = sweep, sampler, ledger, needs
+        self.live: dict[str, Entry] = {}
+        self.results: list[TrialResult] = []
+        self.exhausted = False
+        self._numbers = {result.key: result.trial for result in ledger.results}
+        self._earlier_s = read_clock(sweep.directory)
+        self._began_s = time.time()
+        self._budget = Budget(sweep.settings.budget, earlier_s=self._earlier_s, began_s=self._began_s)
+
+    def next_run(self) -> TrialRun | None:
+        """The next trial; None if there is none now, or, once ``exhausted``, ever."""
+        while not self.exhausted:
+            settings = None if self._out_of_budget() else self._sampler.ask()
+            if settings is None:
+                self.exhausted = self._sampler.done or self._out_of_budget()
+                return None
+            run = self._plan(settings)
+            if run is None:
+                continue
+            if found := self._ledger.finished().get(run.key):
+                self.results.append(found)
+                self._sampler.tell(found)
+            elif run.id not in self.live:
+                self.live[run.id] = Entry(run, dict(settings))
+                return run
+        return None
+
+    def begin(self, trial: str) -> None:
+        """A trial has got its resources."""
+        entry = self.live[trial]
+        entry.begun_s = entry.begun_s or time.time()
+
+    def note(self, trial: str, progress: Progress) -> None:
+        """A trial has reported."""
+        entry = self.live[trial]
+        entry.first, entry.last = entry.first or progress, progress
+        entry.stints[progress.turn_s] = progress.wall_s
+        for point in (*progress.earlier, progress.reached.point):
+            if point is not None:
+                entry.curve[point.step] = point
+
+    def close(self, trial: str, error: str = "", trace: str = "") -> None:
+        """A trial has ended: by itself, by its scheduler, or by an error; what was only interrupted is forgotten.
+
+        Args:
+            trial: Its id.
+            error: Why it failed, where it could not tell itself.
+            trace: More of it, for a file.
+        """
+        entry = self.live.pop(trial)
+        reached = entry.last.reached if entry.last else None
+        if reached is not None and reached.ended == "failed":
+            error, trace = reached.error, reached.trace
+        last = entry.curve[max(entry.curve)] if entry.curve else None
+        ended = reached is not None and reached.ended == "finished"
+        if not error and ended and (last is None or not math.isfinite(self._sweep.judge(last.metrics, last.tokens))):
+            error = f"its last validation gave no finite {self._sweep.settings.objective}"
+        if error:
+            storage.write_text(storage.join(entry.run.directory, "error.txt"), trace or error)
+        result = self._result(entry, last, error, "failed" if error else "finished" if ended else "stopped")
+        self._settle(result)
+        if not self._sweep.settings.keep_checkpoints:
+            storage.remove(storage.join(entry.run.directory, DIRECTORY))
+
+    def overdue(self) -> bool:
+        """Whether the trials that run now must end, for the budget."""
+        now_s = time.time()
+        return now_s >= self._budget.deadline_s(self._ledger.results, self._running(), now_s)
+
+    def keep_clock(self) -> None:
+        """Write down how long the sweep has taken, over all its starts."""
+        wall_s = self._earlier_s + time.time() - self._began_s
+        storage.write_text(storage.join(self._sweep.directory, CLOCK), json.dumps({"wall_s": round(wall_s, 3)}))
+
+    def _plan(self, settings: Settings) -> TrialRun | None:
+        """The trial of some settings; where they make no valid run, it has failed already."""
+        number = len(self._numbers)
+        try:
+            run = self._sweep.plan(number, settings)
+        except ConfigError as error:
+            key = content_hash({"settings": settings})
+            number = self._numbers.setdefault(key, number)
+            seed = int(str(settings.get(SEED, self._sweep.config.seed)))
+            group = group_of(settings)
+            self._settle(
+                TrialResult(
+                    trial=number, key=key, settings=settings, group=group, seed=seed, status="failed", error=str(error)
+                )
+            )
+            return None
+        known = self._numbers.setdefault(run.key, number)
+        return run if known == number else self._sweep.plan(known, settings)
+
+    def _result(self, entry: Entry, last: Point | None, error: str, status: str) -> TrialResult:
+        first, latest = entry.first, entry.last
+        return TrialResult(
+            trial=entry.run.trial.index,
+            key=entry.run.key,
+            settings=entry.settings,
+            group=group_of(entry.settings),
+            seed=entry.run.config.seed,
+            curve=[entry.curve[step] for step in sorted(entry.curve)],
+            metrics=last.metrics if last and not error else {},
+            status=status,  # pyright: ignore[reportArgumentType] - one of three
+            tokens=last.tokens if last else 0,
+            wall_s=round(sum(entry.stints.values()), 3),
+            start_s=round(first.start_s, 3) if first else 0.0,
+            cpus=self._needs.cpus * self._needs.workers,
+            gpus=self._needs.gpus * self._needs.workers,
+            reused=first.reused if first else False,
+            parent=latest.parent if latest else "",
+            error=error,
+        )
+
+    def _settle(self, result: TrialResult) -> None:
+        """Write a result down, tell it to the sampler and to whoever watches."""
+        self._ledger.append(result)
+        self.results.append(result)
+        self._sampler.tell(result)
+        self.keep_clock()
+        logger.info("%s", self._line(result))
+
+    def _line(self, result: TrialResult) -> str:
+        """A result for the console, its outcome first."""
+        objective = self._sweep.settings.objective
+        step = f" at step {result.curve[-1].step:,}" if result.curve else ""
+        if result.status == "failed":
+            outcome = f"failed: {result.error.splitlines()[0]}"
+        elif result.curve:
+            value = self._sweep.judge(result.metrics, result.tokens)
+            outcome = f"{objective} {value:.4f}{f', stopped{step}' if result.status == 'stopped' else ''}"
+        else:
+            outcome = "stopped before its first validation"
+        limit = self._sweep.settings.budget.trials
+        done = f"{len(self._ledger.finished())} done" + (f" of {limit}" if limit else "")
+        return f"trial-{result.trial:03d}: {outcome} ({result.wall_s:.0f} s, start {result.start_s:.2f} s; {done})"
+
+    def _running(self) -> list[Running]:
+        return [Running(entry.begun_s, self._needs.devices) for entry in self.live.values() if entry.begun_s]
+
+    def _out_of_budget(self) -> bool:
+        """Whether no further trial may begin. Those that wait for resources count; what failed before runs again."""
+        now_s = time.time()
+        ended = [result for result in self._ledger.results if result.status != "failed" or result in self.results]
+        waiting = [Running(now_s, self._needs.devices) for entry in self.live.values() if not entry.begun_s]
+        spent = self._budget.spent(ended, [*self._running(), *waiting], now_s)
+        return not self._budget.allows_start(spent)
+
+
+def read_clock(directory: str) -> float:
+    """Seconds that earlier starts of a sweep took."""
+    uri = storage.join(directory, CLOCK)
+    return float(json.loads(storage.read_text(uri))["wall_s"]) if storage.exists(uri) else 0.0

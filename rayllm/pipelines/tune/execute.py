@@ -1,0 +1,232 @@
+"""Trials on Ray Tune, from a sampler's proposals to results.
+
+Tune schedules: it starts processes, keeps them warm, asks its scheduler at every validation. What is tried, the ledger
+and the budget are ours (``book``), and so is the way a trial ends (``stepwise``).
+"""
+
+import functools
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import cloudpickle, tune
+from ray.exceptions import RayTaskError
+from ray.tune import Callback, Stopper
+from ray.tune.experiment import Trial
+
+from rayllm.core import storage
+from rayllm.core.errors import SavedForRerun
+from rayllm.core.log import get_logger
+from rayllm.data.shards.packed import PackedData
+from rayllm.pipelines import ray_runtime
+from rayllm.pipelines.nodes import live_nodes
+from rayllm.pipelines.train.crew.stopping import StopRequest
+from rayllm.pipelines.train.planning import plan_packed
+from rayllm.pipelines.train.session import STOP_FILE
+from rayllm.pipelines.tune.book import Book
+from rayllm.pipelines.tune.capacity import Needs, lacking, needs_of
+from rayllm.pipelines.tune.nested import train_trial
+from rayllm.pipelines.tune.progress import Surroundings
+from rayllm.pipelines.tune.schedulers import Judged, build_scheduler
+from rayllm.pipelines.tune.search import Search
+from rayllm.pipelines.tune.stepwise import describe
+from rayllm.pipelines.tune.trainable import TrialProcess
+from rayllm.pipelines.tune.trial_runs import Sweep
+from rayllm.train.config import TrainConfig
+from rayllm.tune.results import Ledger, TrialResult
+from rayllm.tune.samplers.sampler import Sampler
+from rayllm.tune.schedulers import PbtScheduler
+
+#: Tune's own loggers, traces and snapshots are not wanted: results are in the ledger, causes on the console, traces in
+#: files. A trial's process gets a minute to leave its loop before it is killed; signals are ours.
+ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "60",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_WARN_THRESHOLD_S": "10",
+}
+#: Tune's own files, removed at the end.
+SCRATCH = ".ray-tune"
+WAITING_NOTICE_S = 30.0
+#: Seconds between looks at the nodes.
+LOOK_S = 2.0
+#: A trial whose process died is tried once more; one that failed with an error is not.
+RETRIES = 1
+
+logger = get_logger(__name__)
+
+
+def run_trials(sampler: Sampler, sweep: Sweep, ledger: Ledger) -> list[TrialResult]:
+    """Train what a sampler proposes, as many trials at a time as fit, until it is done or the budget is spent.
+
+    Args:
+        sampler: Proposes settings; is told every result, also of what it proposes and the ledger holds already.
+        sweep: What the trials have in common.
+        ledger: Takes each result as soon as it is known; trials that ended in it do not run again.
+
+    Returns:
+        The results of what was proposed, in the order in which they became known.
+
+    Raises:
+        SetupError: If no node can hold a trial.
+        SavedForRerun: If the sweep was interrupted; the trials that ran go on from their checkpoints next time.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    ray_runtime.ensure_ray(sweep.ray)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what it would say, the book says
+    nodes = live_nodes()
+    needs = needs_of(sweep.settings, nodes)
+    book = Book(sweep, sampler, ledger, needs)
+    stop_file = storage.join(storage.absolute(sweep.directory), STOP_FILE)
+    scratch = storage.join(sweep.directory, SCRATCH)
+    with StopRequest(stop_file) as stop:
+        stop.clear()
+        try:
+            _tuner(book, sweep, ledger, needs, stop, stop_file, scratch).fit()
+        finally:
+            book.keep_clock()
+            stop.clear()
+            storage.remove(scratch)
+    if stop.asked:
+        names = ", ".join(entry.run.trial.name for entry in book.live.values())
+        raise SavedForRerun(
+            "the sweep was interrupted", why=f"not finished: {names}", fix="run the same command again to go on"
+        )
+    return book.results
+
+
+def _tuner(
+    book: Book, sweep: Sweep, ledger: Ledger, needs: Needs, stop: StopRequest, stop_file: str, scratch: str
+) -> tune.Tuner:
+    around = Surroundings(
+        storage.absolute(sweep.packed_uri), storage.absolute(sweep.trials), stop_file, needs, train_trial
+    )
+    total_steps = plan_packed(sweep.config, PackedData.open(sweep.packed_uri)).total_steps
+    scheduler = Judged(build_scheduler(sweep.settings.scheduler, total_steps, _no_change), sweep.judge)
+    scheduler.recall(ledger.results)
+    room = Room(needs)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, room()))
+    alone = needs.workers == 1
+    held = {"cpu": needs.cpus, "gpu": needs.gpus} if alone else {"cpu": 0.0}  # workers of a crew have their own
+    return tune.Tuner(
+        tune.with_resources(tune.with_parameters(TrialProcess, surroundings=around), held),
+        tune_config=tune.TuneConfig(
+            search_alg=Search(book, room, functools.partial(_prepare, sweep, total_steps)),
+            scheduler=scheduler,
+            reuse_actors=True,
+            num_samples=-1,
+        ),
+        run_config=tune.RunConfig(
+            name="trials",
+            storage_path=storage.absolute(scratch),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            verbose=0,
+            callbacks=[Watch(book, needs, stop)],
+            stop=Interrupted(stop),
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+        ),
+    )
+
+
+def _prepare(sweep: Sweep, total_steps: int, config: TrainConfig) -> TrainConfig:
+    """A trial's training as its scheduler needs it: a population hands over checkpoints at its intervals."""
+    scheduler = sweep.settings.scheduler
+    if not isinstance(scheduler, PbtScheduler):
+        return config
+    every = scheduler.interval(total_steps)
+    keep = config.checkpoint.model_copy(update={"every_steps": every, "keep_last": 1000})
+    look = config.validation.model_copy(update={"every_steps": every})
+    return config.model_copy(update={"checkpoint": keep, "validation": look})
+
+
+def _no_change(config: dict[str, Any]) -> dict[str, Any]:
+    return config
+
+
+class Room:
+    """How many trials the nodes have room for, looked at every few seconds; at least one, which then waits."""
+
+    def __init__(self, needs: Needs) -> None:
+        self._needs = needs
+        self._looked_s, self._places = 0.0, 1
+
+    def __call__(self) -> int:
+        """The number now."""
+        if time.monotonic() - self._looked_s > LOOK_S:
+            self._looked_s = time.monotonic()
+            self._places = max(1, self._needs.trials([(node.cpus, node.gpus) for node in live_nodes()]))
+        return self._places
+
+
+class Interrupted(Stopper):
+    """Ends the sweep once it was asked to; each trial saves first, by the same request."""
+
+    def __init__(self, stop: StopRequest) -> None:
+        self._stop = stop
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No trial is ended by this."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether somebody asked."""
+        return self._stop.asked
+
+
+class Watch(Callback):
+    """Tells the book what Tune knows, ends trials where the budget does, and says so when nothing can run."""
+
+    def __init__(self, book: Book, needs: Needs, stop: StopRequest) -> None:
+        self._book, self._needs, self._stop = book, needs, stop
+        self._last_life = time.monotonic()
+        self._over = False
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Its time runs from here."""
+        self._book.begin(trial.trial_id)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
+    ) -> None:
+        """Note how far it came."""
+        self._last_life = time.monotonic()
+        self._book.note(trial.trial_id, result["progress"])
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Settle it, unless the sweep was interrupted: then it goes on next time."""
+        if not self._stop.asked:
+            self._book.close(trial.trial_id)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Its process died, and died again when it was tried once more."""
+        error = _error_of(trial)
+        if not self._stop.asked:
+            self._book.close(trial.trial_id, describe(error), str(error))
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
+        """End trials in time for the budget; Tune waits for resources without a word: say what it waits for."""
+        if not self._over and not self._stop.asked and self._book.overdue():
+            self._over = True
+            logger.info("the budget is spent: the trials that run now save and end")
+            self._stop.write()
+        now = time.monotonic()
+        if any(trial.status == Trial.RUNNING for trial in trials) and self._needs.workers == 1:
+            self._last_life = now
+        elif self._book.live and now - self._last_life > WAITING_NOTICE_S:
+            self._last_life = now
+            what = lacking(self._needs, ray.available_resources(), ray.cluster_resources())
+            logger.warning("no trial can start: %s", what)
+
+
+def _error_of(trial: Trial) -> BaseException:
+    """The error of a trial, from the file that Tune wrote in this process a moment ago; it offers no other way."""
+    path = trial.pickled_error_file
+    assert path, "Tune keeps the error of every failed trial"
+    error = cloudpickle.loads(Path(path).read_bytes())
+    return error.cause if isinstance(error, RayTaskError) else error

@@ -1,0 +1,97 @@
+"""A trial of several workers: a run of the crew, driven from the trial's process.
+
+The process itself holds no resources; the workers' placement group is Ray Train's, returned when they have ended. The
+decision to stop a trial is passed down to them as a file, as Ctrl-C is; they save and return, and only then is the
+trial over. So nothing is killed that holds resources, and no placement group is left behind.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rayllm.core import storage
+from rayllm.core.errors import SavedForRerun
+from rayllm.pipelines.train.crew.fitting import remove_records
+from rayllm.pipelines.train.crew.sizing import Crew
+from rayllm.pipelines.train.crew.stopping import StopRequest
+from rayllm.pipelines.train.crew.supervisor import Supervisor
+from rayllm.pipelines.train.session import STOP_FILE, Job, Outlets, run_alone
+from rayllm.pipelines.tune.capacity import Needs
+from rayllm.pipelines.tune.stepwise import Gate
+
+
+class PassedDown(StopRequest):
+    """The request to stop as the workers of one trial get it: for this trial, or for the whole sweep.
+
+    Args:
+        file: URI of the file that the workers look for.
+        all_asked: Whether all trials were asked to stop.
+    """
+
+    def __init__(self, file: str, all_asked: Callable[[], bool]) -> None:
+        self._told, self._all_asked = False, all_asked
+        super().__init__(file)
+
+    @property
+    def asked(self) -> bool:
+        """Whether this trial is to stop; the supervisor asks several times a second."""
+        if not self._told and self._all_asked():
+            self.tell()
+        return self._told
+
+    @asked.setter
+    def asked(self, value: bool) -> None:
+        self._told = value
+
+    def tell(self) -> None:
+        """Ask the workers to save and stop."""
+        self._told = True
+        self.write()
+
+
+class GateDisplay:
+    """Shows the records of the workers to the gate."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def show(self, record: Mapping[str, Any]) -> None:
+        """Pass a record on; the first is written before the first step."""
+        self._gate.write(record)
+
+    def close(self) -> None:
+        """Nothing to leave on the screen."""
+
+
+def train_with_crew(job: Job, needs: Needs, gate: Gate, all_asked: Callable[[], bool]) -> bool:
+    """Train with the workers of a trial.
+
+    Args:
+        job: What to train.
+        needs: Resources of each worker, and how many there are.
+        gate: Gets the records; ends the training.
+        all_asked: Whether all trials were asked to stop.
+
+    Returns:
+        Whether the plan was finished; else the workers were asked to stop, and have saved.
+    """
+    storage.make_dirs(job.checkpoints)
+    stop = PassedDown(storage.join(job.directory, STOP_FILE), all_asked)
+    gate.on_end = stop.tell
+    try:
+        Supervisor(job, Crew(needs.workers, needs.cpus, int(needs.gpus)), GateDisplay(gate), stop).run()
+    except SavedForRerun:
+        return False
+    finally:
+        stop.clear()
+        remove_records(job.directory)
+    return True
+
+
+def train_trial(job: Job, needs: Needs, gate: Gate, all_asked: Callable[[], bool]) -> bool:
+    """Train a trial: in this process where it has one worker, with a crew of its own where it has several."""
+    if needs.workers > 1:
+        return train_with_crew(job, needs, gate, all_asked)
+    import torch
+
+    torch.set_num_threads(max(1, int(needs.cpus)))
+    return run_alone(job, Outlets(gate, stop_requested=all_asked, begin=gate.begin))[0]

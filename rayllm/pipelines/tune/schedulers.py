@@ -1,0 +1,132 @@
+"""Who decides which trials go on: Ray Tune's own schedulers, on values that the sweep's objective gives.
+
+In: the ``tune.scheduler`` section, the steps of a whole trial. Out: a scheduler for Tune, which knows what the trials
+of earlier starts of the sweep have shown.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import (
+    AsyncHyperBandScheduler,
+    FIFOScheduler,
+    MedianStoppingRule,
+    PopulationBasedTraining,
+    TrialScheduler,
+)
+
+from rayllm.pipelines.tune.trial_runs import Judge
+from rayllm.tune.results import Point, TrialResult
+from rayllm.tune.schedulers import AshaScheduler, MedianScheduler, NoScheduler, PbtScheduler, SchedulerConfig
+
+STEP, VALUE = "step", "objective"
+_COMMON: dict[str, Any] = {"time_attr": STEP, "metric": VALUE, "mode": "min"}
+
+#: From a good trial's config for Tune to that of the trial which takes its place.
+Explore = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def build_scheduler(config: SchedulerConfig, total_steps: int, explore: Explore) -> TrialScheduler:
+    """Tune's scheduler.
+
+    Args:
+        config: The section.
+        total_steps: Of a whole trial.
+        explore: For population-based training.
+    """
+    match config:
+        case NoScheduler():
+            return FIFOScheduler()
+        case AshaScheduler():
+            first = min(config.rungs(total_steps), default=total_steps)
+            return AsyncHyperBandScheduler(
+                **_COMMON, max_t=total_steps, grace_period=first, reduction_factor=config.reduction
+            )
+        case MedianScheduler():
+            return MedianStoppingRule(
+                **_COMMON,
+                grace_period=config.first_step(total_steps),
+                min_samples_required=config.least_trials,
+                min_time_slice=float("inf"),  # pyright: ignore[reportArgumentType] - no trial waits for others
+            )
+        case PbtScheduler():
+            return PopulationBasedTraining(
+                **_COMMON,
+                perturbation_interval=config.interval(total_steps),
+                quantile_fraction=config.quantile,
+                custom_explore_fn=explore,
+                log_config=False,
+            )
+
+
+class Judged(FIFOScheduler):
+    """A scheduler that gets the objective's value with every result.
+
+    Args:
+        inner: Decides.
+        judge: Gives the value; a point that has none is as bad as can be.
+    """
+
+    def __init__(self, inner: TrialScheduler, judge: Judge) -> None:
+        super().__init__()
+        self._inner, self._judge = inner, judge
+
+    def recall(self, results: Iterable[TrialResult]) -> None:
+        """Let it know the trials of earlier starts, in the order in which they ended."""
+        if isinstance(self._inner, PopulationBasedTraining):
+            return
+        for result in results:
+            if result.status != "failed":
+                trial: Any = _Remembered(result.key)
+                self._inner.on_trial_add(None, trial)  # pyright: ignore[reportArgumentType] - they look at the trial only
+                for point in result.curve:
+                    self._inner.on_trial_result(None, trial, self._valued(point))  # pyright: ignore[reportArgumentType]
+
+    def _valued(self, point: Point) -> dict[str, Any]:
+        value = self._judge(point.metrics, point.tokens)
+        return {STEP: point.step, VALUE: value if value == value else float("inf")}
+
+    def _with_value(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        progress = result.get("progress")
+        point = progress.reached.point if progress is not None else None
+        return {**result, **self._valued(point)} if point else {k: v for k, v in result.items() if k != STEP}
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Pass on."""
+        self._inner.on_trial_add(tune_controller, trial)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """Pass on."""
+        self._inner.on_trial_error(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Decide whether the trial goes on; one that was just begun always does."""
+        valued = self._with_value(result)
+        return self._inner.on_trial_result(tune_controller, trial, valued) if VALUE in valued else self.CONTINUE
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """Pass on what the trial came to."""
+        valued = self._with_value(result)
+        if VALUE in valued:
+            self._inner.on_trial_complete(tune_controller, trial, valued)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        """Pass on."""
+        self._inner.on_trial_remove(tune_controller, trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Pass on."""
+        return self._inner.choose_trial_to_run(tune_controller)
+
+    def debug_string(self) -> str:
+        """Pass on."""
+        return self._inner.debug_string()
+
+
+@dataclass(frozen=True)
+class _Remembered:
+    """A trial of an earlier start, as far as schedulers look at it."""
+
+    trial_id: str

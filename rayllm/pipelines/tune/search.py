@@ -1,0 +1,49 @@
+"""Our samplers as Ray Tune sees them: an algorithm that gives it one trial at a time, as many as fit."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ray.tune.experiment import Experiment, Trial
+from ray.tune.experiment.config_parser import _create_trial_from_spec, _make_parser
+from ray.tune.search import SearchAlgorithm
+
+from rayllm.pipelines.tune.book import Book
+from rayllm.pipelines.tune.progress import Order
+from rayllm.pipelines.tune.trial_runs import TrialRun
+from rayllm.train.config import TrainConfig
+
+
+class Search(SearchAlgorithm):
+    """Asks the book for trials while there is room.
+
+    Args:
+        book: Of the sweep.
+        room: How many trials may live at a time; asked each time.
+        prepare: What the scheduler needs of a trial's training.
+    """
+
+    def __init__(self, book: Book, room: Callable[[], int], prepare: Callable[[TrainConfig], TrainConfig]) -> None:
+        self._book, self._room, self._prepare = book, room, prepare
+        self._spec: dict[str, Any] = {}
+        self._parser = _make_parser()
+
+    def add_configurations(self, experiments: Any) -> None:
+        """Keep what all trials have in common."""
+        [experiment] = experiments if isinstance(experiments, list) else [experiments]
+        assert isinstance(experiment, Experiment)
+        self._spec = experiment.spec
+
+    def next_trial(self) -> Trial | None:
+        """A trial, if there is room and anything to try."""
+        if self._finished or len(self._book.live) >= self._room():
+            return None
+        run = self._book.next_run()
+        self._finished = self._finished or self._book.exhausted
+        return self._trial(run) if run else None
+
+    def _trial(self, run: TrialRun) -> Trial:
+        config = run.config.model_copy(update={"train": self._prepare(run.config.train)})
+        order = Order(config, run.trial.settings, time.time())
+        spec = {**self._spec, "config": {"order": order}}
+        return _create_trial_from_spec(spec, self._parser, trial_id=run.id, experiment_tag=run.trial.name)

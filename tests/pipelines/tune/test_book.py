@@ -1,0 +1,139 @@
+"""The book of a sweep, with trials that only report."""
+
+import time
+
+import pytest
+
+from rayllm.core.errors import SetupError
+from rayllm.pipelines import train
+from rayllm.pipelines.frame import RayConfig
+from rayllm.pipelines.nodes import Node
+from rayllm.pipelines.tune.book import Book, read_clock
+from rayllm.pipelines.tune.capacity import Needs, lacking, needs_of
+from rayllm.pipelines.tune.progress import Progress
+from rayllm.pipelines.tune.stepwise import Reached
+from rayllm.pipelines.tune.trial_runs import Sweep
+from rayllm.tune.config import TuneConfig
+from rayllm.tune.results import Ledger, Point
+from rayllm.tune.samplers.sampler import ListSampler
+
+LR = "train.optimizer.lr"
+NEEDS = Needs(1.0, 0.0, 1)
+
+
+def make_sweep(root, **settings):
+    config = train.Config(name="t", storage=str(root), train={"max_steps": 4})
+    space = {LR: {"kind": "grid", "values": [0.001]}}
+    judge = lambda metrics, tokens: metrics.get("loss", float("nan"))  # noqa: E731
+    return Sweep(config, TuneConfig(space=space, **settings), "packed", RayConfig(), str(root), judge)
+
+
+def make_book(root, values, ledger=None, **settings):
+    sampler = ListSampler([{LR: value} for value in values])
+    return Book(make_sweep(root, **settings), sampler, ledger or Ledger(f"{root}/trials.jsonl"), NEEDS)
+
+
+def progress(step, ended="", earlier=(), turn_s=1.0, wall_s=2.0, **metrics):
+    point = Point(step=step, tokens=10 * step, metrics=metrics) if metrics else None
+    return Progress(
+        Reached(point, ended, "broken" if ended == "failed" else "", "trace"), earlier, turn_s, wall_s, 0.1, True, ""
+    )
+
+
+def run_one(book, **report):
+    run = book.next_run()
+    book.begin(run.id)
+    book.note(run.id, progress(4, **report))
+    book.close(run.id)
+    return book.results[-1]
+
+
+def test_a_trial_is_finished_stopped_or_failed_by_how_it_ended(tmp_path):
+    book = make_book(tmp_path, [1e-3, 2e-3, 3e-3, 4e-3])
+    assert run_one(book, ended="finished", loss=1.0).status == "finished"
+    assert run_one(book, loss=1.0).status == "stopped"
+    failed = run_one(book, ended="failed")
+    assert (failed.status, failed.error, failed.metrics) == ("failed", "broken", {})
+    assert run_one(book, ended="finished", other=1.0).error == "its last validation gave no finite mean_bits_per_byte"
+    assert book.next_run() is None
+    assert book.exhausted
+
+
+def test_what_ended_before_is_not_run_again_and_counts_among_the_results(tmp_path):
+    first = make_book(tmp_path, [1e-3, 2e-3])
+    run_one(first, ended="finished", loss=1.0)
+    again = make_book(tmp_path, [1e-3, 2e-3], Ledger(f"{tmp_path}/trials.jsonl"))
+    run = again.next_run()
+    assert run.trial.settings == {LR: 2e-3}
+    assert run.trial.index == 1
+    assert [result.trial for result in again.results] == [0]
+
+
+def test_a_trial_that_was_taken_up_twice_has_one_curve_and_all_its_seconds(tmp_path):
+    book = make_book(tmp_path, [1e-3])
+    run = book.next_run()
+    book.note(run.id, progress(2, loss=3.0, turn_s=1.0, wall_s=5.0))
+    before = Point(step=2, tokens=20, metrics={"loss": 3.0})
+    book.note(run.id, progress(4, loss=2.0, turn_s=9.0, wall_s=4.0, earlier=(before,), ended="finished"))
+    book.close(run.id)
+    [result] = book.results
+    assert [point.step for point in result.curve] == [2, 4]
+    assert (result.wall_s, result.tokens, result.metrics) == (9.0, 40, {"loss": 2.0})
+
+
+def test_settings_that_make_no_valid_run_are_a_failed_trial_and_the_next_one_runs(tmp_path):
+    book = make_book(tmp_path, [-1.0, 1e-3])
+    assert book.next_run().trial.settings == {LR: 1e-3}
+    [result] = book.results
+    assert result.status == "failed"
+    assert "greater than 0" in result.error
+
+
+def test_no_trial_begins_once_the_budget_is_spent(tmp_path):
+    book = make_book(tmp_path, [1e-3, 2e-3, 3e-3], budget={"trials": 2})
+    assert book.next_run()
+    assert book.next_run()
+    assert book.next_run() is None
+    assert book.exhausted
+
+
+def test_trials_are_overdue_when_the_hours_of_all_starts_are_spent(tmp_path):
+    book = make_book(tmp_path, [1e-3], budget={"hours": 0.2 / 3600})
+    assert not book.overdue()
+    time.sleep(0.25)
+    assert book.overdue()
+    book.keep_clock()
+    assert read_clock(str(tmp_path)) == pytest.approx(0.25, abs=0.2)
+    assert make_book(tmp_path, [1e-3], budget={"hours": 0.2 / 3600}).next_run() is None
+
+
+def node(cpus, gpus=0.0):
+    return Node("n", "h", 1, cpus, gpus)
+
+
+@pytest.mark.parametrize(
+    ("needs", "free", "trials"),
+    [
+        (Needs(1, 0, 1), [(2, 0)], 2),
+        (Needs(0.3, 0, 1), [(0.9, 0)], 3),
+        (Needs(1, 0.5, 1), [(8, 1), (8, 1)], 4),
+        (Needs(1, 0, 2), [(3, 0)], 1),
+        (Needs(1, 0, 2), [(1, 0), (1, 0)], 1),
+        (Needs(2, 0, 1), [(1, 0), (1, 0)], 0),
+    ],
+)
+def test_as_many_trials_run_as_the_nodes_have_room_for(needs, free, trials):
+    assert needs.trials(free) == trials
+
+
+def test_what_a_trial_asks_for_is_shared_by_its_workers_and_refused_where_no_node_has_it(tmp_path):
+    sweep = make_sweep(tmp_path, workers=2, cpus_per_trial=2).settings
+    assert needs_of(sweep, [node(2)]) == Needs(1, 0, 2)
+    assert needs_of(make_sweep(tmp_path).settings, [node(2, 4)]) == Needs(1, 1, 1)
+    with pytest.raises(SetupError, match="a trial wants 2 CPU and 0 GPU for 2 workers; the largest node has 1 CPU"):
+        needs_of(sweep, [node(1)])
+
+
+def test_the_resource_that_a_waiting_trial_lacks_is_named():
+    free, total = {"CPU": 4.0, "GPU": 0.5}, {"CPU": 8.0, "GPU": 2.0}
+    assert lacking(Needs(1, 1, 1), free, total) == "it wants 1 GPU (0.5 of 2 free)"

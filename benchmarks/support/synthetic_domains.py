@@ -6,7 +6,7 @@ that is fitted. ``exponential`` is the fitted family itself. A training adds noi
 mixtures alike, and a part of its own.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,7 +17,7 @@ from rayllm.tune.law.config import LawConfig
 from rayllm.tune.law.design import Bounds, Points, Shares
 from rayllm.tune.law.log_linear import Losses
 from rayllm.tune.law.optimum import Region, minimise
-from rayllm.tune.law.rounds import Outcome, Trainings, search
+from rayllm.tune.law.rounds import Outcome, Trainings, run_search
 from rayllm.tune.law.runs import METRIC, Problem, same, with_mean
 from rayllm.tune.results import TrialResult
 from rayllm.tune.space import Settings
@@ -113,14 +113,12 @@ class Domains:
         return problem.score(self.bits_per_byte(shares[None])[0])
 
 
-def run_search(problem: Problem, train: Callable[[Settings], TrialResult]) -> tuple[Outcome, int]:
+def train_all(problem: Problem, train: Callable[[Settings], TrialResult]) -> tuple[Outcome, int]:
     """Search to the end; also the number of trainings."""
-    walk: Generator[Trainings, Sequence[TrialResult], Outcome] = search(problem)
     trained: dict[str, TrialResult] = {}
-    wanted = next(walk)
-    while True:
-        trained |= {same(one): train(one) for one in wanted.settings if same(one) not in trained}
-        try:
-            wanted = walk.send([trained[same(one)] for one in wanted.settings])
-        except StopIteration as end:
-            return end.value, len(trained)
+
+    def trainer(step: Trainings) -> list[TrialResult]:
+        trained.update({same(one): train(one) for one in step.settings if same(one) not in trained})
+        return [trained[same(one)] for one in step.settings]
+
+    return run_search(problem, trainer), len(trained)

@@ -7,7 +7,7 @@ promises is under the noise, when the rounds are spent, or when a training that 
 """
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,10 +35,12 @@ class Trainings:
     Attributes:
         purpose: What for, in words.
         settings: What to train; some may have been trained before.
+        proposal: What the law says, where this is its confirmation.
     """
 
     purpose: str
     settings: list[Settings]
+    proposal: Proposal | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,10 @@ class Outcome:
     why: str
 
 
+#: Trains what is not trained yet; gives the results of all, or of as many as the budget allows.
+Trainer = Callable[[Trainings], Sequence[TrialResult]]
+
+
 def search(problem: Problem) -> Generator[Trainings, Sequence[TrialResult], Outcome]:
     """Ask for trainings until the best mixture is known; send the results of each step's settings.
 
@@ -116,6 +122,17 @@ def search(problem: Problem) -> Generator[Trainings, Sequence[TrialResult], Outc
             return state.end("the budget is spent before the proposal was confirmed")
         state.judge(proposal, trainings)
     return state.end(f"all {problem.config.rounds} rounds are done")
+
+
+def run_search(problem: Problem, trainer: Trainer) -> Outcome:
+    """Search to the end with a function that trains."""
+    walk = search(problem)
+    wanted = next(walk)
+    while True:
+        try:
+            wanted = walk.send(trainer(wanted))
+        except StopIteration as end:
+            return end.value
 
 
 class _Search:
@@ -188,7 +205,7 @@ class _Search:
         if self._champion is not None:
             rivals.append(problem.weights(self._champion))
         settings = [problem.settings(weights, seed) for seed in seeds for weights in rivals]
-        return Trainings(f"round {number + 1}: confirmation at {count} new seeds", settings)
+        return Trainings(f"round {number + 1}: confirmation at {count} new seeds", settings, proposal)
 
     def judge(self, proposal: Proposal, trainings: Trainings) -> None:
         """Compare the proposal with what it has to beat; it is the best so far if it beats all."""

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from support.synthetic_domains import Domains, run_search
+from support.synthetic_domains import Domains, train_all
 
 from rayllm.core.errors import RunFailed
 from rayllm.tune.law import surfaces, validation
@@ -32,7 +32,7 @@ def captured(domains: Domains, problem: Problem, outcome: Outcome) -> float:
 
 def solve(domains: Domains, config: LawConfig = QUICK) -> tuple[Problem, Outcome, int]:
     problem = domains.problem(config)
-    outcome, trainings = run_search(problem, lambda settings: domains.train(problem, settings))
+    outcome, trainings = train_all(problem, lambda settings: domains.train(problem, settings))
     return problem, outcome, trainings
 
 
@@ -88,7 +88,7 @@ def test_a_search_that_is_begun_anew_with_the_same_results_asks_for_the_same() -
             log.append(same(settings))
             return domains.train(problem, settings)
 
-        run_search(problem, train)
+        train_all(problem, train)
     assert asked[0] == asked[1]
     assert len(asked[0]) > 18
 
@@ -126,12 +126,12 @@ def test_failed_trainings_are_left_out_and_too_few_make_no_law() -> None:
         return result.model_copy(update={"status": "failed", "metrics": {}}) if 2 <= number < 2 + failing else result
 
     count = itertools.count()
-    outcome, _ = run_search(problem, lambda settings: train(settings, 3, count))
+    outcome, _ = train_all(problem, lambda settings: train(settings, 3, count))
     assert outcome.rounds[0].proposal is not None
     assert outcome.rounds[0].proposal.runs == 9
     count = itertools.count()
     with pytest.raises(RunFailed, match="4 trainings are too few for a law of 3 domains"):
-        run_search(problem, lambda settings: train(settings, 8, count))
+        train_all(problem, lambda settings: train(settings, 8, count))
 
 
 def test_a_proposal_lies_within_its_own_intervals() -> None:

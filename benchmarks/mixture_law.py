@@ -118,10 +118,8 @@ def table(searches: Sequence[Search]) -> Table:
         possible = f"{np.median([one.possible for one in mine]):.4f}"
         took = f"{np.mean([one.trainings for one in mine]):.0f}"
         named = f"{sum(one.confirmed for one in mine)} of {len(mine)}"
-        rows.append(
-            [case.kind, str(case.count), f"{case.noise:g}", f"{case.effort:g}", took, possible, *shares, named]
-            + [str(wrong)]
-        )
+        rows.append([case.kind, str(case.count), f"{case.noise:g}", f"{case.effort:g}", took, possible, *shares, named])
+        rows[-1].append(str(wrong))
     columns = ["domains", "number", "noise, bits/byte", "runs a domain", "trainings", "possible gain (median)"]
     return Table("Share of the possible gain", [*columns, *WAYS, "named better", "wrong"], rows)
 

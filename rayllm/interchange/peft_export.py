@@ -19,11 +19,11 @@ from rayllm.core import storage
 from rayllm.core.checkpoint import find_checkpoint, verify_checkpoint
 from rayllm.core.errors import ConfigError
 from rayllm.interchange.adapters import with_adapters
+from rayllm.interchange.base import Base
 from rayllm.interchange.hf_export import DTYPES, export_checkpoint, write_tokenizer_files
 from rayllm.interchange.layouts import model_type
 from rayllm.interchange.merge import adapters_in
 from rayllm.interchange.model_card import adapter_card
-from rayllm.interchange.base import Base
 from rayllm.model.config import ModelConfig
 from rayllm.model.lora.adapt import adapted_layers
 from rayllm.model.lora.config import LoraConfig, adapted_matrices

@@ -16,9 +16,9 @@ from rayllm.core.artifact import Artifact
 from rayllm.core.checkpoint import list_checkpoints
 from rayllm.core.errors import ArtifactDamaged, ConfigError
 from rayllm.inference.loading import load_checkpoint
+from rayllm.interchange.base import Base
 from rayllm.interchange.hf_export import export_checkpoint
 from rayllm.interchange.merge import merge_checkpoint
-from rayllm.interchange.base import Base
 from rayllm.interchange.peft_export import export_adapters
 from rayllm.model.lora.config import count_adapters
 from rayllm.model.lora.saved import read_note

@@ -11,8 +11,8 @@ import torch
 from rayllm.core import storage
 from rayllm.core.checkpoint import COMMIT
 from rayllm.core.errors import ConfigError
-from rayllm.interchange.hf_import import CONFIG_JSON
 from rayllm.interchange.base import Base
+from rayllm.interchange.hf_import import CONFIG_JSON
 from rayllm.model.config import ModelConfig
 from rayllm.model.lora.saved import AdapterNote, read_note
 from rayllm.model.transformer import Transformer

@@ -11,6 +11,7 @@ from rayllm.core import storage
 from rayllm.core.config import load_config
 from rayllm.pipelines import train
 from rayllm.pipelines.train import session
+from rayllm.pipelines.train.job import Job
 from rayllm.train.run import Run
 
 
@@ -30,7 +31,7 @@ def main() -> None:
     args = arguments()
     dist.init_process_group("gloo")
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // dist.get_world_size()))
-    job = session.Job(load_config(args.config, [], train.Config), args.packed, args.directory)
+    job = Job(load_config(args.config, [], train.Config), args.packed, args.directory)
     storage.make_dirs(job.checkpoints)
     outlets = session.Outlets(sink=session.NullSink(), stop_requested=lambda: args.one_step or args.save_at is not None)
     real = session.train

@@ -20,6 +20,7 @@ from rayllm.core.log import BesideSink, SinkGroup
 from rayllm.pipelines import ray_runtime, train
 from rayllm.pipelines.frame import RayConfig
 from rayllm.pipelines.train import session
+from rayllm.pipelines.train.job import Job
 from rayllm.train import collective, loop
 from rayllm.train.run import Run
 
@@ -79,7 +80,7 @@ class Clock:
 def clock_loop(config_file: str, packed: str, directory: str) -> Loop:
     """Train a whole run on this rank of a group and time its steps; the first rank starts a Ray to send records to."""
     config = load_config(config_file, [], train.Config)
-    job = session.Job(config, packed, directory)
+    job = Job(config, packed, directory)
     storage.make_dirs(job.checkpoints)
     outlets = session.Outlets(sink=_ray_sinks(config) if collective.rank() == 0 else SinkGroup([]))
     clock = Clock()

@@ -8,7 +8,7 @@ state is reached as slices of the flat partitions behind each stage.
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -22,20 +22,11 @@ from rayllm.optim.config import AdamWConfig, MuonConfig
 from rayllm.optim.layout import Piece
 from rayllm.optim.optimizer import build_optimizer
 from rayllm.optim.schedules import Rates
-from rayllm.train.engine import (
-    Holding,
-    Slice,
-    StepOutcome,
-    arrange,
-    owned_share,
-    slices_of,
-    trained_parameters,
-    whole_parameters,
-)
+from rayllm.train.engine import Holding, Slice, StepOutcome, arrange, owned_share, slices_of, whole_parameters
 from rayllm.train.loss_scale import LossScaler
 from rayllm.train.precision import AUTOCAST_DTYPES
 
-#: Elements of one reduction bucket; one bucket for models of this size, since each costs a synchronisation.
+#: Most elements of a reduction bucket. Up to here there is one for all parameters, since each costs a synchronisation.
 BUCKET_ELEMENTS = 200_000_000
 
 
@@ -63,7 +54,11 @@ class DeepSpeedEngine:
         self._optimizer = build_optimizer(module, config)
         self._optimizer.max_norm = config.grad_clip if zero_stage == 0 else None
         zero = _zero_config(
-            zero_stage, device, offload_optimizer=offload_optimizer, offload_parameters=offload_parameters
+            zero_stage,
+            device,
+            bucket_elements(parameter.numel() for parameter in module.parameters()),
+            offload_optimizer=offload_optimizer,
+            offload_parameters=offload_parameters,
         )
         self._engine, *_ = deepspeed.initialize(
             model=module,
@@ -137,7 +132,7 @@ class DeepSpeedEngine:
         """See ``Engine``; at stage 3 each parameter is gathered in its turn."""
         import deepspeed
 
-        for name, parameter in trained_parameters(self._engine.module):
+        for name, parameter in self._engine.module.named_parameters():
             if self.zero_stage == 3:
                 with deepspeed.zero.GatheredParameters([parameter]):
                     yield name, parameter.detach().float().clone()
@@ -229,15 +224,27 @@ def _drop_needless_work(engine: Any, zero: dict[str, Any]) -> None:
             engine.optimizer.buffered_reduce_fallback = lambda *_, **__: None
 
 
+def bucket_elements(sizes: Iterable[int]) -> int:
+    """Elements of a bucket that holds all parameters of these sizes, each padded to a multiple of the ranks, or of one
+    as large as buckets get: DeepSpeed sets all of it aside, so a small model need not have a large one."""
+    world = dist.get_world_size()
+    return min(BUCKET_ELEMENTS, sum(-(-size // world) * world for size in sizes))
+
+
 def _zero_config(
-    stage: int, device: torch.device, *, offload_optimizer: bool = False, offload_parameters: bool = False
+    stage: int,
+    device: torch.device,
+    bucket: int,
+    *,
+    offload_optimizer: bool = False,
+    offload_parameters: bool = False,
 ) -> dict[str, Any]:
     zero: dict[str, Any] = {
         "stage": stage,
         "overlap_comm": False,
         "contiguous_gradients": True,
-        "reduce_bucket_size": BUCKET_ELEMENTS,
-        "allgather_bucket_size": BUCKET_ELEMENTS,
+        "reduce_bucket_size": bucket,
+        "allgather_bucket_size": bucket,
     }
     host = {"device": "cpu", "pin_memory": device.type == "cuda"}  # copies from pinned memory overlap with computing
     if offload_optimizer:

@@ -25,15 +25,20 @@ class TensorBoardSink:
 
     def __init__(self, directory: str) -> None:
         from tensorboardX import SummaryWriter
+        from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
+        self._summary, self._value = Summary, Summary.Value
         # File names hold the second: without a mark of its own, a quick restart would overwrite its predecessor's.
         self._writer = SummaryWriter(directory, filename_suffix=f".{uuid.uuid4().hex[:8]}")
+        assert self._writer.file_writer is not None, "a writer that writes to disk has opened its file"
+        self._events = self._writer.file_writer
 
     def write(self, record: Mapping[str, Value]) -> None:
         """Add the record's numbers, or a sample's text."""
         step = int(record["step"] or 0)
-        for name, value in scalars(record).items():
-            self._writer.add_scalar(name, value, step)
+        if values := [self._value(tag=name, simple_value=value) for name, value in scalars(record).items()]:
+            # One event for all: each on its own costs eight times as much, and wakes the writer's thread each time.
+            self._events.add_summary(self._summary(value=values), step)
         if record["kind"] == "sample":
             self._writer.add_text(f"sample/{record['domain']}", f"{record['prompt']}{record['text']}", step)
 

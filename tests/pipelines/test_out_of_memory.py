@@ -13,9 +13,9 @@ from small_session import all_records, forked_run, make_config
 from rayllm.core.errors import RunFailed
 from rayllm.pipelines.train import preflight
 from rayllm.pipelines.train.crew.failures import Cause
+from rayllm.pipelines.train.job import Job
 from rayllm.pipelines.train.needs import with_needs
 from rayllm.pipelines.train.out_of_memory import is_out_of_memory, memory_named
-from rayllm.pipelines.train.session import Job
 from rayllm.train.memory.setting import Setting
 from rayllm.train.memory.trace import Shape
 from tests.train.memory.test_estimate import MODEL, setting

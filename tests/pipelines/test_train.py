@@ -17,7 +17,8 @@ from rayllm.core.checkpoint import list_checkpoints
 from rayllm.core.errors import RunFailed, SavedForRerun
 from rayllm.core.stage import Task, run_task
 from rayllm.pipelines import train
-from rayllm.pipelines.train.session import Job, NullSink, Outlets, run_session, train_alone
+from rayllm.pipelines.train.job import Job
+from rayllm.pipelines.train.session import NullSink, Outlets, run_session, train_alone
 from rayllm.train.config import EngineConfig
 
 

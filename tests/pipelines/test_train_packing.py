@@ -14,7 +14,8 @@ from rayllm.core.errors import DataError
 from rayllm.data.mixing.plan import Plan
 from rayllm.data.packing import row_index
 from rayllm.pipelines.train import Config
-from rayllm.pipelines.train.session import Job, NullSink, Outlets, run_session
+from rayllm.pipelines.train.job import Job
+from rayllm.pipelines.train.session import NullSink, Outlets, run_session
 from rayllm.train.config import EngineConfig
 from rayllm.train.state import RunState
 

@@ -8,7 +8,8 @@ import torch
 from tiny_run import TRAIN
 
 from rayllm.pipelines import train
-from rayllm.pipelines.train.session import Job, NullSink, Outlets, run_session
+from rayllm.pipelines.train.job import Job
+from rayllm.pipelines.train.session import NullSink, Outlets, run_session
 
 
 def make_config(root: Path, **changes: Any) -> train.Config:

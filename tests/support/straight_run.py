@@ -6,7 +6,8 @@ import torch
 
 from rayllm.pipelines import train
 from rayllm.pipelines.run_config import load_run, stage_config
-from rayllm.pipelines.train.session import Job, NullSink, Outlets, run_session
+from rayllm.pipelines.train.job import Job
+from rayllm.pipelines.train.session import NullSink, Outlets, run_session
 
 
 def straight_run(file: str, directory: str, steps: int | None = None) -> None:

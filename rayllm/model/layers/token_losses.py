@@ -41,22 +41,39 @@ def softmax_losses_(logits: Logits, targets: Targets, softcap: float | None, z_l
         softcap: See ``token_losses``.
         z_loss: See ``token_losses``.
     """
-    scores, bounded = logits.float(), None
-    if softcap is not None:
-        bounded = torch.tanh(scores / softcap)
-        scores = bounded * softcap
+    scores, bounded = _scores(logits, softcap)
     log_shares, picked = F.log_softmax(scores, dim=-1), targets.clamp(min=0)[:, None]
-    losses = -log_shares.gather(1, picked)
-    log_partition = scores[:, :1] - log_shares[:, :1]
+    losses, log_partition = _losses(scores, log_shares, picked, z_loss)
     pull = log_shares.exp_()
     if z_loss:
-        losses = losses + z_loss * log_partition.square()
         pull = pull.mul_(1 + 2 * z_loss * log_partition)
     pull.scatter_add_(1, picked, torch.full_like(losses, -1.0))
     if bounded is not None:
         pull = torch.ops.aten.tanh_backward(pull, bounded)
     logits.copy_(pull)
     return losses[:, 0]
+
+
+def softmax_losses(logits: Logits, targets: Targets, softcap: float | None, z_loss: float) -> Losses:
+    """The same losses where nothing is to be learnt: no gradient is made, and the logits stay."""
+    scores, _ = _scores(logits, softcap)
+    log_shares = F.log_softmax(scores, dim=-1)
+    return _losses(scores, log_shares, targets.clamp(min=0)[:, None], z_loss)[0][:, 0]
+
+
+def _scores(logits: Tensor, softcap: float | None) -> tuple[Tensor, Tensor | None]:
+    """Logits in float32, bounded to the cap, and before they are multiplied with it."""
+    if softcap is None:
+        return logits.float(), None
+    bounded = torch.tanh(logits.float() / softcap)
+    return bounded * softcap, bounded
+
+
+def _losses(scores: Tensor, log_shares: Tensor, picked: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
+    """Losses of the picked ids, and the logarithm of each softmax's denominator; (tokens, 1) both."""
+    losses = -log_shares.gather(1, picked)
+    log_partition = scores[:, :1] - log_shares[:, :1]
+    return (losses + z_loss * log_partition.square() if z_loss else losses), log_partition
 
 
 #: ``softmax_losses_``, or the same compiled.
@@ -145,13 +162,13 @@ def _losses_and_gradients(
     rows: Tensor, weight: Tensor, targets: Tensor, pulls: Tensor, settings: LossSettings, needed: Sequence[bool]
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Losses, and their gradients by rows and weight in float32 for a gradient of ``pulls`` by the losses."""
-    matrix = weight.to(rows.dtype)
+    matrix, kernel = weight.to(rows.dtype), settings.kernel if any(needed) else softmax_losses
     losses = torch.empty(rows.shape[0], device=rows.device)
     rows_grad = torch.empty(rows.shape, dtype=torch.float32, device=rows.device) if needed[0] else None
     weight_grad = None
     for part in _chunks(rows.shape[0], settings.chunk_tokens):
         logits = rows[part] @ matrix.t()
-        losses[part] = _softmax_losses_(logits, targets[part], settings)
+        losses[part] = _in_parts(kernel, logits, targets[part], settings)
         weights = pulls[part, None]
         if rows_grad is not None:
             torch.mul(logits @ matrix, weights, out=rows_grad[part])
@@ -161,11 +178,11 @@ def _losses_and_gradients(
     return losses * (targets != IGNORE_INDEX), rows_grad, weight_grad
 
 
-def _softmax_losses_(logits: Tensor, targets: Tensor, settings: LossSettings) -> Tensor:
-    """``settings.kernel`` for as many rows at a time as are fast; the logits become their gradient."""
+def _in_parts(kernel: SoftmaxLosses, logits: Tensor, targets: Tensor, settings: LossSettings) -> Tensor:
+    """The kernel's losses, for as many rows at a time as are fast."""
     rows = max(1, SOFTMAX_ELEMENTS[logits.device.type] // logits.shape[1])
     parts = zip(logits.split(rows), targets.split(rows), strict=True)
-    return torch.cat([settings.kernel(part, ids, settings.softcap, settings.z_loss) for part, ids in parts])
+    return torch.cat([kernel(part, ids, settings.softcap, settings.z_loss) for part, ids in parts])
 
 
 def _chunks(length: int, size: int) -> Iterator[slice]:

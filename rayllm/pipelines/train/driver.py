@@ -12,7 +12,7 @@ from rayllm.pipelines.train.crew.fitting import remove_records
 from rayllm.pipelines.train.crew.sizing import Crew, size_crew
 from rayllm.pipelines.train.crew.stopping import StopRequest
 from rayllm.pipelines.train.crew.supervisor import Supervisor
-from rayllm.pipelines.train.session import STOP_FILE, Job
+from rayllm.pipelines.train.job import STOP_FILE, Job
 from rayllm.train.console import open_display
 
 

@@ -13,8 +13,8 @@ from rayllm.data.mixing.stages import stage_shapes
 from rayllm.data.shards.packed import PackedData
 from rayllm.pipelines.train.building import ENVIRONMENT
 from rayllm.pipelines.train.crew.failures import Cause
+from rayllm.pipelines.train.job import Job
 from rayllm.pipelines.train.out_of_memory import in_words
-from rayllm.pipelines.train.session import Job
 from rayllm.report.formats import data_size
 from rayllm.train.memory.estimate import estimate
 from rayllm.train.memory.setting import Setting, largest, setting_of, settings_of

@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from rayllm.core import storage
 from rayllm.core.artifact import content_hash
-from rayllm.core.checkpoint import DIRECTORY, clear_staging, clear_uncommitted
+from rayllm.core.checkpoint import clear_staging, clear_uncommitted
 from rayllm.core.config import to_yaml
 from rayllm.core.errors import DataError, RunFailed
 from rayllm.core.log import MetricSink, SinkGroup
@@ -29,14 +29,11 @@ from rayllm.evals.scoring import DomainScore, metrics, score_batches
 from rayllm.inference.generate import generate
 from rayllm.model.config import ModelConfig
 from rayllm.model.flops import training_flops_per_token
-from rayllm.model.lora.adapt import adapt
-from rayllm.model.lora.config import LoraConfig
-from rayllm.model.lora.saved import ADAPTERS, NOTE, AdapterNote
 from rayllm.model.transformer import Transformer
 from rayllm.pipelines.train import Config
 from rayllm.pipelines.train.building import build_engine, choose_compute, write_environment
 from rayllm.pipelines.train.fork import DATA, FORK, Forked, data_identity, load_fork
-from rayllm.pipelines.train.initial import adapters_of
+from rayllm.pipelines.train.job import Job, read_attempt, write_attempt
 from rayllm.pipelines.train.metric_files import MetricFiles, open_metric_files
 from rayllm.pipelines.train.micro_batches import choose_micro_batches
 from rayllm.pipelines.train.out_of_memory import memory_named
@@ -59,26 +56,7 @@ from rayllm.train.sinks import WandbSink
 from rayllm.train.state import RunState, seed_everything
 from rayllm.train.update_ratio import UpdateRatios
 
-STOP_FILE = "stop-requested"
-ATTEMPT, PLAN = "attempt.json", "plan.json"
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a worker is told: the config, the packed data, and the directory of the train artifact.
-
-    ``news`` is why this start was made, as (level, message), for the record.
-    """
-
-    config: Config
-    packed_uri: str
-    directory: str
-    news: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def checkpoints(self) -> str:
-        """URI of the directory of checkpoints."""
-        return storage.join(self.directory, DIRECTORY)
+PLAN = "plan.json"
 
 
 @dataclass(frozen=True)
@@ -131,10 +109,8 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
     short = warn_of_shortage(micro_batches.setting, device, job.checkpoints, job.config.train.checkpoint)
     state.precision = compute.precision
     seed_everything(derive_seed(job.config.seed, "rank", collective.rank()))
-    adapters = adapters_of(job.config.train, begin)
-    init = adapters.base if adapters else None if begin else job.config.train.init
     with memory_named(micro_batches.setting, collective.rank()):
-        built = build_engine(job.config, model, engine, compute, init, job.packed_uri)
+        built = build_engine(job.config, model, engine, compute, None if begin else job.packed_uri)
         if begin:
             checkpoint.restore(built, state, begin)
     state.micro_batches = micro_batches.memory
@@ -159,8 +135,7 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
         told = [*job.news, *(("warning", line) for line in warnings), *(("info", line) for line in begun if line)]
         for level, line in told:
             _event(outlets.sink, built, state, level, line)
-        attachments = _attachments(job, packed, model, state, plan, forked, adapters)
-        run = _assemble(job, packed, plan, model, built, micro_batches.rows, state, outlets, watchdog, attachments)
+        run = _assemble(job, packed, plan, model, built, micro_batches.rows, state, outlets, watchdog, forked)
         outlets.begin()
         with memory_named(micro_batches.setting, built.rank):
             finished = train(run)
@@ -215,7 +190,7 @@ def _assemble(
     state: RunState,
     outlets: Outlets,
     watchdog: Watchdog,
-    attachments: Attachments,
+    forked: Forked | None,
 ) -> Run:
     config = job.config.train
     domains = packed.domains("train")
@@ -243,32 +218,23 @@ def _assemble(
         objective=LanguageModeling(),
         state=state,
         checkpoints=job.checkpoints,
-        attachments=attachments,
+        attachments=_attachments(job, packed, model, state, plan, forked),
         speed=Speedometer(training_flops_per_token(model, config.seq_len), peak and peak * engine.world_size),
         slowness=SpeedGuard(config.guards.slow_factor),
         watchdog=watchdog,
-        update_ratios=_update_ratios(model, config.lora) if config.logging.update_ratios else None,
+        update_ratios=_update_ratios(model) if config.logging.update_ratios else None,
         services=services,
     )
 
 
-def _update_ratios(model: ModelConfig, lora: LoraConfig | None) -> UpdateRatios:
+def _update_ratios(model: ModelConfig) -> UpdateRatios:
     """What measures them, from a model without weights: an engine may hold its parameters in parts."""
     with torch.device("meta"):
-        module = Transformer(model)
-        if lora:
-            adapt(module, lora)
-        return UpdateRatios(module)
+        return UpdateRatios(Transformer(model))
 
 
 def _attachments(
-    job: Job,
-    packed: PackedData,
-    model: ModelConfig,
-    state: RunState,
-    plan: Plan,
-    forked: Forked | None,
-    adapters: AdapterNote | None,
+    job: Job, packed: PackedData, model: ModelConfig, state: RunState, plan: Plan, forked: Forked | None
 ) -> Attachments:
     """What makes a checkpoint usable alone: sizes, tokenizer, plan, origin, and the config with its choices frozen."""
     frozen = job.config.model_copy(
@@ -286,10 +252,7 @@ def _attachments(
         files[name] = storage.read_bytes(storage.join(job.packed_uri, name))
     if template := read_template(job.packed_uri):
         files[CHAT_TEMPLATE] = template.source.encode()
-    if adapters is None:
-        return Attachments(files)
-    files[NOTE] = adapters.model_dump_json(indent=1).encode()
-    return Attachments(files, ADAPTERS)
+    return Attachments(files)
 
 
 def validate(config: Config, packed: PackedData, engine: Engine) -> dict[str, float]:
@@ -341,14 +304,8 @@ def _next_attempt(directory: str) -> int:
     if collective.rank() != 0:
         return int(collective.broadcast(None))
     attempt = read_attempt(directory) + 1
-    storage.write_text(storage.join(directory, ATTEMPT), json.dumps({"attempt": attempt}))
+    write_attempt(directory, attempt)
     return int(collective.broadcast(attempt))
-
-
-def read_attempt(directory: str) -> int:
-    """The latest start of a run; 0 before the first."""
-    where = storage.join(directory, ATTEMPT)
-    return int(json.loads(storage.read_bytes(where))["attempt"]) if storage.exists(where) else 0
 
 
 def _loggers(job: Job) -> list[MetricSink]:

@@ -9,17 +9,20 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
+import torch.distributed as dist
 from ray.train import CheckpointConsistencyMode, CheckpointUploadMode
 
 from rayllm.core import storage
 from rayllm.core.errors import RayllmError
 from rayllm.core.log import BesideSink, SinkGroup, get_logger
+from rayllm.pipelines.train.crew.arrow_files import arrow_filesystem
 from rayllm.pipelines.train.crew.board import BoardSink
 from rayllm.pipelines.train.crew.failures import report_of
 from rayllm.pipelines.train.crew.sizing import Seat
 from rayllm.pipelines.train.gauges import GaugeSink
+from rayllm.pipelines.train.job import STOP_FILE, Job
 from rayllm.pipelines.train.preemption import PreemptionNotice
-from rayllm.pipelines.train.session import STOP_FILE, Job, Outlets, run_session
+from rayllm.pipelines.train.session import Outlets, run_session
 
 logger = get_logger(__name__)
 
@@ -93,7 +96,10 @@ def train_worker(payload: dict[str, Any]) -> None:
         notice=PreemptionNotice(),
     )
     with Witness(board, rank):
-        finished, _ = run_session(job, outlets, job.config.train.engine, _device())
+        device = _device()
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        finished, _ = run_session(job, outlets, job.config.train.engine, device)
+        dist.destroy_process_group()
     if leads:
         ray.get(board.finish.remote("done" if finished else "stopped"))
 
@@ -138,11 +144,3 @@ def _reference(uri: str) -> ray.train.Checkpoint:
         return ray.train.Checkpoint(str(storage.local_path(uri)))
     fs, path = arrow_filesystem(uri)
     return ray.train.Checkpoint(path, filesystem=fs)
-
-
-def arrow_filesystem(uri: str) -> tuple[Any, str]:
-    """The file system behind a remote URI as pyarrow wants it."""
-    from pyarrow.fs import FSSpecHandler, PyFileSystem
-
-    fs, path = storage.filesystem(uri)
-    return PyFileSystem(FSSpecHandler(fs)), path

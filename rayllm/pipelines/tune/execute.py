@@ -24,8 +24,8 @@ from rayllm.data.shards.packed import PackedData
 from rayllm.pipelines import ray_runtime
 from rayllm.pipelines.nodes import live_nodes
 from rayllm.pipelines.train.crew.stopping import StopRequest
+from rayllm.pipelines.train.job import STOP_FILE
 from rayllm.pipelines.train.planning import plan_packed
-from rayllm.pipelines.train.session import STOP_FILE
 from rayllm.pipelines.tune.book import Book
 from rayllm.pipelines.tune.capacity import Needs, lacking, needs_of
 from rayllm.pipelines.tune.nested import train_trial

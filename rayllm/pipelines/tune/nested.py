@@ -14,7 +14,8 @@ from rayllm.pipelines.train.crew.fitting import remove_records
 from rayllm.pipelines.train.crew.sizing import Crew
 from rayllm.pipelines.train.crew.stopping import StopRequest
 from rayllm.pipelines.train.crew.supervisor import Supervisor
-from rayllm.pipelines.train.session import STOP_FILE, Job, Outlets, run_alone
+from rayllm.pipelines.train.job import STOP_FILE, Job
+from rayllm.pipelines.train.session import Outlets, run_alone
 from rayllm.pipelines.tune.capacity import Needs
 from rayllm.pipelines.tune.stepwise import Gate
 

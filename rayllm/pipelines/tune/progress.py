@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rayllm.pipelines import train
-from rayllm.pipelines.train.session import Job
+from rayllm.pipelines.train.job import Job
 from rayllm.pipelines.tune.capacity import Needs
 from rayllm.pipelines.tune.stepwise import Gate, Reached
 from rayllm.tune.results import Point

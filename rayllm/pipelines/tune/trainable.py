@@ -16,8 +16,8 @@ from ray import tune
 from rayllm.core import storage
 from rayllm.core.checkpoint import DIRECTORY, list_checkpoints
 from rayllm.core.errors import RunFailed
+from rayllm.pipelines.train.job import Job
 from rayllm.pipelines.train.metric_files import METRICS
-from rayllm.pipelines.train.session import Job
 from rayllm.pipelines.train.worker import StopFile
 from rayllm.pipelines.tune.progress import Order, Progress, Surroundings
 from rayllm.pipelines.tune.stepwise import Gate, Stepwise, point_of

@@ -27,8 +27,8 @@ from rayllm.train.memory.trace import GRADIENTS, trace
 FLOAT = 4
 #: Bytes of an element of the matrices that Muon brings together.
 HALF = 2
-#: Elements of DeepSpeed's bucket (``train.deepspeed_engine.BUCKET_ELEMENTS``); a GPU holds all of it, while of a
-#: process's memory only what was written counts.
+#: Most elements of DeepSpeed's bucket (``train.deepspeed_engine.BUCKET_ELEMENTS``), which has room for the model; a GPU
+#: holds all of it, while of a process's memory only what was written counts.
 BUCKET_ELEMENTS = 200_000_000
 #: Parameters that ZeRO 3 keeps gathered at most (DeepSpeed's ``stage3_max_live_parameters``).
 GATHERED_ELEMENTS = 1_000_000_000
@@ -130,7 +130,7 @@ def _state(setting: Setting) -> dict[str, int]:
 def _bucket(setting: Setting, total: int) -> int:
     """On a GPU all of it. On a CPU what was written: nothing while a step's first micro-batch runs forward."""
     if setting.device == "cuda":
-        return BUCKET_ELEMENTS * FLOAT
+        return min(total, BUCKET_ELEMENTS) * FLOAT
     written = setting.micro_batches > 1 and setting.stage in (1, 3)
     return min(total, BUCKET_ELEMENTS) * FLOAT if written else 0
 

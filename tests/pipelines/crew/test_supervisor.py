@@ -18,7 +18,7 @@ from rayllm.pipelines.train.crew.failures import Ending, Report
 from rayllm.pipelines.train.crew.sizing import Crew, Seat
 from rayllm.pipelines.train.crew.stopping import StopRequest
 from rayllm.pipelines.train.crew.supervisor import Supervisor
-from rayllm.pipelines.train.session import STOP_FILE, Job
+from rayllm.pipelines.train.job import STOP_FILE, Job
 
 DONE, STOPPED = Ending(outcome="done"), Ending(outcome="stopped")
 A, B, C = (Node(name, f"10.0.0.{name}", 1, 1.0, 0.0) for name in "abc")

@@ -12,16 +12,16 @@ from typing import Any
 import ray
 import ray.exceptions
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from rayllm.core import storage
 from rayllm.core.checkpoint import DIRECTORY
+from rayllm.pipelines.train.crew.arrow_files import arrow_filesystem
 from rayllm.pipelines.train.crew.board import Said
 from rayllm.pipelines.train.crew.failures import Ending
+from rayllm.pipelines.train.crew.lean_trainer import LeanTrainer, Rendezvous
 from rayllm.pipelines.train.crew.sizing import Crew
-from rayllm.pipelines.train.session import Job
-from rayllm.pipelines.train.worker import arrow_filesystem, train_worker
+from rayllm.pipelines.train.job import Job
 
 #: Variables that workers on other nodes must have too: our own, and the secrets of services a run logs to. Those that
 #: name a node's own network devices, such as GLOO_SOCKET_IFNAME, are set on each node.
@@ -75,11 +75,11 @@ class Fitting(threading.Thread):
         )
 
 
-def _trainer(job: Job, crew: Crew, board: Any) -> TorchTrainer:
-    return TorchTrainer(
-        train_worker,
+def _trainer(job: Job, crew: Crew, board: Any) -> LeanTrainer:
+    return LeanTrainer(
+        _work,
         train_loop_config={"job": job, "board": board, "threads": crew.threads},
-        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if crew.gpus else "gloo"),
+        backend_config=Rendezvous(),
         scaling_config=ray.train.ScalingConfig(
             num_workers=crew.count, use_gpu=bool(crew.gpus), resources_per_worker=crew.resources
         ),
@@ -92,6 +92,13 @@ def _trainer(job: Job, crew: Crew, board: Any) -> TorchTrainer:
             **_storage_options(job.directory),
         ),
     )
+
+
+def _work(payload: dict[str, Any]) -> None:
+    """What every worker runs; imported there, since it needs torch and the driver does not."""
+    from rayllm.pipelines.train.worker import train_worker
+
+    train_worker(payload)
 
 
 def _forwarded_environment() -> dict[str, str]:

@@ -21,8 +21,7 @@ from rayllm.pipelines.train.crew.failures import Ending, failed_run, find_cause,
 from rayllm.pipelines.train.crew.fitting import Fitting, remove_records
 from rayllm.pipelines.train.crew.sizing import Crew, Seat, describe_start, leaving_hosts, lost_seats, no_room, resize
 from rayllm.pipelines.train.crew.stopping import StopRequest
-from rayllm.pipelines.train.needs import with_needs
-from rayllm.pipelines.train.session import Job, read_attempt
+from rayllm.pipelines.train.job import Job, read_attempt
 from rayllm.train.console import Display
 from rayllm.train.guards.watchdog import describe_stalls
 
@@ -163,6 +162,8 @@ class Supervisor:
             restarts = self._failures if saved == self._saved else 0
             self._failures, self._saved = restarts + 1, saved
         if self._stop.asked or self._failures > self._settings.max_failures:
+            from rayllm.pipelines.train.needs import with_needs  # imports torch
+
             cause = with_needs(cause, self._job)
             raise failed_run(cause, attempt=attempt, restarts=restarts, again=self._again(), trace=trace)
         self._tell("warning", f"attempt {attempt} ended: {cause.what}; {self._goes_on()}")

@@ -1,1 +1,0 @@
-"""Low-rank adapters: small trained matrices beside the frozen ones of a model."""

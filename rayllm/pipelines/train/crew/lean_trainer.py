@@ -1,0 +1,89 @@
+"""Ray Train with only the processes that a run of ours uses, and a controller that does not import torch.
+
+Every actor of Ray Train is a process that takes more than a second to start, before the workers or beside their first
+steps, and wakes up a hundred times a second afterwards. Left out are
+
+- the manager of Ray Data's datasets: a run of ours reads packed tokens;
+- the cleaner of placement groups: it needs Ray's dashboard, and the driver gives them back itself (``board.release``);
+- the coordinator of the cluster's growth: the driver sizes the workers by the nodes that there are.
+
+Ray's ``TorchConfig`` makes the controller import torch, which takes it two seconds. Here the workers meet by an address
+that the controller hands on, and join the process group themselves (``worker.train_worker``).
+"""
+
+import os
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.train
+from ray.train.backend import Backend, BackendConfig
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+LEFT_OUT = (DatasetsCallback, PlacementGroupCleanerCallback)
+
+
+class LeanTrainer(DataParallelTrainer):
+    """A fixed number of workers without the actors named above; takes what ``DataParallelTrainer`` takes."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, LEFT_OUT)]
+
+    def _initialize_and_run_controller(self, **parts: Any) -> Any:
+        return super()._initialize_and_run_controller(**parts | {"scaling_policy": _Fixed(self.scaling_config)})
+
+
+class _Fixed(FixedScalingPolicy):
+    """As many workers as asked for; tells nobody that they are wanted."""
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Nobody to tell."""
+
+    def _maybe_send_resource_request(self) -> None:
+        """Nobody to tell."""
+
+
+@dataclass
+class Rendezvous(BackendConfig):
+    """The workers' process group: told where to meet, they join by themselves."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        """See Ray's ``BackendConfig``."""
+        return _MeetingPoint
+
+
+class _MeetingPoint(Backend):
+    share_cuda_visible_devices = True
+
+    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        """Choose a port beside rank 0, and tell all ranks."""
+        address, port = worker_group.execute_single(0, _free_address)
+        worker_group.execute(_set_environment, address, port)
+
+
+def _free_address() -> tuple[str, int]:
+    """This node's address and a port that is free there."""
+    address = ray.util.get_node_ip_address()
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.bind(("", 0))
+        return address, probe.getsockname()[1]
+
+
+def _set_environment(address: str, port: int) -> None:
+    """The variables by which torch and DeepSpeed know a rank."""
+    context = ray.train.get_context()
+    numbers = {
+        "MASTER_PORT": port,
+        "RANK": context.get_world_rank(),
+        "WORLD_SIZE": context.get_world_size(),
+        "LOCAL_RANK": context.get_local_rank(),
+        "LOCAL_WORLD_SIZE": context.get_local_world_size(),
+        "NODE_RANK": context.get_node_rank(),
+    }
+    os.environ.update({"MASTER_ADDR": address} | {name: str(number) for name, number in numbers.items()})

@@ -1,0 +1,59 @@
+"""What a training is told, and where its starts are counted: all that the driver and Ray's controller know of it.
+
+No torch here: importing it costs a process more than a second, and only the workers compute.
+"""
+
+import json
+from dataclasses import dataclass
+
+from rayllm.core import storage
+from rayllm.core.checkpoint import DIRECTORY
+from rayllm.core.errors import ArtifactDamaged
+from rayllm.pipelines.train import Config
+
+STOP_FILE = "stop-requested"
+ATTEMPT = "attempt.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is told: the config, the packed data, and the directory of the train artifact.
+
+    ``news`` is why this start was made, as (level, message), for the record.
+    """
+
+    config: Config
+    packed_uri: str
+    directory: str
+    news: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def checkpoints(self) -> str:
+        """URI of the directory of checkpoints."""
+        return storage.join(self.directory, DIRECTORY)
+
+
+def read_attempt(directory: str) -> int:
+    """The latest start of a run; 0 before the first.
+
+    Raises:
+        ArtifactDamaged: If the file that counts them is damaged.
+    """
+    where = storage.join(directory, ATTEMPT)
+    if not storage.exists(where):
+        return 0
+    text = storage.read_bytes(where)
+    try:
+        return int(json.loads(text)["attempt"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ArtifactDamaged(
+            "the file that counts the starts of this run is damaged",
+            where=where,
+            why=f"it holds {text[:80]!r}",
+            fix='write {"attempt": N} into it, N being the highest number after `-a` in the names of the checkpoints',
+        ) from error
+
+
+def write_attempt(directory: str, attempt: int) -> None:
+    """Note that a start of a run is the latest."""
+    storage.write_text(storage.join(directory, ATTEMPT), json.dumps({"attempt": attempt}))

@@ -62,6 +62,26 @@ def test_hosts_with_networks_of_their_own_come_and_go(
         print("\n" + "\n".join(table))
 
 
+def test_a_node_that_is_to_be_taken_away_is_left_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with local_nodes(monkeypatch, **SLOW) as nodes:
+        file = write_file(tmp_path)
+        nodes.add("b")
+        nodes.add("c")
+        running = nodes.ray.start("train", str(file), f"ray.address={nodes.address}")
+        wait_until(lambda: last_step(tmp_path, 1) >= 10, running, 180)
+        nodes.drain("c", seconds=300)
+        wait_until(lambda: last_step(tmp_path, 2) > 0, running, 180)
+        os.killpg(running.pid, signal.SIGINT)
+        _, console = running.communicate(timeout=120)
+    assert running.returncode == 75, console
+    events = [record["message"] for record in read(tmp_path / "runs") if record["kind"] == "event"]
+    assert any(
+        re.match(r"attempt 2: 2 workers \(was 3\): node \S+ is about to be taken away", text) for text in events
+    ), events
+    steps = {attempt: [r["step"] for r in trained(tmp_path) if r["attempt"] == attempt] for attempt in (1, 2)}
+    assert steps[2][0] == steps[1][-1] + 1  # no step is done twice
+
+
 def lose_and_gain(root: Path, nodes: Nodes) -> list[str]:
     """Three workers, then two since a node is lost, then three since it is there again; returns what to print."""
     file = write_file(root)

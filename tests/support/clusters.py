@@ -11,7 +11,7 @@ import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 from own_ray import BIN, OwnRay, own_ray
@@ -46,9 +46,9 @@ class LocalNodes:
         self.ray = ray
         self._cluster = Cluster(
             initialize_head=True,
-            head_node_args={"num_cpus": 1, "include_dashboard": False, "temp_dir": str(ray.home / "r")},
+            head_node_args={"num_cpus": 1, "include_dashboard": False, "temp_dir": str(ray.home / "r" / "ray")},
         )
-        self._nodes: dict[str, object] = {}
+        self._nodes: dict[str, Any] = {}
         self.address = str(self._cluster.address)
 
     def add(self, name: str) -> None:
@@ -59,13 +59,23 @@ class LocalNodes:
         """Kill all processes of a node at once."""
         self._cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
 
+    def drain(self, name: str, seconds: int) -> None:
+        """Tell Ray that a node will be taken away after so many seconds, as a provider of spot machines does."""
+        node = self._nodes[name]
+        notice = ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot", f"--node-id={node.node_id}"]
+        command = [str(BIN / "ray"), "drain-node", f"--address={self.address}", *notice]
+        done = subprocess.run(
+            [*command, f"--deadline-remaining-seconds={seconds}"], capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
     def close(self) -> None:
         """End all nodes."""
         self._cluster.shutdown()
 
 
 @contextlib.contextmanager
-def local_nodes(patch: pytest.MonkeyPatch, **environment: str) -> Iterator[Nodes]:
+def local_nodes(patch: pytest.MonkeyPatch, **environment: str) -> Iterator[LocalNodes]:
     """Nodes beside each other; what they start carries the mark of ``OwnRay``."""
     with own_ray(RAY_AUTH_MODE="disabled", **environment) as ray:
         for name, value in ray.environment.items():

@@ -20,6 +20,7 @@ from rayllm.pipelines import STAGES
 COMMANDS = {
     "sample": ("rayllm.commands.sample", "continue a prompt with a checkpoint"),
     "export": ("rayllm.commands.export", "write a checkpoint as a model of Hugging Face's transformers"),
+    "merge": ("rayllm.commands.merge", "add adapters to their base: a checkpoint of one whole model"),
     "import": ("rayllm.commands.import_", "show a model of transformers as the `model:` part of a run file"),
     "explain": ("rayllm.commands.explain", "rebuild the batch of a step: rows, documents, text"),
     "data": ("rayllm.commands.data", "preview rows of packed data: documents, token boundaries, masks"),

@@ -16,7 +16,9 @@ from torch import Tensor
 from rayllm.core import storage
 from rayllm.core.checkpoint import find_checkpoint, verify_checkpoint
 from rayllm.core.errors import ArtifactDamaged
+from rayllm.interchange.adapters import load_adapted
 from rayllm.model.config import ModelConfig
+from rayllm.model.lora.saved import read_note
 from rayllm.model.saved import CONFIG, STATE, read_config
 from rayllm.model.transformer import Transformer
 from rayllm.tokenizer.codec import Codec
@@ -29,7 +31,7 @@ class Loaded:
     """A model ready to use.
 
     Attributes:
-        model: With the checkpoint's weights, in evaluation mode.
+        model: With the checkpoint's weights, in evaluation mode; of a checkpoint of adapters its base with them.
         codec: The tokenizer that it was trained with.
         state: What ``state.json`` says: step, tokens, validation, and so on.
         uri: The checkpoint itself, where a directory of several was given.
@@ -70,7 +72,9 @@ def load_checkpoint(
             where=found,
             why=f"the model was made for {config.real_vocab_size:,} ids, the tokenizer has {codec.vocab_size:,}",
         )
-    model = with_weights(config, found).to(device=device, dtype=dtype).eval()
+    note = read_note(found)
+    model = with_weights(config, found) if note is None else load_adapted(config, found, note)
+    model = model.to(device=device, dtype=dtype).eval()
     return Loaded(model, codec, json.loads(storage.read_bytes(storage.join(found, STATE))), found)
 
 

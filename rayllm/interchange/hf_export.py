@@ -22,6 +22,7 @@ from rayllm.interchange.layouts import model_type, parts, split, to_hf_config
 from rayllm.interchange.model_card import model_card
 from rayllm.interchange.weights import TensorFiles, cast, write_shards
 from rayllm.model.config import ModelConfig
+from rayllm.model.lora.saved import refuse_adapters
 from rayllm.model.saved import STATE, read_config
 from rayllm.tokenizer.chat.render import stop_ids
 from rayllm.tokenizer.chat.template import read_template, write_template
@@ -57,8 +58,9 @@ def export_checkpoint(
         ArtifactDamaged: If the checkpoint is damaged.
     """
     found = find_checkpoint(uri, prefer)
+    refuse_adapters(found, "a model of transformers")
     verify_checkpoint(found, deep=True, weights_only=True)
-    config, codec = read_config(found), Codec.load(found)
+    config = read_config(found)
     layout = model_type(config)
     if storage.list_files(output):
         raise ConfigError("the output is not empty", where=output, fix="name a new directory, or remove this one")
@@ -66,9 +68,7 @@ def export_checkpoint(
     with tempfile.TemporaryDirectory(prefix="rayllm-export-") as scratch:
         directory = Path(scratch)
         sizes = write_shards(cast(_their_tensors(found, config, trimmed), DTYPES[dtype]), directory, max_shard_bytes)
-        _write_tokenizer(found, directory, config.max_seq_len)
-        separator = {"bos_token_id": codec.separator_id, "eos_token_id": codec.separator_id}
-        _write_json(directory / "generation_config.json", separator | _chat(found, directory, codec))
+        separator = write_tokenizer_files(found, directory, config.max_seq_len)
         state = json.loads(storage.read_bytes(storage.join(found, STATE)))
         (directory / "README.md").write_text(model_card(found, trimmed, state))
         content = to_hf_config(trimmed) | separator | {"torch_dtype": dtype, "dtype": dtype}
@@ -86,10 +86,24 @@ def _their_tensors(uri: str, config: ModelConfig, trimmed: ModelConfig) -> Itera
         yield from split(tensor[: trimmed.vocab_size] if is_table else tensor, table[name]).items()
 
 
-def _write_tokenizer(uri: str, directory: Path, max_seq_len: int) -> None:
+def write_tokenizer_files(uri: str, directory: Path, max_seq_len: int) -> dict[str, int]:
+    """Write what goes with any model of transformers: the tokenizer, its chat template, and where generation stops.
+
+    Args:
+        uri: The checkpoint.
+        directory: Where the files go.
+        max_seq_len: Tokens that the model can see.
+
+    Returns:
+        The ids with which texts begin and end, for ``config.json``.
+    """
+    codec = Codec.load(uri)
     (directory / "tokenizer.json").write_bytes(storage.read_bytes(storage.join(uri, "tokenizer.json")))
     config = json.loads(storage.read_bytes(storage.join(uri, "tokenizer_config.json")))
     _write_json(directory / "tokenizer_config.json", config | {"model_max_length": max_seq_len})
+    separator = {"bos_token_id": codec.separator_id, "eos_token_id": codec.separator_id}
+    _write_json(directory / "generation_config.json", separator | _chat(uri, directory, codec))
+    return separator
 
 
 def _chat(uri: str, directory: Path, codec: Codec) -> dict[str, Any]:

@@ -8,6 +8,15 @@ from rayllm.core import storage
 from rayllm.interchange.layouts import ARCHITECTURES, model_type
 from rayllm.model.config import ModelConfig
 from rayllm.model.flops import count_parameters
+from rayllm.model.lora.config import LoraConfig
+
+USE_ADAPTERS = """```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("PATH")
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("BASE"), "PATH")
+```"""
 
 USE = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -29,7 +38,6 @@ def model_card(uri: str, config: ModelConfig, state: dict[str, Any]) -> str:
     """
     run = yaml.safe_load(storage.read_text(storage.join(uri, "run.yaml")))
     tags = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["rayllm"]}
-    domains = state.get("domain_tokens", {})
     rows = {
         "architecture": f"`{ARCHITECTURES[model_type(config)]}`",
         "parameters": f"{count_parameters(config).total:,}",
@@ -42,13 +50,44 @@ def model_card(uri: str, config: ModelConfig, state: dict[str, Any]) -> str:
     lines = ["---", yaml.safe_dump(tags, sort_keys=False).rstrip(), "---", "", f"# {run['name']}", ""]
     lines += ["Trained with rayllm.", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in rows.items()]
+    lines += _training(state)
+    return "\n".join([*lines, "", "## Use", "", "A document begins with the end-of-text token.", "", USE, ""])
+
+
+def adapter_card(uri: str, base: str, lora: LoraConfig, state: dict[str, Any]) -> str:
+    """Markdown for adapters alone.
+
+    Args:
+        uri: The checkpoint; its ``run.yaml`` tells about the data.
+        base: Where transformers finds the base.
+        lora: Settings of the adapters.
+        state: Its ``state.json``.
+    """
+    run = yaml.safe_load(storage.read_text(storage.join(uri, "run.yaml")))
+    tags = {"library_name": "peft", "base_model": base, "pipeline_tag": "text-generation", "tags": ["rayllm", "lora"]}
+    rows = {
+        "base": f"`{base}`",
+        "rank, alpha": f"{lora.rank}, {lora.alpha:g}",
+        "matrices": ", ".join(lora.targets),
+        "trained for": f"{state['step']:,} steps, {state['tokens']:,} tokens",
+    }
+    lines = ["---", yaml.safe_dump(tags, sort_keys=False).rstrip(), "---", "", f"# {run['name']}", ""]
+    lines += ["Low-rank adapters, trained with rayllm.", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in rows.items()]
+    lines += _training(state)
+    return "\n".join([*lines, "", "## Use", "", USE_ADAPTERS, ""])
+
+
+def _training(state: dict[str, Any]) -> list[str]:
+    """What it was trained on, and how good it is."""
+    lines, domains = [], state.get("domain_tokens", {})
     if domains:
         total = max(sum(domains.values()), 1)
         lines += ["", "## Training data", "", "| domain | tokens | share |", "|---|--:|--:|"]
         lines += [f"| {name} | {count:,} | {count / total:.1%} |" for name, count in domains.items()]
     if scores := _scores(state.get("validation") or {}):
         lines += ["", "## Validation", "", "| domain | bits per byte | perplexity |", "|---|--:|--:|", *scores]
-    return "\n".join([*lines, "", "## Use", "", "A document begins with the end-of-text token.", "", USE, ""])
+    return lines
 
 
 def _scores(validation: dict[str, float]) -> list[str]:

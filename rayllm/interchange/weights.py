@@ -67,6 +67,16 @@ class TensorFiles:
                     position += 1
 
 
+def read_tensors(uri: str) -> dict[str, Tensor]:
+    """All tensors of one safetensors file.
+
+    Raises:
+        ArtifactDamaged: If it cannot be read.
+    """
+    with _opened(uri) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
 @contextmanager
 def _opened(uri: str) -> Iterator["safe_open"]:
     """A safetensors file, mapped; a remote one is copied for as long as it is used."""
@@ -83,13 +93,15 @@ def _opened(uri: str) -> Iterator["safe_open"]:
             raise ArtifactDamaged("weights cannot be read", where=uri, why=str(error)) from error
 
 
-def write_shards(tensors: Iterable[tuple[str, Tensor]], directory: Path, max_shard_bytes: int) -> dict[str, int]:
+def write_shards(
+    tensors: Iterable[tuple[str, Tensor]], directory: Path, max_shard_bytes: int | None = None
+) -> dict[str, int]:
     """Write tensors as ``model.safetensors``, or as numbered shards and their index where they are more.
 
     Args:
         tensors: Names and tensors, in order.
         directory: Where the files go.
-        max_shard_bytes: Size of a shard; a larger tensor is a shard of its own.
+        max_shard_bytes: Size of a shard; a larger tensor is a shard of its own. By default there is one shard.
 
     Returns:
         Parameters and bytes in all.
@@ -104,7 +116,7 @@ def write_shards(tensors: Iterable[tuple[str, Tensor]], directory: Path, max_sha
         held.clear()
 
     for name, tensor in tensors:
-        if held and held_bytes + tensor.nbytes > max_shard_bytes:
+        if held and max_shard_bytes is not None and held_bytes + tensor.nbytes > max_shard_bytes:
             flush()
             held_bytes = 0
         held[name] = tensor

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from rayllm.model.lora.adapt import adapter_splits
 from rayllm.model.matrices import matrix_splits
 from rayllm.model.transformer import Transformer
 from rayllm.optim.adamw import AdamWRule
@@ -48,7 +49,7 @@ def build_optimizer(model: Transformer, config: AdamWConfig | MuonConfig) -> "Gr
         ConfigError: If no parameter is trainable.
     """
     groups = group_parameters(model, config, model.config.dim)
-    splits = matrix_splits(model.config)
+    splits = matrix_splits(model.config) | adapter_splits(model)
     return GroupOptimizer([(group, _rule(group, config, splits)) for group in groups])
 
 

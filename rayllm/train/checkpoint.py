@@ -35,9 +35,15 @@ WEIGHTS = "model.safetensors"
 
 @dataclass(frozen=True)
 class Attachments:
-    """Files that make a checkpoint usable by itself: name → bytes (model config, tokenizer, run config)."""
+    """What makes a checkpoint usable by itself.
+
+    Attributes:
+        files: Name → bytes: model config, tokenizer, run config.
+        weights: Name of the file with the trained parameters.
+    """
 
     files: Mapping[str, bytes]
+    weights: str = WEIGHTS
 
 
 def write_snapshot(snapshot: Snapshot, attachments: Attachments, staging: Path) -> FileRecord:
@@ -75,7 +81,7 @@ def _write_slices(snapshot: Snapshot, files: HashedFiles) -> None:
 
 
 def _write_shared(snapshot: Snapshot, attachments: Attachments, files: HashedFiles) -> None:
-    files.write(WEIGHTS, safetensors_parts(snapshot.weights))
+    files.write(attachments.weights, safetensors_parts(snapshot.weights))
     fault("save.weights", snapshot.step, snapshot.attempt)
     files.write(STATE, [json.dumps(snapshot.state, indent=1).encode()])
     for name, data in attachments.files.items():

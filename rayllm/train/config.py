@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from rayllm.core.config import RUNTIME, ConfigModel, Count
 from rayllm.data.mixing.plan import Packing
 from rayllm.inference.config import SamplingConfig
+from rayllm.model.lora.config import LoraConfig
 from rayllm.optim.config import AdamWConfig, CosineSchedule, OptimizerConfig, ScheduleConfig
 from rayllm.train.fork_config import ForkConfig
 from rayllm.train.guards.config import GuardsConfig
@@ -215,6 +216,11 @@ class TrainConfig(ConfigModel):
         description="Go on from a checkpoint of another run with all of its state, under this run's own learning rate, "
         "schedule, weights and budget; a URI, or `{source: URI, step: ...}`.",
     )
+    lora: LoraConfig | None = Field(
+        default=None,
+        description="Train low-rank adapters beside the matrices of `train.init`'s model, which stay as they are, and "
+        "save only them; null: train all weights.",
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp8"] = Field(
         default="auto",
         description="Compute precision; master weights are float32. `auto` chooses fp32 or bf16 by hardware and width; "
@@ -304,6 +310,20 @@ class TrainConfig(ConfigModel):
     def _fp8_is_used(self) -> "TrainConfig":
         if self.precision != "fp8" and self.fp8 != Fp8Config():
             raise ValueError(f"`train.fp8` is set but `train.precision` is {self.precision}: set it to fp8")
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_have_a_base(self) -> "TrainConfig":
+        if self.lora is not None and self.init is None:
+            raise ValueError(
+                "`train.lora` trains adapters beside weights that stay as they are, and new weights know nothing: set "
+                "`train.init` to the base (`from_checkpoint:URI` or `from_hf:URI`), or `train.lora: null`"
+            )
+        if self.lora is not None and self.precision == "fp8":
+            raise ValueError(
+                "`precision: fp8` is for matrices that are trained, and with `train.lora` those of the blocks are not: "
+                "set `train.precision: bf16`"
+            )
         return self
 
     @property

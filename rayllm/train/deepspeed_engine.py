@@ -22,7 +22,16 @@ from rayllm.optim.config import AdamWConfig, MuonConfig
 from rayllm.optim.layout import Piece
 from rayllm.optim.optimizer import build_optimizer
 from rayllm.optim.schedules import Rates
-from rayllm.train.engine import Holding, Slice, StepOutcome, arrange, owned_share, slices_of, whole_parameters
+from rayllm.train.engine import (
+    Holding,
+    Slice,
+    StepOutcome,
+    arrange,
+    owned_share,
+    slices_of,
+    trained_parameters,
+    whole_parameters,
+)
 from rayllm.train.loss_scale import LossScaler
 from rayllm.train.precision import AUTOCAST_DTYPES
 
@@ -132,7 +141,7 @@ class DeepSpeedEngine:
         """See ``Engine``; at stage 3 each parameter is gathered in its turn."""
         import deepspeed
 
-        for name, parameter in self._engine.module.named_parameters():
+        for name, parameter in trained_parameters(self._engine.module):
             if self.zero_stage == 3:
                 with deepspeed.zero.GatheredParameters([parameter]):
                     yield name, parameter.detach().float().clone()

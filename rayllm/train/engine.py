@@ -110,7 +110,7 @@ class Engine(Protocol):
         ...
 
     def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """Name and whole float32 value of every parameter, one at a time; all ranks must iterate together."""
+        """Name and whole float32 value of every trained parameter, one at a time; all ranks must iterate together."""
         ...
 
     @property
@@ -196,8 +196,13 @@ class TorchEngine:
 
     def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """See ``Engine``."""
-        for name, parameter in self._module.named_parameters():
+        for name, parameter in trained_parameters(self._module):
             yield name, parameter.detach()
+
+
+def trained_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Name and parameter, where it is not frozen."""
+    return (pair for pair in module.named_parameters() if pair[1].requires_grad)
 
 
 def whole_parameters(module: nn.Module, optimizer: GroupOptimizer) -> list[Holding]:

@@ -26,7 +26,7 @@ class Snapshot:
         world_size: Of how many.
         state: Progress of the run, JSON-ready.
         slices: What this rank writes of master weights and moments, flat float32 copies.
-        weights: The whole model in float32 by name; on rank 0 only.
+        weights: All trained parameters in float32 by name; on rank 0 only.
         rng: This rank's random generators.
     """
 

@@ -22,6 +22,7 @@ from rayllm.data.batches import BatchReader, describe_rows
 from rayllm.data.mixing.curriculum import Plan, build_plan
 from rayllm.data.mixing.weights import MixtureConfig
 from rayllm.model.config import ModelConfig
+from rayllm.model.lora.adapt import adapt, draw_adapters
 from rayllm.model.transformer import Transformer
 from rayllm.optim.config import AdamWConfig, CosineSchedule
 from rayllm.train import checkpoint
@@ -34,6 +35,7 @@ from rayllm.train.guards.watchdog import Watchdog
 from rayllm.train.loop import train
 from rayllm.train.metrics import Speedometer
 from rayllm.train.objectives import LanguageModeling
+from rayllm.train.precision import AUTOCAST_DTYPES
 from rayllm.train.run import Run, Services
 from rayllm.train.state import RunState, seed_everything
 
@@ -162,6 +164,9 @@ def build_engine(
 ) -> Engine:
     module = Transformer(model)
     module.init_weights(1)
+    if config.lora:
+        adapt(module, config.lora, AUTOCAST_DTYPES.get(precision))
+        draw_adapters(module, 1)
     module.set_activation_checkpointing(config.activation_checkpointing)
     if config.compile is True:
         module.compile_training()

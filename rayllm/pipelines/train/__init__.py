@@ -14,6 +14,7 @@ from rayllm.core.stage import Work
 from rayllm.data.mixing.stages import Curriculum, stage_shapes, stage_steps
 from rayllm.data.mixing.weights import MixtureConfig
 from rayllm.model.config import ModelConfig
+from rayllm.model.lora.config import idle_targets, matrix_names
 from rayllm.pipelines.frame import Frame
 from rayllm.pipelines.nodes import Node
 from rayllm.pipelines.ray_runtime import prepare_environment
@@ -40,6 +41,16 @@ class Config(Frame):
             raise ValueError(
                 f"with `train.precision: fp8` sizes are multiples of {MULTIPLE}, but {'; '.join(found)}: change that, "
                 "or set `train.precision` to bf16"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _targets_are_there(self) -> "Config":
+        idle = idle_targets(self.train.lora, self.model) if self.train.lora else []
+        if idle:
+            raise ValueError(
+                f"`train.lora.targets`: {', '.join(idle)} matches no matrix of the model; there are "
+                f"{', '.join(matrix_names(self.model))} in model.layers.0 to {self.model.num_layers - 1}"
             )
         return self
 

@@ -19,6 +19,7 @@ from rayllm.model.compiler import CompileChoice, choose_compile, keep_kernels
 from rayllm.model.config import ModelConfig
 from rayllm.model.flops import count_parameters
 from rayllm.model.layers.kernels import KernelChoice, choose_kernel
+from rayllm.model.lora.adapt import adapt, draw_adapters
 from rayllm.model.transformer import Transformer
 from rayllm.pipelines.train import Config
 from rayllm.pipelines.train.initial import load_initial
@@ -86,22 +87,31 @@ def choose_compute(
 
 
 def build_engine(
-    config: Config, model: ModelConfig, engine: EngineConfig, compute: Compute, packed_uri: str | None = None
+    config: Config,
+    model: ModelConfig,
+    engine: EngineConfig,
+    compute: Compute,
+    init: str | None = None,
+    packed_uri: str = "",
 ) -> Engine:
-    """The model with its initial weights, the same on every rank, inside an engine.
+    """The model with its initial weights, the same on every rank, inside an engine; with adapters, if it trains those.
 
     Args:
         config: The run.
         model: With the vocabulary known.
         engine: Which engine.
         compute: Where, in what and by which kernels.
-        packed_uri: The packed data, for a run that begins with the weights of `train.init`; None where a checkpoint
+        init: Where its weights come from, as in `train.init`; None for new ones, and where a checkpoint of all of them
             will be restored anyway.
+        packed_uri: The packed data, whose tokenizer must be that of ``init``.
     """
     module = Transformer(model)
     module.init_weights(config.seed)
-    if config.train.init and packed_uri:
-        load_initial(config.train.init, module, packed_uri)
+    if init:
+        load_initial(init, module, packed_uri)
+    if config.train.lora:
+        adapt(module, config.train.lora, AUTOCAST_DTYPES.get(compute.precision))
+        draw_adapters(module, config.seed)
     if compute.precision == "fp8":
         convert(module, config.train.fp8)
     module.set_attention_kernel(compute.attention.kernel)

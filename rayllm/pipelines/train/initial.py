@@ -9,16 +9,16 @@ import hashlib
 import torch
 
 from rayllm.core import storage
-from rayllm.core.checkpoint import COMMIT, find_checkpoint, verify_checkpoint
+from rayllm.core.checkpoint import COMMIT
 from rayllm.core.errors import ConfigError
-from rayllm.interchange.hf_import import CONFIG_JSON, load_weights, read_model_config
-from rayllm.interchange.weights import TensorFiles
+from rayllm.interchange.base import Base
+from rayllm.interchange.hf_import import CONFIG_JSON
 from rayllm.model.config import ModelConfig
-from rayllm.model.saved import read_config
+from rayllm.model.lora.saved import AdapterNote, read_note
 from rayllm.model.transformer import Transformer
 from rayllm.tokenizer.freeze import check_sha256, read_frozen
+from rayllm.train.config import TrainConfig
 
-FROM_HF, FROM_CHECKPOINT = "from_hf:", "from_checkpoint:"
 #: Settings in which the run may differ from the model that it begins with.
 FREE = {"vocab_size", "vocab_multiple", "real_vocab_size", "max_seq_len", "init_scale", "init_std", "exportable"}
 
@@ -33,7 +33,7 @@ def check_initial(init: str, model: ModelConfig) -> None:
     Raises:
         ConfigError: Naming each setting that differs, with both values.
     """
-    differing = model_differences(model, _config_there(init))
+    differing = model_differences(model, Base.parse(init).config())
     if differing:
         raise ConfigError(
             "the model to begin with is another one than the config's",
@@ -60,8 +60,8 @@ def load_initial(init: str, module: Transformer, packed_uri: str) -> None:
         ArtifactDamaged: If its files are damaged, or its tokenizer is not that of the packed data.
     """
     check_initial(init, module.config)
-    there, uri = _config_there(init), _uri(init)
-    needed, rows = module.config.real_vocab_size or 0, there.resolved_vocab_size
+    base = Base.parse(init)
+    needed, rows = module.config.real_vocab_size or 0, base.config().resolved_vocab_size
     if rows < needed or rows > module.config.resolved_vocab_size:
         raise ConfigError(
             "the model to begin with has another vocabulary than the data",
@@ -69,34 +69,41 @@ def load_initial(init: str, module: Transformer, packed_uri: str) -> None:
             why=f"it has {rows:,} ids, the tokenizer of the packed data {needed:,}",
             fix="pack the data with that model's tokenizer (fit_tokenizer: adopt), or set model.vocab_size to its rows",
         )
-    if init.startswith(FROM_HF):
-        load_weights(module, uri)
-        return
-    verify_checkpoint(uri, deep=True, weights_only=True)
-    check_sha256(read_frozen(uri).sha256, read_frozen(packed_uri).sha256, where=uri)
+    if not base.foreign:
+        check_sha256(read_frozen(base.uri).sha256, read_frozen(packed_uri).sha256, where=base.uri)
     with torch.no_grad():
-        for name, tensor in TensorFiles(uri).read(name for name, _ in module.named_parameters()):
+        for name, tensor in base.parameters(module.config):
             module.get_parameter(name).copy_(tensor)
+
+
+def adapters_of(config: TrainConfig, resumed_from: str) -> AdapterNote | None:
+    """What the checkpoints of a run say of its adapters; None for a run that trains all weights.
+
+    Args:
+        config: Of the run.
+        resumed_from: URI of the checkpoint that it goes on from, which knows its base; else empty.
+
+    Raises:
+        ArtifactDamaged: If the base is no longer the one that the adapters were trained on.
+    """
+    if config.lora is None:
+        return None
+    note = read_note(resumed_from) if resumed_from else None
+    if note is None:
+        assert config.init is not None, "adapters have a base"
+        base = Base.parse(config.init)
+        return AdapterNote(lora=config.lora, base=str(base), sha256=base.sha256())
+    Base.parse(note.base).check(note.sha256)
+    return note
 
 
 def initial_fingerprint(init: str) -> str:
     """What is there now, so that another model at the same place makes another run."""
-    uri = _uri(init)
-    if init.startswith(FROM_CHECKPOINT):
-        seen = storage.read_bytes(storage.join(uri, COMMIT))
+    base = Base.parse(init)
+    if not base.foreign:
+        seen = storage.read_bytes(storage.join(base.uri, COMMIT))
     else:
-        weights = [name for name in storage.list_files(uri) if name.endswith(".safetensors")]
-        sizes = "".join(f"{name} {storage.size(storage.join(uri, name))}\n" for name in weights)
-        seen = storage.read_bytes(storage.join(uri, CONFIG_JSON)) + sizes.encode()
+        weights = [name for name in storage.list_files(base.uri) if name.endswith(".safetensors")]
+        sizes = "".join(f"{name} {storage.size(storage.join(base.uri, name))}\n" for name in weights)
+        seen = storage.read_bytes(storage.join(base.uri, CONFIG_JSON)) + sizes.encode()
     return hashlib.sha256(seen).hexdigest()
-
-
-def _uri(init: str) -> str:
-    """Where the weights are: the checkpoint itself where a directory of several is named."""
-    if init.startswith(FROM_HF):
-        return init.removeprefix(FROM_HF)
-    return find_checkpoint(init.removeprefix(FROM_CHECKPOINT), "best")
-
-
-def _config_there(init: str) -> ModelConfig:
-    return read_model_config(_uri(init)) if init.startswith(FROM_HF) else read_config(_uri(init))

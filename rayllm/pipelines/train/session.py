@@ -29,10 +29,14 @@ from rayllm.evals.scoring import DomainScore, metrics, score_batches
 from rayllm.inference.generate import generate
 from rayllm.model.config import ModelConfig
 from rayllm.model.flops import training_flops_per_token
+from rayllm.model.lora.adapt import adapt
+from rayllm.model.lora.config import LoraConfig
+from rayllm.model.lora.saved import ADAPTERS, NOTE, AdapterNote
 from rayllm.model.transformer import Transformer
 from rayllm.pipelines.train import Config
 from rayllm.pipelines.train.building import build_engine, choose_compute, write_environment
 from rayllm.pipelines.train.fork import DATA, FORK, Forked, data_identity, load_fork
+from rayllm.pipelines.train.initial import adapters_of
 from rayllm.pipelines.train.job import Job, read_attempt, write_attempt
 from rayllm.pipelines.train.metric_files import MetricFiles, open_metric_files
 from rayllm.pipelines.train.micro_batches import choose_micro_batches
@@ -109,8 +113,10 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
     short = warn_of_shortage(micro_batches.setting, device, job.checkpoints, job.config.train.checkpoint)
     state.precision = compute.precision
     seed_everything(derive_seed(job.config.seed, "rank", collective.rank()))
+    adapters = adapters_of(job.config.train, begin)
+    init = adapters.base if adapters else None if begin else job.config.train.init
     with memory_named(micro_batches.setting, collective.rank()):
-        built = build_engine(job.config, model, engine, compute, None if begin else job.packed_uri)
+        built = build_engine(job.config, model, engine, compute, init, job.packed_uri)
         if begin:
             checkpoint.restore(built, state, begin)
     state.micro_batches = micro_batches.memory
@@ -135,7 +141,8 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
         told = [*job.news, *(("warning", line) for line in warnings), *(("info", line) for line in begun if line)]
         for level, line in told:
             _event(outlets.sink, built, state, level, line)
-        run = _assemble(job, packed, plan, model, built, micro_batches.rows, state, outlets, watchdog, forked)
+        attachments = _attachments(job, packed, model, state, plan, forked, adapters)
+        run = _assemble(job, packed, plan, model, built, micro_batches.rows, state, outlets, watchdog, attachments)
         outlets.begin()
         with memory_named(micro_batches.setting, built.rank):
             finished = train(run)
@@ -190,7 +197,7 @@ def _assemble(
     state: RunState,
     outlets: Outlets,
     watchdog: Watchdog,
-    forked: Forked | None,
+    attachments: Attachments,
 ) -> Run:
     config = job.config.train
     domains = packed.domains("train")
@@ -218,23 +225,32 @@ def _assemble(
         objective=LanguageModeling(),
         state=state,
         checkpoints=job.checkpoints,
-        attachments=_attachments(job, packed, model, state, plan, forked),
+        attachments=attachments,
         speed=Speedometer(training_flops_per_token(model, config.seq_len), peak and peak * engine.world_size),
         slowness=SpeedGuard(config.guards.slow_factor),
         watchdog=watchdog,
-        update_ratios=_update_ratios(model) if config.logging.update_ratios else None,
+        update_ratios=_update_ratios(model, config.lora) if config.logging.update_ratios else None,
         services=services,
     )
 
 
-def _update_ratios(model: ModelConfig) -> UpdateRatios:
+def _update_ratios(model: ModelConfig, lora: LoraConfig | None) -> UpdateRatios:
     """What measures them, from a model without weights: an engine may hold its parameters in parts."""
     with torch.device("meta"):
-        return UpdateRatios(Transformer(model))
+        module = Transformer(model)
+        if lora:
+            adapt(module, lora)
+        return UpdateRatios(module)
 
 
 def _attachments(
-    job: Job, packed: PackedData, model: ModelConfig, state: RunState, plan: Plan, forked: Forked | None
+    job: Job,
+    packed: PackedData,
+    model: ModelConfig,
+    state: RunState,
+    plan: Plan,
+    forked: Forked | None,
+    adapters: AdapterNote | None,
 ) -> Attachments:
     """What makes a checkpoint usable alone: sizes, tokenizer, plan, origin, and the config with its choices frozen."""
     frozen = job.config.model_copy(
@@ -252,7 +268,10 @@ def _attachments(
         files[name] = storage.read_bytes(storage.join(job.packed_uri, name))
     if template := read_template(job.packed_uri):
         files[CHAT_TEMPLATE] = template.source.encode()
-    return Attachments(files)
+    if adapters is None:
+        return Attachments(files)
+    files[NOTE] = adapters.model_dump_json(indent=1).encode()
+    return Attachments(files, ADAPTERS)
 
 
 def validate(config: Config, packed: PackedData, engine: Engine) -> dict[str, float]:

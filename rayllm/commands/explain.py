@@ -154,12 +154,13 @@ def rebuild(config: RunConfig, artifacts: Mapping[str, Artifact], args: argparse
 
 def find_plan(config: RunConfig, artifacts: Mapping[str, Artifact], packed: PackedData) -> tuple[Plan, str | None]:
     """The plan that training wrote, with where it is; the one that it would write where it has not begun."""
+    from rayllm.pipelines.train.fork import load_fork
     from rayllm.pipelines.train.planning import plan_packed
 
     uri = storage.join(train_directory(config, artifacts), PLAN)
     if storage.exists(uri):
         return Plan.from_json(storage.read_text(uri)), uri
-    return plan_packed(config, packed), None
+    return plan_packed(config, packed, load_fork(config, packed, "")), None
 
 
 def ids_hash(batch: "Batch") -> str:

@@ -59,6 +59,7 @@ class Forecast:
 def _from_packed(config: RunConfig, file: str) -> Forecast:
     from rayllm.data.shards.packed import PackedData
     from rayllm.pipelines.existing import find_artifacts
+    from rayllm.pipelines.train.fork import load_fork
     from rayllm.pipelines.train.planning import plan_packed
 
     try:
@@ -67,7 +68,7 @@ def _from_packed(config: RunConfig, file: str) -> Forecast:
         domains = ",".join(f"{name}=1B" for name in config.sources)
         fix = f"{error.fix}; or plan without data: rayllm mix plan {file} --sizes {domains}"
         raise SetupError(error.what, where=error.where, why=error.why, fix=fix) from error
-    plan = plan_packed(config, packed)
+    plan = plan_packed(config, packed, load_fork(config, packed, ""))
     return Forecast(plan, packed.uri, config.model.with_vocab(packed.vocab_size))
 
 

@@ -203,12 +203,12 @@ def checkpoints_of(uri: str) -> str:
     Raises:
         ConfigError: If the run has several train artifacts.
     """
-    artifact = _train_artifact(uri)
+    artifact = train_artifact(uri)
     directory = storage.join(artifact, DIRECTORY)
     return directory if storage.exists(directory) else artifact
 
 
-def _train_artifact(uri: str) -> str:
+def train_artifact(uri: str) -> str:
     """The train artifact of a run's directory; any other directory as it is.
 
     Raises:

@@ -1,7 +1,8 @@
 """Rows of tokens to batches: the labels are shifted here, and only here.
 
 In: token streams, a ``Plan`` and the rows that it draws from. Out: batches of any rows of any step, the same whatever
-the number of ranks and the micro-batch size. A reader has no state; where it reads is the caller's step.
+the number of ranks and the micro-batch size. Where a
+reader reads is the caller's step.
 """
 
 from collections import deque
@@ -105,7 +106,7 @@ class Place:
 
 
 class BatchReader:
-    """Reads the batches of a plan.
+    """Reads the batches of a plan; its one state is the plan, which grows a row where an adaptive mixture moves.
 
     Args:
         streams: The training tokens of each domain, in the plan's order.
@@ -136,6 +137,10 @@ class BatchReader:
         self._rows = rows or {stage.seq_len: slices_of(plan, stage.seq_len) for stage in plan.stages}
         self._streams, self.plan, self._separator_id = list(streams), plan, separator_id
         self._mixture = Mixture(plan)
+
+    def turn(self, plan: Plan) -> None:
+        """Go on with a table whose weights are others from some step on; nobody reads meanwhile."""
+        self.plan, self._mixture = plan, Mixture(plan)
 
     def places(self, step: int, row_indices: Sequence[int]) -> list[Place]:
         """Where some rows of a step's global batch come from.

@@ -9,9 +9,10 @@ slices it holds now, and fills each from whichever files overlap it. Nothing is 
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -40,10 +41,12 @@ class Attachments:
     Attributes:
         files: Name → bytes: model config, tokenizer, run config.
         weights: Name of the file with the trained parameters.
+        derived: More such files, from the state that is saved with them: what changes while a run trains.
     """
 
     files: Mapping[str, bytes]
     weights: str = WEIGHTS
+    derived: Callable[[Mapping[str, Any]], Mapping[str, bytes]] = lambda _: {}
 
 
 def write_snapshot(snapshot: Snapshot, attachments: Attachments, staging: Path) -> FileRecord:
@@ -84,7 +87,7 @@ def _write_shared(snapshot: Snapshot, attachments: Attachments, files: HashedFil
     files.write(attachments.weights, safetensors_parts(snapshot.weights))
     fault("save.weights", snapshot.step, snapshot.attempt)
     files.write(STATE, [json.dumps(snapshot.state, indent=1).encode()])
-    for name, data in attachments.files.items():
+    for name, data in {**attachments.files, **attachments.derived(snapshot.state)}.items():
         files.write(name, [data])
 
 

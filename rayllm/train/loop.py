@@ -43,20 +43,39 @@ def train(run: Run) -> bool:
 
 def _take_steps(run: Run, saver: Saver) -> bool:
     """Take the steps that are left; returns whether the run is done."""
-    state, total = run.state, run.plan.total_steps
-    steps, before = range(state.step, total), tuple(state.losses)
+    begun, before = run.state.step, tuple(run.state.losses)
+    while run.state.step < run.plan.total_steps:
+        ended = _take_steps_of_table(run, saver, begun, before)
+        if ended is not None:
+            return ended
+    return True
+
+
+def _take_steps_of_table(run: Run, saver: Saver, begun: int, before: Sequence[float]) -> bool | None:
+    """Steps up to a move of the mixture, since what is read ahead is of the table before it; None after a move.
+
+    Args:
+        run: The run.
+        saver: Saves it.
+        begun: The step at which this start of the run began.
+        before: Its losses then.
+    """
+    state, total, moves = run.state, run.plan.total_steps, run.moves
+    steps = range(state.step, total)
     with contextlib.closing(prefetch((list(run.batches(step)) for step in steps), PREFETCH_STEPS)) as prepared:
         for step, micro_batches in zip(steps, prepared, strict=True):
-            if step == steps.start and run.config.guards.audit:
+            if step == begun and run.config.guards.audit:
                 _audit(run, micro_batches)
             wishes = _take_step(run, saver, step, micro_batches)
-            if step - steps.start + 1 == RESUMED_STEPS:
+            if step - begun + 1 == RESUMED_STEPS:
                 _compare_with_before(run, before)
             if milestones.after_step(run, saver, wishes):
                 return True
             if wishes.stop and state.step < total:
                 return False
             run.watchdog.beat(state.step, "reading the next batch")
+            if run.moves != moves:
+                return None
     return True
 
 

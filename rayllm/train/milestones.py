@@ -41,10 +41,14 @@ def before_steps(run: Run, saver: Saver) -> bool:
     elif state.step == run.plan.total_steps:  # it was stopped between its last checkpoint and what comes after
         validate(run, saver, saved=True)
         sample(run)
-    elif run.config.guards.early_stopping is not None and state.step % run.config.validation.every_steps == 0:
-        # Early stopping counts a validation that the checkpoint does not know yet.
+    elif _learns_from_validation(run) and state.step % run.config.validation.every_steps == 0:
+        # Early stopping and an adaptive mixture count a validation that the checkpoint does not know yet.
         return validate(run, saver, saved=True)
     return False
+
+
+def _learns_from_validation(run: Run) -> bool:
+    return run.config.guards.early_stopping is not None or run.adaptation is not None
 
 
 def after_step(run: Run, saver: Saver, wishes: Wishes) -> bool:
@@ -98,7 +102,15 @@ def validate(run: Run, saver: Saver, *, saved: bool = False) -> bool:
             value = retention.judge(best, metrics)
             if saved:
                 saver.note_best(value)
+    _adapt(run, metrics)
     return _enough(run, metrics)
+
+
+def _adapt(run: Run, metrics: dict[str, float]) -> None:
+    """Let an adaptive mixture move; the metrics, and so the move, are the same on every rank."""
+    if run.adaptation and (fields := run.adaptation.look(run.state, metrics)):
+        run.record("mixture", fields)
+        run.record("event", {"level": "info", "message": run.adaptation.tell(fields)})
 
 
 def _enough(run: Run, metrics: dict[str, float]) -> bool:

@@ -52,11 +52,11 @@ def roll_back(run: Run, saver: Saver, cause: str) -> bool:
     uri = _choose(run)
     if not uri:
         return False
-    reached, tokens, domain_tokens = state.step, state.tokens, state.domain_tokens
+    reached, tokens, domain_tokens, mixture = state.step, state.tokens, state.domain_tokens, state.mixture
     rollbacks, left_out = state.rollbacks + 1, state.left_out
     restore(run.engine, state, uri)
     first = state.step + 1
-    state.step, state.tokens, state.domain_tokens = reached, tokens, domain_tokens
+    state.step, state.tokens, state.domain_tokens, state.mixture = reached, tokens, domain_tokens, mixture
     state.rollbacks, state.left_out = rollbacks, [*left_out, [first, reached]]
     if run.engine.rank == 0:
         pin(uri)

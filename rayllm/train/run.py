@@ -8,6 +8,7 @@ from typing import Any
 from rayllm.core.log import MetricSink
 from rayllm.data.batches import Batch
 from rayllm.data.mixing.plan import Plan
+from rayllm.train.adaptation import Adaptation
 from rayllm.train.checkpoint import Attachments
 from rayllm.train.config import TrainConfig
 from rayllm.train.engine import Engine
@@ -54,7 +55,7 @@ class Run:
     Attributes:
         config: Settings of ``train:``.
         engine: Weights, gradients, optimiser.
-        plan: Stages of the curriculum; gives the length.
+        plan: Stages of the curriculum; gives the length. Where a mixture moves, the weights are in ``adaptation``.
         batches: Micro-batches of a step for this rank.
         domains: Names behind ``Batch.domain``.
         objective: Loss and count of a batch.
@@ -66,6 +67,7 @@ class Run:
         watchdog: Is told what the rank does; ends it where that takes too long.
         update_ratios: Measures how far logged steps move the weights; None: nothing does.
         services: See ``Services``.
+        adaptation: Moves the weights of the mixture; None: nothing does.
     """
 
     config: TrainConfig
@@ -82,6 +84,12 @@ class Run:
     watchdog: Watchdog
     update_ratios: UpdateRatios | None
     services: Services
+    adaptation: Adaptation | None = None
+
+    @property
+    def moves(self) -> int:
+        """How often the weights of the mixture have moved so far."""
+        return len(self.state.mixture.get("moves", []))
 
     def record(self, kind: str, fields: dict[str, Any]) -> None:
         """Write a record of the current step, on rank 0."""

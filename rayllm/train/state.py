@@ -33,6 +33,7 @@ class RunState:
         early_stopping: The best watched metric and the validations since; empty where nothing is watched.
         left_out: First and last step of each stretch whose batches a spike took out of the weights.
         rollbacks: How often the weights went back to a checkpoint.
+        mixture: What an adaptive mixture remembers: its moves, shares, excess and validations; else empty.
     """
 
     step: int = 0
@@ -49,6 +50,7 @@ class RunState:
     early_stopping: dict[str, Any] = field(default_factory=dict)
     left_out: list[list[int]] = field(default_factory=list)
     rollbacks: int = 0
+    mixture: dict[str, Any] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:
         """A JSON-ready copy."""

@@ -6,6 +6,7 @@ a draw's rank counts the draws of its domain over the whole run; a keyed permuta
 rank to what is drawn: a block of the longest length, which shorter stages cut into rows, or a row of a best-fit index.
 """
 
+import functools
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,6 +25,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _ROUND_SALTS = np.arange(1, ROUNDS + 1, dtype=np.uint64) * _GOLDEN
 
 
+@functools.lru_cache(maxsize=1024)
 def chairman_order(weights: tuple[int, ...]) -> Ints:
     """Lay out one period so that each domain comes up as evenly as can be.
 
@@ -31,7 +33,7 @@ def chairman_order(weights: tuple[int, ...]) -> Ints:
         weights: Draws of each domain; they sum to the length of the period.
 
     Returns:
-        The domain of each draw. After any n draws the count of a domain with weight w of P differs from n * w / P by
+        The domain of each draw, for reading only. After any n draws the count of a domain with weight w of P differs from n * w / P by
         at most 1 - 1 / (2 * (k - 1)), where k is the number of domains with a weight.
 
     Source: R. Tijdeman 1980, The chairman assignment problem, Discrete Mathematics 32(3), 323-330. Of the domains
@@ -50,6 +52,7 @@ def chairman_order(weights: tuple[int, ...]) -> Ints:
         winner = np.where(claims >= period, deadlines, np.iinfo(np.int64).max).argmin()
         order[draw - 1] = present[winner]
         chosen[winner] += 1
+    order.flags.writeable = False  # kept: a table has many rows with the same weights
     return order
 
 

@@ -10,10 +10,11 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from rayllm.core.config import ConfigModel
 from rayllm.core.errors import ConfigError, DataError
+from rayllm.data.mixing.adaptive_config import AdaptiveConfig
 
 #: Draws in a period of the mixture; weights are multiples of its inverse.
 PERIOD = 1024
@@ -59,6 +60,20 @@ class MixtureConfig(ConfigModel):
         description="Where a plan exceeds `max_epochs`: `warn`, or `redistribute`, which holds the domain to its cap "
         "and gives the rest of its tokens to the others by their weights.",
     )
+    adaptive: AdaptiveConfig | None = Field(
+        default=None,
+        description="Move the weights while the run trains, towards domains in which it is worse than a reference was; "
+        "`weights` are those that it begins with.",
+    )
+
+    @model_validator(mode="after")
+    def _one_thing_moves_the_weights(self) -> "MixtureConfig":
+        if self.adaptive and self.cap == "redistribute":
+            raise ValueError(
+                "`cap: redistribute` plans the weights of the whole run, and `adaptive` changes them: keep `cap: warn` "
+                "and hold domains with `adaptive.max_weight`"
+            )
+        return self
 
     def caps(self, domains: Sequence[str]) -> dict[str, float]:
         """The most epochs of each domain; infinite where it has no cap."""

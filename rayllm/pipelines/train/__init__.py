@@ -65,9 +65,19 @@ class Config(Frame):
             stage_steps(self.curriculum, step_tokens, max_steps=self.train.max_steps, total_tokens=self.train.tokens)
         return self
 
+    @model_validator(mode="after")
+    def _one_mixture_to_adapt(self) -> "Config":
+        own = [index for index, stage in enumerate(self.curriculum) if stage.weights is not None or stage.temperature]
+        if self.mixture.adaptive and own:
+            raise ValueError(
+                f"`mixture.adaptive` moves the weights of the run, and curriculum stage {own[0]} has its own: remove "
+                "the weights and temperatures of the stages, or `mixture.adaptive`"
+            )
+        return self
+
 
 def check(config: Config) -> None:
-    """Look at the model or the run that this one begins with, where it does not begin with new weights.
+    """Look at the models and runs that this one begins with, or is measured against.
 
     Raises:
         ConfigError: If it is not there, or is another one than the config's.
@@ -76,6 +86,10 @@ def check(config: Config) -> None:
         from rayllm.pipelines.train.initial import check_initial
 
         check_initial(config.train.init, config.model)
+    if config.mixture.adaptive:
+        from rayllm.pipelines.train.reference import read_reference
+
+        read_reference(config.mixture.adaptive)
     if config.train.fork:
         from rayllm.pipelines.train.fork import check_fork
 
@@ -92,12 +106,16 @@ def check_nodes(config: Config, nodes: Sequence[Node]) -> None:
 
 
 def fingerprint(config: Config) -> dict[str, str]:
-    """The model and the checkpoint that the run begins with, as they are now."""
+    """The model, the checkpoint and the reference that the run needs, as they are now."""
     found = {}
     if config.train.init:
         from rayllm.pipelines.train.initial import initial_fingerprint
 
         found["init"] = initial_fingerprint(config.train.init)
+    if config.mixture.adaptive:
+        from rayllm.pipelines.train.reference import reference_fingerprint
+
+        found["reference"] = reference_fingerprint(config.mixture.adaptive)
     if config.train.fork:
         from rayllm.pipelines.train.fork import fork_fingerprint
 

@@ -5,6 +5,7 @@ two runs share is the same; what a fork may change is in ``FREE``. The other run
 checkpoints hold all that a resume needs (``fork.json``, ``plan.json``), so that the other run may go then.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from rayllm.pipelines.train.fork_source import find_fork, read_plan, read_run
 from rayllm.pipelines.train.initial import model_differences
 from rayllm.train import checkpoint, collective
 from rayllm.train.fork_config import ForkConfig
+from rayllm.train.state import RunState
 
 #: Files of a checkpoint: what the run is a fork of, and what its data are.
 FORK, DATA = "fork.json", "data.json"
@@ -64,12 +66,16 @@ class Forked:
     Attributes:
         origin: Where it begins.
         table: The stage table up to there, and maybe beyond.
-        keeps_patience: Whether early stopping goes on counting where the other run was.
+        forgets: Fields of the state that belong to settings in which the two differ.
     """
 
     origin: Origin
     table: Plan
-    keeps_patience: bool
+    forgets: tuple[str, ...] = ()
+
+    def adopt(self, state: RunState) -> RunState:
+        """The state of the other run, without what this one does not take over."""
+        return dataclasses.replace(state, **{name: {} for name in self.forgets})
 
 
 def check_fork(config: Config) -> None:
@@ -131,15 +137,17 @@ def _begun(fork: ForkConfig, config: Config, packed: PackedData) -> Forked | Non
         )
     if fork.step == 0:
         return None
-    keeps = there.train.guards.early_stopping == config.train.guards.early_stopping
-    return Forked(Origin(there.name, storage.absolute(uri), commit.step, _sha256(uri)), read_plan(uri), keeps)
+    forgets = [] if there.train.guards.early_stopping == config.train.guards.early_stopping else ["early_stopping"]
+    forgets += [] if there.mixture == config.mixture else ["mixture"]
+    origin = Origin(there.name, storage.absolute(uri), commit.step, _sha256(uri))
+    return Forked(origin, read_plan(uri), tuple(forgets))
 
 
 def _resumed(chosen: str) -> Forked | None:
     where = storage.join(chosen, FORK)
     if not storage.exists(where):
         return None
-    return Forked(Origin(**json.loads(storage.read_bytes(where))), read_plan(chosen), keeps_patience=True)
+    return Forked(Origin(**json.loads(storage.read_bytes(where))), read_plan(chosen))
 
 
 def data_identity(packed: PackedData) -> dict[str, str]:

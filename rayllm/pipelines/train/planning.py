@@ -1,9 +1,10 @@
 """The plan of a run, from its config and the sizes of its domains; needs neither torch nor ray."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from rayllm.data.mixing.adaptive import Move, move_plan
 from rayllm.data.mixing.continuing import continue_plan
 from rayllm.data.mixing.curriculum import build_plan
 from rayllm.data.mixing.plan import Plan, RowIndex
@@ -17,13 +18,14 @@ if TYPE_CHECKING:
     from rayllm.pipelines.train.fork import Forked
 
 
-def plan_packed(config: Config, packed: PackedData, forked: "Forked | None" = None) -> Plan:
+def plan_packed(config: Config, packed: PackedData, forked: "Forked | None" = None, moves: Sequence[Move] = ()) -> Plan:
     """The stage table of a run over packed data, with best-fit indexes made where they are missing.
 
     Args:
         config: The run.
         packed: Its data.
         forked: What it goes on from, if it is a fork.
+        moves: Of an adaptive mixture so far.
 
     Raises:
         ConfigError: If the settings do not fit together, or not to the run before.
@@ -31,7 +33,7 @@ def plan_packed(config: Config, packed: PackedData, forked: "Forked | None" = No
     """
     sizes = {name: packed.stream("train", name).num_tokens for name in packed.domains("train")}
     index = None if config.train.packing == "concat" else functools.partial(index_row, packed, "train")
-    plan = plan_run(config, sizes, config.model.with_vocab(packed.vocab_size), index)
+    plan = move_plan(plan_run(config, sizes, config.model.with_vocab(packed.vocab_size), index), moves)
     if forked is None:
         return plan
     where = f"train.fork: {forked.origin.checkpoint}"

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,7 +21,8 @@ from rayllm.core.config import to_yaml
 from rayllm.core.errors import DataError, RunFailed
 from rayllm.core.log import MetricSink, SinkGroup
 from rayllm.core.rng import derive_seed
-from rayllm.data.batches import describe_rows, open_reader, validation_batches
+from rayllm.data.batches import BatchReader, describe_rows, open_reader, validation_batches
+from rayllm.data.mixing.adaptive import move_plan
 from rayllm.data.mixing.plan import Plan
 from rayllm.data.packing.row_index import describe_fill
 from rayllm.data.replies import end_ids
@@ -44,9 +46,11 @@ from rayllm.pipelines.train.out_of_memory import memory_named
 from rayllm.pipelines.train.planning import plan_packed
 from rayllm.pipelines.train.preflight import warn_of_shortage
 from rayllm.pipelines.train.prompts import sample_prompts
+from rayllm.pipelines.train.reference import open_adaptation
 from rayllm.tokenizer.chat.template import CHAT_TEMPLATE, read_template
 from rayllm.train import checkpoint, collective
-from rayllm.train.checkpoint import Attachments
+from rayllm.train.adaptation import Adaptation, moves_of
+from rayllm.train.checkpoint import WEIGHTS, Attachments
 from rayllm.train.config import EngineConfig
 from rayllm.train.engine import Engine
 from rayllm.train.guards.audit import audit
@@ -101,11 +105,12 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
     watchdog = Watchdog(job.directory, collective.rank(), state.attempt, job.config.train.guards.stall_timeout_s)
     packed = PackedData.open(job.packed_uri)
     forked = load_fork(job.config, packed, chosen)
-    plan = plan_packed(job.config, packed, forked)
-    if chosen:
-        _check_plan(plan, chosen)
     begin = chosen or (forked.origin.checkpoint if forked else "")
     before = checkpoint.read_state(begin) if begin else RunState(precision=job.config.train.precision)
+    before = forked.adopt(before) if forked else before
+    plan = plan_packed(job.config, packed, forked, moves_of(before.mixture))
+    if chosen:
+        _check_plan(plan, chosen)
     model = job.config.model.with_vocab(packed.vocab_size)
     compute = choose_compute(job.config.train, before.precision, model, device, engine)
     micro_batches = choose_micro_batches(job.config, model, engine, compute, before.micro_batches)
@@ -120,8 +125,7 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
         if begin:
             checkpoint.restore(built, state, begin)
     state.micro_batches = micro_batches.memory
-    if forked and not forked.keeps_patience:
-        state.early_stopping = {}
+    state = forked.adopt(state) if forked else state
     clear_staging(job.checkpoints)
     if built.rank == 0:
         clear_uncommitted(job.checkpoints)
@@ -202,6 +206,9 @@ def _assemble(
     config = job.config.train
     domains = packed.domains("train")
     reader = open_reader(packed, plan)
+    adaptation = _adaptation(job, packed, reader)
+    for line in adaptation.describe() if adaptation else ():
+        _event(outlets.sink, engine, state, "info", line)
     peak = peak_flops(engine.device)
     services = Services(
         sink=outlets.sink,
@@ -231,7 +238,22 @@ def _assemble(
         watchdog=watchdog,
         update_ratios=_update_ratios(model, config.lora) if config.logging.update_ratios else None,
         services=services,
+        adaptation=adaptation,
     )
+
+
+def _adaptation(job: Job, packed: PackedData, reader: BatchReader) -> Adaptation | None:
+    """What moves the weights, if anything does: a move goes to the reader, and to the table beside the metrics."""
+    adaptive = job.config.mixture.adaptive
+    if adaptive is None:
+        return None
+
+    def turn(plan: Plan) -> None:
+        reader.turn(plan)
+        if collective.rank() == 0:
+            storage.write_text(storage.join(job.directory, PLAN), plan.to_json())
+
+    return open_adaptation(adaptive, reader.plan, packed.domains("validation"), turn)
 
 
 def _update_ratios(model: ModelConfig, lora: LoraConfig | None) -> UpdateRatios:
@@ -259,7 +281,6 @@ def _attachments(
     files = {
         "model.json": json.dumps(model.model_dump(mode="json"), indent=1).encode(),
         "run.yaml": to_yaml(frozen).encode(),
-        PLAN: plan.to_json().encode(),
         DATA: json.dumps(data_identity(packed), indent=1).encode(),
     }
     if forked:
@@ -268,10 +289,13 @@ def _attachments(
         files[name] = storage.read_bytes(storage.join(job.packed_uri, name))
     if template := read_template(job.packed_uri):
         files[CHAT_TEMPLATE] = template.source.encode()
-    if adapters is None:
-        return Attachments(files)
-    files[NOTE] = adapters.model_dump_json(indent=1).encode()
-    return Attachments(files, ADAPTERS)
+    if adapters is not None:
+        files[NOTE] = adapters.model_dump_json(indent=1).encode()
+
+    def table(saved: Mapping[str, Any]) -> dict[str, bytes]:
+        return {PLAN: move_plan(plan, moves_of(saved["mixture"])).to_json().encode()}
+
+    return Attachments(files, WEIGHTS if adapters is None else ADAPTERS, table)
 
 
 def validate(config: Config, packed: PackedData, engine: Engine) -> dict[str, float]:

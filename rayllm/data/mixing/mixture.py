@@ -33,8 +33,8 @@ def chairman_order(weights: tuple[int, ...]) -> Ints:
         weights: Draws of each domain; they sum to the length of the period.
 
     Returns:
-        The domain of each draw, for reading only. After any n draws the count of a domain with weight w of P differs from n * w / P by
-        at most 1 - 1 / (2 * (k - 1)), where k is the number of domains with a weight.
+        The domain of each draw, for reading only. After any n draws the count of a domain with weight w of P differs
+        from n * w / P by at most 1 - 1 / (2 * (k - 1)), where k is the number of domains with a weight.
 
     Source: R. Tijdeman 1980, The chairman assignment problem, Discrete Mathematics 32(3), 323-330. Of the domains
     whose claim is at least 1 / (2k - 2), the one is chosen that would first exceed the bound. All in integers.

@@ -4,6 +4,7 @@ In: a sampler, the ledger, the news of the trials. Out: the next trial to run, a
 to the sampler the moment that it is known.
 """
 
+import itertools
 import json
 import math
 import time
@@ -97,7 +98,7 @@ class Book:
     def note(self, trial: str, progress: Progress) -> None:
         """A trial has reported."""
         entry = self.live[trial]
-        entry.first, entry.last = entry.first or progress, progress
+        entry.first, entry.last, entry.settings = entry.first or progress, progress, progress.settings
         entry.stints[progress.turn_s] = progress.wall_s
         for point in (*progress.earlier, progress.reached.point):
             if point is not None:
@@ -138,7 +139,7 @@ class Book:
 
     def _plan(self, settings: Settings) -> TrialRun | None:
         """The trial of some settings; where they make no valid run, it has failed already."""
-        number = len(self._numbers)
+        number = next(one for one in itertools.count() if one not in self._numbers.values())
         try:
             run = self._sweep.plan(number, settings)
         except ConfigError as error:

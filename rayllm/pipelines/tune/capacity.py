@@ -66,4 +66,4 @@ def lacking(needs: Needs, free: Mapping[str, float], total: Mapping[str, float])
     ]
     if short:
         return "it wants " + " and ".join(short)
-    return "there is enough in all, but not on one node" if needs.workers == 1 else "its processes are starting"
+    return "there is enough in all, but not on one node"

@@ -16,6 +16,7 @@ from ray import cloudpickle, tune
 from ray.exceptions import RayTaskError
 from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial
+from ray.util import placement_group_table
 
 from rayllm.core import storage
 from rayllm.core.errors import SavedForRerun
@@ -29,16 +30,15 @@ from rayllm.pipelines.train.planning import plan_packed
 from rayllm.pipelines.tune.book import Book
 from rayllm.pipelines.tune.capacity import Needs, lacking, needs_of
 from rayllm.pipelines.tune.nested import train_trial
+from rayllm.pipelines.tune.population import Exploring, prepare_training
 from rayllm.pipelines.tune.progress import Surroundings
 from rayllm.pipelines.tune.schedulers import Judged, build_scheduler
 from rayllm.pipelines.tune.search import Search
 from rayllm.pipelines.tune.stepwise import describe
 from rayllm.pipelines.tune.trainable import TrialProcess
 from rayllm.pipelines.tune.trial_runs import Sweep
-from rayllm.train.config import TrainConfig
 from rayllm.tune.results import Ledger, TrialResult
 from rayllm.tune.samplers.sampler import Sampler
-from rayllm.tune.schedulers import PbtScheduler
 
 #: Tune's own loggers, traces and snapshots are not wanted: results are in the ledger, causes on the console, traces in
 #: files. A trial's process gets a minute to leave its loop before it is killed; signals are ours.
@@ -50,6 +50,8 @@ ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_WARN_THRESHOLD_S": "10",
 }
+#: What the process of a trial with workers of its own holds: no CPU, a place on the head's node.
+BESIDE_DRIVER = {"node:__internal_head__": 0.001}
 #: Tune's own files, removed at the end.
 SCRATCH = ".ray-tune"
 WAITING_NOTICE_S = 30.0
@@ -108,16 +110,17 @@ def _tuner(
         storage.absolute(sweep.packed_uri), storage.absolute(sweep.trials), stop_file, needs, train_trial
     )
     total_steps = plan_packed(sweep.config, PackedData.open(sweep.packed_uri)).total_steps
-    scheduler = Judged(build_scheduler(sweep.settings.scheduler, total_steps, _no_change), sweep.judge)
+    prepare = functools.partial(prepare_training, sweep.settings.scheduler, total_steps)
+    scheduler = Judged(build_scheduler(sweep.settings.scheduler, total_steps, Exploring(sweep, prepare)), sweep.judge)
     scheduler.recall(ledger.results)
     room = Room(needs)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, room()))
     alone = needs.workers == 1
-    held = {"cpu": needs.cpus, "gpu": needs.gpus} if alone else {"cpu": 0.0}  # workers of a crew have their own
+    held = {"cpu": needs.cpus, "gpu": needs.gpus} if alone else {"cpu": 0.0, **BESIDE_DRIVER}
     return tune.Tuner(
         tune.with_resources(tune.with_parameters(TrialProcess, surroundings=around), held),
         tune_config=tune.TuneConfig(
-            search_alg=Search(book, room, functools.partial(_prepare, sweep, total_steps)),
+            search_alg=Search(book, room, prepare),
             scheduler=scheduler,
             reuse_actors=True,
             num_samples=-1,
@@ -132,21 +135,6 @@ def _tuner(
             failure_config=tune.FailureConfig(max_failures=RETRIES),
         ),
     )
-
-
-def _prepare(sweep: Sweep, total_steps: int, config: TrainConfig) -> TrainConfig:
-    """A trial's training as its scheduler needs it: a population hands over checkpoints at its intervals."""
-    scheduler = sweep.settings.scheduler
-    if not isinstance(scheduler, PbtScheduler):
-        return config
-    every = scheduler.interval(total_steps)
-    keep = config.checkpoint.model_copy(update={"every_steps": every, "keep_last": 1000})
-    look = config.validation.model_copy(update={"every_steps": every})
-    return config.model_copy(update={"checkpoint": keep, "validation": look})
-
-
-def _no_change(config: dict[str, Any]) -> dict[str, Any]:
-    return config
 
 
 class Room:
@@ -218,10 +206,15 @@ class Watch(Callback):
         now = time.monotonic()
         if any(trial.status == Trial.RUNNING for trial in trials) and self._needs.workers == 1:
             self._last_life = now
-        elif self._book.live and now - self._last_life > WAITING_NOTICE_S:
+        elif self._book.live and now - self._last_life > WAITING_NOTICE_S and _resources_wait():
             self._last_life = now
             what = lacking(self._needs, ray.available_resources(), ray.cluster_resources())
             logger.warning("no trial can start: %s", what)
+
+
+def _resources_wait() -> bool:
+    """Whether Ray has not been able to set aside what was asked for; else processes are only starting."""
+    return any(group["state"] in ("PENDING", "RESCHEDULING") for group in placement_group_table().values())
 
 
 def _error_of(trial: Trial) -> BaseException:

@@ -61,6 +61,7 @@ class Progress:
         start_s: Seconds from its turn to its first step.
         reused: Whether the process had trained another before.
         parent: URI of the checkpoint that it goes on from, of another trial.
+        settings: What it trains with.
     """
 
     reached: Reached
@@ -70,3 +71,4 @@ class Progress:
     start_s: float
     reused: bool
     parent: str
+    settings: Settings

@@ -60,6 +60,7 @@ class TrialProcess(tune.Trainable):
             start_s=begun_s - self._turn_s,
             reused=self._reused,
             parent=self._parent,
+            settings=self._order.settings,
         )
         self._step = reached.point.step if reached.point else self._step
         return {"progress": progress, "step": self._step, "done": bool(reached.ended)}
@@ -81,14 +82,19 @@ class TrialProcess(tune.Trainable):
                     fix="lower train.checkpoint.every_steps to the scheduler's interval",
                 )
             time.sleep(0.05)
-        return {"uri": found[-1].uri}
+        return {"uri": found[-1].uri, "parent": self._parent}
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
         """Go on from a checkpoint: the trial's own, or another's."""
         assert checkpoint is not None
-        uri = str(checkpoint["uri"])
+        uri, parent = str(checkpoint["uri"]), str(checkpoint["parent"])
         if not uri.startswith(f"{self._base}/"):
-            self._fork(uri)
+            self._directory, self._parent = storage.join(self._base, uri.rpartition("/")[2]), uri
+        else:
+            self._directory, self._parent = uri.rpartition(f"/{DIRECTORY}/")[0], parent
+        if self._parent:
+            training = self._order.config.train.model_copy(update={"fork": ForkConfig(source=self._parent)})
+            self._order = replace(self._order, config=self._order.config.model_copy(update={"train": training}))
 
     def _take(self, order: Order) -> None:
         os.chdir(os.environ.get("TUNE_ORIG_WORKING_DIR", "."))  # Tune changes it; paths of a run file may be relative
@@ -109,13 +115,6 @@ class TrialProcess(tune.Trainable):
         around = self._around
         job = Job(self._order.config, around.packed_uri, self._directory)
         return around.train(job, around.needs, gate, stop_asked(around.stop_file))
-
-    def _fork(self, uri: str) -> None:
-        """Go on from another trial's checkpoint, in a directory of its own."""
-        settings = self._order.config.train.model_copy(update={"fork": ForkConfig(source=uri)})
-        self._order = replace(self._order, config=self._order.config.model_copy(update={"train": settings}))
-        self._directory = storage.join(self._base, uri.rstrip("/").rpartition("/")[2])
-        self._parent = uri
 
 
 @cache

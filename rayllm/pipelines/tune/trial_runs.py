@@ -15,6 +15,9 @@ from rayllm.tune.trials import Trial, trial_configs
 #: What a trial's last validation is worth, from its metrics and tokens; lowest is best, NaN where it cannot be said.
 Judge = Callable[[Mapping[str, float], int], float]
 
+#: Changes the settings of a good trial for one that goes on in its place, from these and the number of the change.
+Explore = Callable[[Settings, int], Settings]
+
 
 @dataclass(frozen=True)
 class TrialRun:
@@ -47,6 +50,7 @@ class Sweep:
         ray: Where Ray runs.
         directory: Of the sweep; everything that it writes lies below.
         judge: See ``Judge``.
+        explore: See ``Explore``; by default settings stay as they are.
     """
 
     config: train.Config
@@ -55,6 +59,7 @@ class Sweep:
     ray: RayConfig
     directory: str
     judge: Judge
+    explore: Explore = lambda settings, number: settings
 
     @property
     def trials(self) -> str:

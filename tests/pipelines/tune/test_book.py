@@ -35,9 +35,8 @@ def make_book(root, values, ledger=None, **settings):
 
 def progress(step, ended="", earlier=(), turn_s=1.0, wall_s=2.0, **metrics):
     point = Point(step=step, tokens=10 * step, metrics=metrics) if metrics else None
-    return Progress(
-        Reached(point, ended, "broken" if ended == "failed" else "", "trace"), earlier, turn_s, wall_s, 0.1, True, ""
-    )
+    reached = Reached(point, ended, "broken" if ended == "failed" else "", "trace")
+    return Progress(reached, earlier, turn_s, wall_s, 0.1, reused=True, parent="", settings={LR: 1e-3})
 
 
 def run_one(book, **report):
@@ -67,6 +66,15 @@ def test_what_ended_before_is_not_run_again_and_counts_among_the_results(tmp_pat
     assert run.trial.settings == {LR: 2e-3}
     assert run.trial.index == 1
     assert [result.trial for result in again.results] == [0]
+
+
+def test_a_trial_that_was_interrupted_keeps_its_number(tmp_path):
+    first = make_book(tmp_path, [1e-3, 2e-3])
+    interrupted = first.next_run()
+    run_one(first, ended="finished", loss=1.0)
+    again = make_book(tmp_path, [1e-3, 2e-3, 3e-3], Ledger(f"{tmp_path}/trials.jsonl"))
+    assert again.next_run().id == interrupted.id
+    assert again.next_run().trial.index == 2
 
 
 def test_a_trial_that_was_taken_up_twice_has_one_curve_and_all_its_seconds(tmp_path):

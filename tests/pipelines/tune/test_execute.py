@@ -1,0 +1,135 @@
+"""How trials run on a real Ray: warm, stopped by their scheduler, crashed, interrupted; every CPU comes back."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from fault_table import RECOVERY
+from packing_fixture import make_packed
+from small_sweep import LR, make_sweep, run_rates, seconds_until_free, slow_training
+
+from rayllm.core.artifact import Artifact
+from rayllm.core.errors import SavedForRerun
+from rayllm.pipelines.tune.stepwise import Stepwise
+from rayllm.tune.results import Ledger
+
+STEPS = {"max_steps": 16, "validation": {"every_steps": 4, "max_tokens": 512}}
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return make_packed(tmp_path_factory.mktemp("packed"))
+
+
+@pytest.fixture
+def slowly(monkeypatch):
+    """Replace training in the processes of trials."""
+    from rayllm.pipelines.tune import execute
+
+    def replace(**options):
+        monkeypatch.setattr(execute, "train_trial", slow_training(**options))
+
+    return replace
+
+
+@pytest.mark.fault(
+    "T1", "ASHA stops a trial", "it leaves its loop; its CPU goes to the next trial, and back at the end"
+)
+@pytest.mark.ray
+def test_trials_that_fall_behind_are_stopped_at_a_rung(tmp_path, packed, ray_session, record_property):
+    sweep = make_sweep(tmp_path, packed.uri, STEPS, scheduler={"kind": "asha", "first": 4, "reduction": 2})
+    results = run_rates(sweep, [3e-3, 1e-9, 2e-9, 3e-9])
+    record_property(RECOVERY, round(seconds_until_free(time.monotonic(), CPU=2), 2))
+    status = {result.settings[LR]: result.status for result in results}
+    assert status[3e-3] == "finished"
+    assert "stopped" in status.values()
+    for result in results:
+        assert result.metrics == result.curve[-1].metrics
+        assert result.curve[0].step == 0
+        assert (result.curve[-1].step == 16) == (result.status == "finished")
+    reused = [result for result in results if result.reused]
+    assert len(reused) == 2
+    assert max(result.start_s for result in reused) < min(result.start_s for result in results if not result.reused)
+
+
+@pytest.mark.fault("T3", "a trial's process is killed", "it is tried once more, and its CPU is back")
+@pytest.mark.ray
+def test_a_trial_whose_process_dies_is_tried_once_more(tmp_path, packed, ray_session, slowly, record_property):
+    marker = tmp_path / "died"
+    slowly(rate_of_death=0.002, marker=str(marker))
+    results = run_rates(make_sweep(tmp_path, packed.uri), [0.001, 0.002])
+    assert sorted((result.settings[LR], result.status) for result in results) == [
+        (0.001, "finished"),
+        (0.002, "finished"),
+    ]
+    [again] = [result for result in results if result.settings[LR] == 0.002]
+    assert [point.step for point in again.curve] == [2, 4, 6, 8, 10]
+    record_property(RECOVERY, round(seconds_until_free(time.monotonic(), CPU=2), 2))
+
+
+@pytest.mark.fault("T5", "Ctrl-C", "trials save and end, every CPU is back, the same command goes on")
+@pytest.mark.ray
+def test_an_interrupted_sweep_ends_in_seconds_and_goes_on(tmp_path, packed, ray_session, slowly, record_property):
+    slowly()
+    sweep = make_sweep(tmp_path, packed.uri)
+    pressed: list[float] = []
+
+    def press():
+        while not Path(sweep.directory, "trials.jsonl").exists():
+            time.sleep(0.05)
+        time.sleep(0.5)
+        pressed.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press).start()
+    with pytest.raises(SavedForRerun, match="not finished: trial-00"):
+        run_rates(sweep, [0.001, 0.002, 0.003, 0.004])
+    record_property(RECOVERY, round(seconds_until_free(pressed[0], CPU=2), 2))
+    before = Ledger(f"{sweep.directory}/trials.jsonl").results
+    assert 1 <= len(before) < 4
+    results = run_rates(sweep, [0.001, 0.002, 0.003, 0.004])
+    assert sorted(result.trial for result in results) == [0, 1, 2, 3]
+    assert [result for result in results if result in before] == before
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("budget", [{"hours": 20 / 3600}, {"device_hours": 30 / 3600}], ids=["hours", "device_hours"])
+def test_budgets_of_time_are_kept(tmp_path, packed, ray_session, slowly, budget):
+    slowly()
+    run_rates(make_sweep(tmp_path / "warm", packed.uri, budget={"trials": 2}), [0.001, 0.002])
+    sweep = make_sweep(tmp_path, packed.uri, budget=budget)
+    begun = time.monotonic()
+    results = run_rates(sweep, [0.001 * number for number in range(1, 50)])
+    took_s = time.monotonic() - begun
+    assert results[-1].status == "stopped"
+    if "hours" in budget:
+        assert took_s == pytest.approx(20, rel=0.1)  # seconds that Ray takes to end are in it
+    else:
+        assert sum(result.device_s for result in results) == pytest.approx(30, rel=0.05)
+
+
+def test_no_trial_tokenises_or_copies_data(tmp_path, packed, monkeypatch):
+    from rayllm.pipelines.train.session import Job
+    from rayllm.pipelines.tune.capacity import Needs
+    from rayllm.pipelines.tune.nested import train_trial
+    from rayllm.tokenizer.codec import Codec
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a trial has tokenised")
+
+    for name in ("encode", "encode_batch", "encode_to_buffer"):
+        monkeypatch.setattr(Codec, name, refuse)
+    before = {file: file.stat().st_mtime_ns for file in Path(packed.uri).rglob("*") if "index" not in file.parts}
+    sweep = make_sweep(tmp_path, packed.uri, {"max_steps": 2, "validation": {"every_steps": 2, "max_tokens": 512}})
+    run = sweep.plan(0, {"mixture.weights": {"code": 0.25, "math": 0.75}})
+    job = Job(run.config, packed.uri, run.directory)
+    course = Stepwise(lambda gate: train_trial(job, Needs(1, 0, 1), gate, lambda: False))
+    reached = [course.advance(), course.advance()]
+    assert (reached[-1].ended, reached[-1].error) == ("finished", "")
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    written = [file.name for file in Path(run.directory).rglob("*") if file.suffix in (".tokens", ".bounds")]
+    assert not written

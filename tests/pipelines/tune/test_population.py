@@ -1,0 +1,53 @@
+"""Population-based training: who fell behind goes on from a good trial's checkpoint, with changed settings."""
+
+import pytest
+from packing_fixture import make_packed
+from small_sweep import LR, make_sweep, run_rates
+
+from rayllm.pipelines.tune.population import KEEP, Exploring, prepare_training
+from rayllm.pipelines.tune.progress import Order
+from rayllm.tune.schedulers import NoScheduler, PbtScheduler
+
+TRAIN = {"max_steps": 12, "validation": {"every_steps": 4, "max_tokens": 512}}
+
+
+def test_a_population_saves_and_validates_at_its_intervals_and_keeps_what_others_take_over(tmp_path):
+    config = make_sweep(tmp_path, "packed", TRAIN).config.train
+    prepared = prepare_training(PbtScheduler(every=3), 12, config)
+    assert (prepared.checkpoint.every_steps, prepared.checkpoint.keep_last, prepared.validation.every_steps) == (
+        3,
+        KEEP,
+        3,
+    )
+    assert prepare_training(NoScheduler(), 12, config) == config
+
+
+@pytest.mark.parametrize(("rate", "taken"), [(0.02, 0.02), (-1.0, 0.01)], ids=["valid", "not valid"])
+def test_settings_are_changed_by_the_sweep_and_only_to_what_makes_a_valid_run(tmp_path, rate, taken):
+    from dataclasses import replace
+
+    sweep = replace(make_sweep(tmp_path, "packed", TRAIN), explore=lambda settings, number: {LR: rate})
+    good = sweep.plan(0, {LR: 0.01})
+    changed = Exploring(sweep, lambda training: training)({"order": Order(good.config, {LR: 0.01}, 0.0)})["order"]
+    assert changed.settings == {LR: taken}
+    assert changed.config.train.optimizer.lr == taken
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.fault("T2", "a population stops its worst trial", "it goes on from the best one's checkpoint")
+def test_the_worst_trial_goes_on_from_the_best(tmp_path, ray_session):
+    from dataclasses import replace
+
+    packed = make_packed(tmp_path / "packed")
+    scheduler = {"kind": "pbt", "every": 4, "quantile": 0.5}
+    sweep = make_sweep(tmp_path, packed.uri, TRAIN, scheduler=scheduler, keep_checkpoints=True)
+    sweep = replace(sweep, explore=lambda settings, number: {LR: float(settings[LR]) * 1.25})
+    results = run_rates(sweep, [3e-3, 1e-9])
+    assert {result.status for result in results} == {"finished"}
+    assert {result.curve[-1].step for result in results} == {12}
+    [worst] = [result for result in results if result.parent]
+    assert "trial-000" in worst.parent
+    assert worst.settings[LR] > 3e-3
+    best = min(result.metrics["mean_bits_per_byte"] for result in results)
+    assert worst.metrics["mean_bits_per_byte"] < best + 0.5

@@ -148,7 +148,14 @@ class ValidationRunConfig(ConfigModel):
     every_steps: int = Field(
         default=100, ge=1, description="Steps between validations; before the first step and at the end too."
     )
+    at_steps: list[Annotated[int, Field(ge=1)]] = Field(
+        default=[], description="More steps after which to validate, such as the rungs at which a sweep judges a trial."
+    )
     max_tokens: Count = Field(default=65_536, ge=1, description="Tokens of each domain that count, at most.")
+
+    def due(self, step: int) -> bool:
+        """Whether a validation follows a step."""
+        return step % self.every_steps == 0 or step in self.at_steps
 
 
 class SamplesConfig(ConfigModel):

@@ -41,7 +41,7 @@ def before_steps(run: Run, saver: Saver) -> bool:
     elif state.step == run.plan.total_steps:  # it was stopped between its last checkpoint and what comes after
         validate(run, saver, saved=True)
         sample(run)
-    elif _learns_from_validation(run) and state.step % run.config.validation.every_steps == 0:
+    elif _learns_from_validation(run) and run.config.validation.due(state.step):
         # Early stopping and an adaptive mixture count a validation that the checkpoint does not know yet.
         return validate(run, saver, saved=True)
     return False
@@ -69,7 +69,7 @@ def after_step(run: Run, saver: Saver, wishes: Wishes) -> bool:
     if saved:
         save(run, saver)
     enough = False
-    if done or (step % config.validation.every_steps == 0 and not stop):
+    if done or (config.validation.due(step) and not stop):
         enough = validate(run, saver, saved=saved)
     if enough and not saved:
         save(run, saver)

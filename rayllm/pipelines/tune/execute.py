@@ -30,7 +30,8 @@ from rayllm.pipelines.train.planning import plan_packed
 from rayllm.pipelines.tune.book import Book
 from rayllm.pipelines.tune.capacity import Needs, lacking, needs_of
 from rayllm.pipelines.tune.nested import train_trial
-from rayllm.pipelines.tune.population import Exploring, prepare_training
+from rayllm.pipelines.tune.population import Exploring
+from rayllm.pipelines.tune.preparing import prepare_training
 from rayllm.pipelines.tune.progress import Surroundings
 from rayllm.pipelines.tune.schedulers import Judged, build_scheduler
 from rayllm.pipelines.tune.search import Search

@@ -13,10 +13,6 @@ from rayllm.core.log import get_logger
 from rayllm.pipelines.tune.progress import Order
 from rayllm.pipelines.tune.trial_runs import Sweep
 from rayllm.train.config import TrainConfig
-from rayllm.tune.schedulers import PbtScheduler, SchedulerConfig
-
-#: Checkpoints that a trial keeps, so that none is gone before the trial that takes it over has read it.
-KEEP = 1000
 
 logger = get_logger(__name__)
 
@@ -44,19 +40,3 @@ class Exploring:
             return {**config, "order": Order(order.config, order.settings, time.time())}
         changed = changed.model_copy(update={"train": self._prepare(changed.train)})
         return {**config, "order": Order(changed, settings, time.time())}
-
-
-def prepare_training(scheduler: SchedulerConfig, total_steps: int, config: TrainConfig) -> TrainConfig:
-    """A trial's training as its scheduler needs it: a population hands over checkpoints at its intervals.
-
-    Args:
-        scheduler: The section of the run file.
-        total_steps: Of a whole trial.
-        config: Of the trial.
-    """
-    if not isinstance(scheduler, PbtScheduler):
-        return config
-    every = scheduler.interval(total_steps)
-    checkpoint = config.checkpoint.model_copy(update={"every_steps": every, "keep_last": KEEP})
-    validation = config.validation.model_copy(update={"every_steps": every})
-    return config.model_copy(update={"checkpoint": checkpoint, "validation": validation})

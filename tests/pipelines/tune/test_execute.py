@@ -35,9 +35,7 @@ def slowly(monkeypatch):
     return replace
 
 
-@pytest.mark.fault(
-    "T1", "ASHA stops a trial", "it leaves its loop; its CPU goes to the next trial, and back at the end"
-)
+@pytest.mark.fault("T1", "ASHA stops a trial", "its CPU goes to the next trial, and is back at the end")
 @pytest.mark.ray
 def test_trials_that_fall_behind_are_stopped_at_a_rung(tmp_path, packed, ray_session, record_property):
     sweep = make_sweep(tmp_path, packed.uri, STEPS, scheduler={"kind": "asha", "first": 4, "reduction": 2})

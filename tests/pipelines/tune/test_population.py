@@ -4,22 +4,10 @@ import pytest
 from packing_fixture import make_packed
 from small_sweep import LR, make_sweep, run_rates
 
-from rayllm.pipelines.tune.population import KEEP, Exploring, prepare_training
+from rayllm.pipelines.tune.population import Exploring
 from rayllm.pipelines.tune.progress import Order
-from rayllm.tune.schedulers import NoScheduler, PbtScheduler
 
 TRAIN = {"max_steps": 12, "validation": {"every_steps": 4, "max_tokens": 512}}
-
-
-def test_a_population_saves_and_validates_at_its_intervals_and_keeps_what_others_take_over(tmp_path):
-    config = make_sweep(tmp_path, "packed", TRAIN).config.train
-    prepared = prepare_training(PbtScheduler(every=3), 12, config)
-    assert (prepared.checkpoint.every_steps, prepared.checkpoint.keep_last, prepared.validation.every_steps) == (
-        3,
-        KEEP,
-        3,
-    )
-    assert prepare_training(NoScheduler(), 12, config) == config
 
 
 @pytest.mark.parametrize(("rate", "taken"), [(0.02, 0.02), (-1.0, 0.01)], ids=["valid", "not valid"])

@@ -101,6 +101,9 @@ def _add_stage(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", ver
     command.add_argument("file", help="run file (YAML)")
     command.add_argument("overrides", nargs="*", default=[], help="settings such as train.lr=3e-4")
     command.add_argument("--force", action="store_true", help="make the stage's artifact again (run: all of them)")
+    if verb == "tune":
+        text = "look for the best mixture by a law, in rounds, each confirmed at new seeds"
+        command.add_argument("--until-converged", action="store_true", help=text)
     command.set_defaults(handler=_stages)
 
 
@@ -110,7 +113,8 @@ def _stages(args: argparse.Namespace) -> int:
     from rayllm.pipelines.runner import run_stages, verbs_for, verbs_of_run
     from rayllm.pipelines.summary import summarize
 
-    config = load_run(args.file, args.overrides)
+    converged = ["tune.law.until_converged=true"] if getattr(args, "until_converged", False) else []
+    config = load_run(args.file, [*args.overrides, *converged])
     verbs = verbs_of_run() if args.verb == "run" else verbs_for(args.verb)
     force = (verbs if args.verb == "run" else [args.verb]) if args.force else []
     with ray_runtime.stopping_ray():

@@ -4,6 +4,7 @@ from pydantic import Field
 
 from rayllm.core.config import RUNTIME, ConfigModel
 from rayllm.tune.budget import BudgetConfig
+from rayllm.tune.law.config import LawConfig
 from rayllm.tune.schedulers import NoScheduler, SchedulerConfig
 from rayllm.tune.space import Dimension, Settings
 
@@ -25,6 +26,7 @@ class TuneConfig(ConfigModel):
         description="Metric of the last validation to rank by, lowest first: `mean_bits_per_byte`, `mean_loss`, or "
         "`bits_per_byte/<domain>` and its like.",
     )
+    law: LawConfig = Field(LawConfig(), description="How `--until-converged` looks for the best mixture.")
     max_steps: int | None = Field(
         None, ge=1, description="Steps of every trial, in place of the run's budget; `best.yaml` keeps the run's."
     )

@@ -64,8 +64,10 @@ def run(work: Work) -> dict[str, Any]:
     settings = _settings(config)
     packed = work.inputs["pack"]
     packed.verify(deep=True)
-    runs = plan_runs(config, settings, *_domains(packed.uri), work.path("trials"))
     ledger = Ledger(work.path("trials.jsonl"))
+    if settings.law.until_converged:
+        return _search_mixture(work, config, settings, ledger)
+    runs = plan_runs(config, settings, *_domains(packed.uri), work.path("trials"))
     pending = [one for one in runs if one.key not in ledger.finished()]
     logger.info("%d trials, %d of them finished before", len(runs), len(runs) - len(pending))
     if pending:
@@ -76,13 +78,31 @@ def run(work: Work) -> dict[str, Any]:
         run_trials(ListSampler(one.trial.settings for one in runs), sweep, ledger)
     latest = {result.key: result for result in ledger.results}
     ranked = rank([latest[one.key] for one in runs if one.key in latest], settings.objective)
-    _write(work, config, settings.objective, ranked)
+    _write(work, config, settings.objective, ranked, ranked[0].settings)
     return {
         "trials": len(ranked),
         "failed": sum(result.status == "failed" for result in ranked),
         "best": ranked[0].trial,
         "settings": ranked[0].settings,
         settings.objective: ranked[0].metrics[settings.objective],
+    }
+
+
+def _search_mixture(work: Work, config: Config, settings: TuneConfig, ledger: Ledger) -> dict[str, Any]:
+    """Look for the best mixture in rounds; see ``mixture_law``."""
+    from rayllm.pipelines.tune.mixture_law import search_mixture
+
+    packed_uri, judge = work.inputs["pack"].uri, _judge(settings.objective)
+    sweep = Sweep(base_config(config, settings), settings, packed_uri, config.ray, work.directory, judge)
+    full = train.Config.model_validate({name: getattr(config, name) for name in train.Config.model_fields})
+    best = search_mixture(sweep, full, ledger)
+    latest = {result.key: result for result in ledger.results}
+    ranked = rank(list(latest.values()), settings.objective)
+    _write(work, config, settings.objective, ranked, best)
+    return {
+        "trials": len(ranked),
+        "failed": sum(result.status == "failed" for result in ranked),
+        "settings": best,
     }
 
 
@@ -185,9 +205,9 @@ def _check_weights_are_read(config: Config, settings: TuneConfig) -> None:
         )
 
 
-def _write(work: Work, config: Config, objective: str, ranked: Sequence[TrialResult]) -> None:
+def _write(work: Work, config: Config, objective: str, ranked: Sequence[TrialResult], chosen: Settings) -> None:
     table = to_markdown(ranked, objective)
-    best = apply_settings(config, {**ranked[0].settings, "name": f"{config.name}-best"})
+    best = apply_settings(config, {**chosen, "name": f"{config.name}-best"})
     storage.write_text(work.path("table.json"), json.dumps(to_json(ranked, objective), indent=1))
     storage.write_text(work.path("table.md"), table)
     storage.write_text(work.path("best.yaml"), to_yaml(best.model_copy(update={"tune": None})))

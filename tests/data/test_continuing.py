@@ -48,9 +48,13 @@ def test_a_longer_budget_goes_on_in_the_same_row():
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(1, 90), st.integers(0, 1024))
-def test_no_row_comes_twice_before_each_came_once(step, weight):
-    made = continue_plan(small(), step, small(weights={"a": weight, "b": 1024 - weight}))
+@given(st.integers(1, 90), st.integers(0, 1024), st.booleans())
+def test_no_row_comes_twice_before_each_came_once(step, weight, reseeded):
+    own = small(weights={"a": weight, "b": 1024 - weight})
+    made = continue_plan(small(), step, dataclasses.replace(own, seed=1 + reseeded))
+    if reseeded and step < 80:
+        again = dataclasses.replace(own, seed=3)
+        made = continue_plan(made, step + 10, again)
     drawn = [Mixture(made).draws(index, 0, row.steps * row.batch_rows) for index, row in enumerate(made.stages)]
     domains, numbers = (np.concatenate(part) for part in zip(*drawn, strict=True))
     for domain, blocks in enumerate(made.domain_blocks):
@@ -60,9 +64,21 @@ def test_no_row_comes_twice_before_each_came_once(step, weight):
             assert len(set(epoch.tolist())) == len(epoch)
 
 
+def test_another_seed_gives_what_is_left_of_an_epoch_another_order():
+    other = dataclasses.replace(small(), seed=2)
+    made = continue_plan(small(), 20, other)
+    assert [(row.steps, row.shuffle) for row in made.stages] == [(20, None), (80, 2)]
+    assert continue_plan(made, 50, other) == made
+    back = continue_plan(made, 50, small())
+    assert [(row.steps, row.shuffle) for row in back.stages] == [(20, None), (30, 2), (50, 1)]
+    (domains, numbers), (before, straight) = Mixture(made).draws(1, 0, 640), Mixture(small()).draws(0, 160, 640)
+    left = made.domain_blocks[0] - Mixture(small()).domain_tokens(20)["a"] // 128
+    shuffled, plain = numbers[domains == 0][:left], straight[before == 0][:left]
+    assert set(shuffled) == set(plain)
+    assert (shuffled != plain).mean() > 0.9
+
+
 def test_what_would_repeat_rows_is_refused():
-    with pytest.raises(ConfigError, match="another order"):
-        continue_plan(small(), 30, dataclasses.replace(small(), seed=2))
     with pytest.raises(ConfigError, match="rows of another kind"):
         continue_plan(small(), 30, dataclasses.replace(small(), packing="best_fit"))
     with pytest.raises(ConfigError, match="other blocks"):

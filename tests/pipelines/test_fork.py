@@ -97,6 +97,14 @@ def test_another_learning_rate_and_mixture_count_from_the_forks_first_step(
     assert tokens["code"] / tokens["math"] == pytest.approx((4 * 8 + 12 * 12) / (4 * 8 + 12 * 4), rel=0.05)
 
 
+def test_another_seed_reads_what_is_left_in_another_order(parent: Path, packed: Artifact, tmp_path: Path) -> None:
+    config = fork(tmp_path, parent, 4)
+    run = train_run(config.model_copy(update={"seed": 5}), packed)
+    assert [(row.steps, row.shuffle) for row in plan_of(run).stages] == [(4, None), (8, 5)]
+    assert losses(run)[5] != losses(parent)[5]
+    assert losses(run) == pytest.approx({at: loss for at, loss in losses(parent).items() if at > 4}, rel=0.2)
+
+
 def test_a_fork_of_any_sharding_goes_on_with_the_same_batches(packed: Artifact, parent: Path, tmp_path: Path) -> None:
     run = train_run(fork(tmp_path, parent, 8, engine={"kind": "deepspeed", "zero_stage": 3}), packed, ranks=2)
     assert losses(run) == pytest.approx({at: loss for at, loss in losses(parent).items() if at > 8}, rel=1e-4)

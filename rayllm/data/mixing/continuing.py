@@ -14,7 +14,8 @@ def continue_plan(before: Plan, step: int, own: Plan, *, in_steps: bool = True, 
     """Put two tables together.
 
     A row of the table that the run would itself have gone on with is not broken: its draws go on. So a run with equal
-    settings has an equal table, and reads what the run before it would have read.
+    settings has an equal table, and reads what the run before it would have read. With another seed what is left of
+    the epochs comes in another order.
 
     Args:
         before: The plan of the run before.
@@ -24,7 +25,7 @@ def continue_plan(before: Plan, step: int, own: Plan, *, in_steps: bool = True, 
         where: The setting that names the run before, for errors.
 
     Raises:
-        ConfigError: If the run would have nothing left to do, or reads longer rows, or with another seed.
+        ConfigError: If the run would have nothing left to do, or reads longer rows.
         DataError: If the domains, their sizes or their rows differ.
     """
     _check_domains(before, own, where)
@@ -42,10 +43,13 @@ def continue_plan(before: Plan, step: int, own: Plan, *, in_steps: bool = True, 
             f"batches would have read {own.tokens_before(step):,}",
             fix="give the budget as `train.max_steps`",
         )
-    rows = _join(rows_until(before, step), _rows_from(own, step), broken=own.at(step)[2] == 0)
+    head = rows_until(before, step)
+    rows = _join(head, _shuffled(_rows_from(own, step), head, before.seed, own.seed), broken=own.at(step)[2] == 0)
     indexes = {index.seq_len: index for index in (*before.indexes, *own.indexes)}
     lengths = sorted({row.seq_len for row in rows} & indexes.keys())
-    plan = dataclasses.replace(own, stages=tuple(rows), indexes=tuple(indexes[length] for length in lengths))
+    plan = dataclasses.replace(
+        own, seed=before.seed, stages=tuple(rows), indexes=tuple(indexes[length] for length in lengths)
+    )
     if plan.packing == "concat" and plan.block_tokens != before.block_tokens:
         raise ConfigError(
             "the run would cut the data into other blocks than the run before it, and so repeat what was read",
@@ -71,6 +75,13 @@ def _rows_from(plan: Plan, step: int) -> list[StageRow]:
     return [dataclasses.replace(row, steps=row.steps - done), *plan.stages[index + 1 :]]
 
 
+def _shuffled(tail: list[StageRow], head: list[StageRow], first_seed: int, seed: int) -> list[StageRow]:
+    """Rows that come in the order of a seed, after others that came in the order of theirs."""
+    current = head[-1].shuffle if head else None
+    shuffle = current if seed == (first_seed if current is None else current) else seed
+    return [dataclasses.replace(row, shuffle=shuffle) for row in tail]
+
+
 def _join(head: list[StageRow], tail: list[StageRow], *, broken: bool) -> list[StageRow]:
     """Two parts of a table; one row where the same one goes on, unless it is ``broken`` there by itself."""
     if not head or broken or dataclasses.replace(head[-1], steps=tail[0].steps) != tail[0]:
@@ -79,13 +90,6 @@ def _join(head: list[StageRow], tail: list[StageRow], *, broken: bool) -> list[S
 
 
 def _check_domains(before: Plan, own: Plan, where: str) -> None:
-    if own.seed != before.seed:
-        raise ConfigError(
-            "the run before read its data in another order",
-            where=f"seed, {where}",
-            why=f"its seed is {before.seed}, this run's {own.seed}",
-            fix=f"set `seed` to {before.seed}: else rows that were read would come again before others were read",
-        )
     if before.packing != own.packing:
         raise ConfigError(
             "the run before has rows of another kind",

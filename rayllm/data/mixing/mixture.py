@@ -108,6 +108,22 @@ class _StageLayout:
     rank: Ints  # draws of the same domain before it in the period
     counts: Int64[np.ndarray, "draws domains"]  # draws of each domain among the first n of the period
     first_draw: Int64[np.ndarray, " domains"]  # draws of each domain in earlier stages
+    shuffles: tuple["_Shuffle", ...]  # up to here, the newest first
+
+
+@dataclass(frozen=True)
+class _Shuffle:
+    """From some draw of each domain on, another order of what its epoch has left, and of the epochs that follow."""
+
+    keys: Words  # of each domain
+    first_draw: Int64[np.ndarray, " domains"]
+
+    def place(self, domain: Ints, epoch: Ints, position: Ints, units: Ints) -> Ints:
+        """Where a draw at a position of its epoch stands in the order before this one."""
+        first_epoch, first = np.divmod(self.first_draw[domain], units)
+        start = np.where(epoch == first_epoch, first, 0)
+        keys = mix64(self.keys[domain] + epoch.astype(np.uint64) * _GOLDEN)
+        return start + permute(position - start, units - start, keys)
 
 
 class Mixture:
@@ -122,21 +138,31 @@ class Mixture:
 
     @cached_property
     def _keys(self) -> Words:
-        return np.asarray([derive_seed(self.plan.seed, "mixture", name) for name in self.plan.domains], np.uint64)
+        return self._domain_keys(self.plan.seed, "mixture")
+
+    def _domain_keys(self, seed: int, use: str) -> Words:
+        return np.asarray([derive_seed(seed, use, name) for name in self.plan.domains], np.uint64)
 
     @cached_property
     def _layouts(self) -> list[_StageLayout]:
         layouts = []
         # Draws so far: of blocks over all stages, of rows of an index over the stages of its length.
         drawn = {stage.seq_len: np.zeros(len(self.plan.domains), np.int64) for stage in self.plan.stages}
+        shuffles: list[tuple[Words, dict[int, Ints]]] = []
+        current: int | None = None
         for stage in self.plan.stages:
             unit_tokens = self.plan.unit_tokens(stage)
+            if stage.shuffle is not None and stage.shuffle != current:
+                keys = self._domain_keys(stage.shuffle, "shuffle")
+                shuffles.insert(0, (keys, {tokens: done.copy() for tokens, done in drawn.items()}))
+                current = stage.shuffle
             order = chairman_order(stage.weights)
             taken = order[:, None] == np.arange(len(stage.weights))
             counts = np.concatenate([np.zeros((1, taken.shape[1]), np.int64), taken.cumsum(0)])
             rows_per_unit, units = unit_tokens // stage.seq_len, np.asarray(self.plan.units(stage), np.int64)
             rank = counts[np.arange(PERIOD), order]
-            layouts.append(_StageLayout(rows_per_unit, units, order, rank, counts, drawn[unit_tokens]))
+            since = tuple(_Shuffle(keys, done[unit_tokens]) for keys, done in shuffles)
+            layouts.append(_StageLayout(rows_per_unit, units, order, rank, counts, drawn[unit_tokens], since))
             # The next stage goes on where this one's last draw ended, though its order begins on a fresh period.
             groups, rest = divmod(stage.steps * stage.batch_rows, PERIOD * rows_per_unit)
             drawn[unit_tokens] = drawn[unit_tokens] + groups * counts[-1] + counts[min(rest, PERIOD)]
@@ -163,6 +189,8 @@ class Mixture:
         draw = layout.first_draw[domain] + group * layout.counts[-1][domain] + layout.rank[slot]
         units = layout.units[domain]
         epoch, position = np.divmod(draw, units)
+        for shuffle in layout.shuffles:
+            position = shuffle.place(domain, epoch, position, units)
         keys = mix64(self._keys[domain] + epoch.astype(np.uint64) * _GOLDEN)
         return domain, permute(position, units, keys) * layout.rows_per_unit + part
 

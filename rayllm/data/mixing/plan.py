@@ -27,6 +27,8 @@ class StageRow:
         batch_rows: Rows of the global batch.
         weights: Draws of each domain in a period; sums to 1,024.
         stage: Index of the curriculum's stage that the row is a part of; a stage whose weights move has several.
+        shuffle: Another seed from this row on, for a fork: what each domain has left of its epoch, and the epochs that
+            follow, come in another order. None, and the value of the row before: the order goes on.
     """
 
     steps: int
@@ -34,6 +36,7 @@ class StageRow:
     batch_rows: int
     weights: tuple[int, ...]
     stage: int = 0
+    shuffle: int | None = None
 
     @property
     def step_tokens(self) -> int:
@@ -66,7 +69,7 @@ class Plan:
     """Which rows every step of a run reads, as a table.
 
     Attributes:
-        seed: The run's seed.
+        seed: The seed that the run began with.
         domain_tokens: Tokens of each domain, in the order of the weights.
         stages: The stage table.
         packing: What a row is: ``concat``, a slice of the stream, or ``best_fit``, a row of an index.

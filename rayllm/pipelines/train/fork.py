@@ -67,11 +67,13 @@ class Forked:
         origin: Where it begins.
         table: The stage table up to there, and maybe beyond.
         forgets: Fields of the state that belong to settings in which the two differ.
+        reseeds: Whether this one has another seed, and so its own generators.
     """
 
     origin: Origin
     table: Plan
     forgets: tuple[str, ...] = ()
+    reseeds: bool = False
 
     def adopt(self, state: RunState) -> RunState:
         """The state of the other run, without what this one does not take over."""
@@ -140,7 +142,7 @@ def _begun(fork: ForkConfig, config: Config, packed: PackedData) -> Forked | Non
     forgets = [] if there.train.guards.early_stopping == config.train.guards.early_stopping else ["early_stopping"]
     forgets += [] if there.mixture == config.mixture else ["mixture"]
     origin = Origin(there.name, storage.absolute(uri), commit.step, _sha256(uri))
-    return Forked(origin, read_plan(uri), tuple(forgets))
+    return Forked(origin, read_plan(uri), tuple(forgets), reseeds=there.seed != config.seed)
 
 
 def _resumed(chosen: str) -> Forked | None:

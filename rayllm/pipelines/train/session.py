@@ -124,6 +124,8 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
         built = build_engine(job.config, model, engine, compute, init, job.packed_uri)
         if begin:
             checkpoint.restore(built, state, begin)
+    if forked and forked.reseeds:
+        seed_everything(derive_seed(job.config.seed, "rank", collective.rank()))
     state.micro_batches = micro_batches.memory
     state = forked.adopt(state) if forked else state
     clear_staging(job.checkpoints)

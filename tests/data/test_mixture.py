@@ -17,6 +17,7 @@ def make_plan(stages, tokens, seed=7):
     return Plan(seed, {f"d{i}": n for i, n in enumerate(tokens)}, tuple(StageRow(*stage) for stage in stages))
 
 
+@settings(deadline=None)
 @given(shares)
 def test_after_any_number_of_draws_each_domain_is_within_one_of_its_weight(shares):
     weights = quantize(shares)
@@ -44,6 +45,7 @@ def test_the_order_of_a_small_period_is_the_one_computed_by_hand():
     assert chairman_order((2, 1, 1)).tolist() == [0, 1, 0, 2]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3000), st.integers(0, 2**62))
 def test_the_permutation_is_a_bijection_for_any_size_and_key(size, key):
     places = permute(np.arange(size), np.full(size, size), np.full(size, key, np.uint64))
@@ -109,6 +111,7 @@ def test_the_rows_of_one_block_are_a_period_apart():
         assert np.array_equal(domain[:PERIOD], domain[part * PERIOD : (part + 1) * PERIOD])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**12), st.integers(0, 300), st.integers(0, 300))
 def test_draws_are_a_function_of_the_row_alone(first, left, right):
     mixture = MIXTURE

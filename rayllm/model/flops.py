@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from rayllm.model.config import ModelConfig
+from rayllm.model.lora.config import LoraConfig, count_adapters
 
 
 @dataclass(frozen=True)
@@ -64,18 +65,22 @@ def count_parameters(config: ModelConfig) -> ParameterCounts:
     )
 
 
-def training_flops_per_token(config: ModelConfig, seq_len: int) -> int:
+def training_flops_per_token(config: ModelConfig, seq_len: int, lora: LoraConfig | None = None) -> int:
     """Floating-point operations of forward and backward for one token: ``6 N + 12 L d T``.
 
     ``N`` are the parameters that take part in matrix products, ``L`` layers, ``d`` channels of all query heads, ``T``
     the sequence length, or the window of a layer that has one. Attention counts in full, though half of it is masked,
-    and recomputation does not count: the convention behind published MFU numbers.
+    and recomputation does not count: the convention behind published MFU numbers. Matrices that stay as they are beside
+    adapters have no gradient of their own: ``4 N``, and ``6`` for each number of the adapters.
 
     Args:
         config: Sizes, with the vocabulary known.
         seq_len: Tokens of a row.
+        lora: The adapters that are trained alone.
 
     Source: Chowdhery et al. 2022, PaLM, arXiv:2204.02311, appendix B.
     """
     seen = sum(min(seq_len, config.window_of(layer) or seq_len) for layer in range(config.num_layers))
-    return 6 * count_parameters(config).matmul + 12 * config.query_dim * seen
+    matmul = count_parameters(config).matmul
+    products = 6 * matmul if lora is None else 4 * matmul + 6 * count_adapters(lora, config)
+    return products + 12 * config.query_dim * seen

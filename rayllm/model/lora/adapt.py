@@ -38,7 +38,7 @@ def adapt(module: Transformer, lora: LoraConfig, dtype: torch.dtype | None = Non
             linear = module.get_submodule(name)
             assert isinstance(linear, nn.Linear)
             if dtype is not None:
-                linear.weight.data = linear.weight.data.to(dtype)
+                linear.weight = nn.Parameter(linear.weight.detach().to(dtype), requires_grad=False)
             adapted = AdaptedLinear(linear, rows, chosen[name], lora) if name in chosen else FrozenLinear(linear)
             parent, _, child = name.rpartition(".")
             setattr(module.get_submodule(parent), child, adapted)

@@ -8,6 +8,7 @@ from rayllm.core import storage
 from rayllm.core.artifact import Artifact
 from rayllm.core.errors import RayllmError, RunFailed
 from rayllm.model.flops import count_parameters, training_flops_per_token
+from rayllm.model.lora.config import count_adapters
 from rayllm.pipelines.existing import find_artifacts
 from rayllm.pipelines.plan import forecast
 from rayllm.pipelines.plan.forecast import Disk, Duration, Stage
@@ -87,9 +88,10 @@ def describe(config: RunConfig, options: Options) -> dict[str, Any]:
             "projections": counts.projections,
             "blocks": counts.blocks_matmul,
             "norms": counts.norms,
+            "adapters": count_adapters(config.train.lora, model) if config.train.lora else 0,
         },
         "flops": {
-            "per_token": training_flops_per_token(model, config.train.seq_len),
+            "per_token": training_flops_per_token(model, config.train.seq_len, config.train.lora),
             "total": sum(stage.flops for stage in stages),
         },
         "stages": [_stage(stage) for stage in stages],

@@ -52,7 +52,7 @@ class Stage:
     @property
     def flops(self) -> float:
         """Of all its steps."""
-        return self.tokens * training_flops_per_token(self.setting.model, self.seq_len)
+        return self.tokens * training_flops_per_token(self.setting.model, self.seq_len, self.setting.lora)
 
     @property
     def probed(self) -> tuple[int, int, int]:
@@ -180,7 +180,7 @@ def disk_of(config: RunConfig, model: ModelConfig, tokens: int, packed_bytes: in
     per_token = DTYPES[dtype_for(model.resolved_vocab_size)].itemsize
     return Disk(
         packed=tokens * per_token if packed_bytes is None else packed_bytes,
-        checkpoint=checkpoint_bytes(model, config.train.optimizer.kind),
+        checkpoint=checkpoint_bytes(model, config.train.optimizer.kind, lora=config.train.lora),
         kept=kept_checkpoints(keep),
     )
 

@@ -15,6 +15,7 @@ import torch
 
 from rayllm.data.mixing.stages import stage_shapes
 from rayllm.model.config import ModelConfig
+from rayllm.model.lora.adapt import adapt
 from rayllm.model.transformer import Transformer
 from rayllm.pipelines.train import Config
 from rayllm.pipelines.train.building import Compute
@@ -24,7 +25,8 @@ from rayllm.train.config import EngineConfig
 from rayllm.train.engine import autocast
 from rayllm.train.memory.estimate import engine_bytes, estimate
 from rayllm.train.memory.micro_batch import FILLED, back_off, rows_by_length
-from rayllm.train.memory.setting import Setting, largest, setting_of, settings_of
+from rayllm.train.memory.setting import FLOAT, Setting, largest, setting_of, settings_of
+from rayllm.train.precision import AUTOCAST_DTYPES
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,12 @@ def _trial(setting: Setting, seq_len: int, compute: Compute) -> Callable[[int], 
 
     def attempt(rows: int) -> None:
         trial = replace(setting, shape=replace(setting.shape, rows=rows, seq_len=seq_len), micro_batches=2)
-        module = Transformer(setting.model).to(compute.device)
+        module = Transformer(setting.model)
+        if setting.lora:
+            adapt(module, setting.lora, AUTOCAST_DTYPES.get(compute.precision))
+        module = module.to(compute.device)
         module.set_attention_kernel(compute.attention.kernel)
-        reserved = max(0, engine_bytes(trial) - 2 * sum(part.numel() * 4 for part in module.parameters()))
+        reserved = max(0, engine_bytes(trial) - setting.weight_bytes - setting.trained * FLOAT)
         held = torch.empty(reserved, dtype=torch.uint8, device=compute.device)
         ids = torch.zeros(rows, seq_len, dtype=torch.int64, device=compute.device)
         try:

@@ -39,7 +39,7 @@ def warn_of_shortage(setting: Setting, device: torch.device, checkpoints: str, c
     free = free_bytes(checkpoints)
     if free is not None:
         kept = kept_checkpoints(config)
-        needed = kept * checkpoint_bytes(setting.model, setting.optimizer)
+        needed = kept * checkpoint_bytes(setting.model, setting.optimizer, lora=setting.lora)
         lines += shortage(f"{kept} checkpoints in {checkpoints}", needed, free, margin=DISK_MARGIN)
     return lines
 

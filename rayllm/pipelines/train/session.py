@@ -235,7 +235,9 @@ def _assemble(
         state=state,
         checkpoints=job.checkpoints,
         attachments=attachments,
-        speed=Speedometer(training_flops_per_token(model, config.seq_len), peak and peak * engine.world_size),
+        speed=Speedometer(
+            training_flops_per_token(model, config.seq_len, config.lora), peak and peak * engine.world_size
+        ),
         slowness=SpeedGuard(config.guards.slow_factor),
         watchdog=watchdog,
         update_ratios=_update_ratios(model, config.lora) if config.logging.update_ratios else None,

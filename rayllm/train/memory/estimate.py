@@ -2,7 +2,8 @@
 
 In: a ``Setting``, sizes alone. Out: an ``Estimate``, bytes by term at the moment of a step when they are most. The
 formula is what the engines do (DeepSpeed 0.19, stages 0 to 3, in float32 with autocast), found by counting torch's
-allocations over whole steps. ``P`` are all parameters, ``W`` the ranks:
+allocations over whole steps. ``P`` are all parameters that are trained (of adapters, the base stands beside them under
+weights), ``W`` the ranks:
 
 | | weights | gradients | master weights | moments | besides |
 |---|---|---|---|---|---|
@@ -20,13 +21,10 @@ from dataclasses import dataclass
 
 from rayllm.model.config import ModelConfig
 from rayllm.model.flops import count_parameters
-from rayllm.train.memory.setting import Setting
+from rayllm.model.lora.config import LoraConfig
+from rayllm.train.memory.setting import FLOAT, HALF, Setting, count_orthogonal, count_trained
 from rayllm.train.memory.trace import GRADIENTS, trace
 
-#: Bytes of a float32, in which weights, gradients and optimiser state are.
-FLOAT = 4
-#: Bytes of an element of the matrices that Muon brings together.
-HALF = 2
 #: Most elements of DeepSpeed's bucket (``train.deepspeed_engine.BUCKET_ELEMENTS``), which has room for the model; a GPU
 #: holds all of it, while of a process's memory only what was written counts.
 BUCKET_ELEMENTS = 200_000_000
@@ -82,7 +80,7 @@ def estimate(setting: Setting, base_bytes: int | None = None) -> Estimate:
         base_bytes: What the process has without a model, where that was measured.
     """
     single = setting.micro_batches == 1
-    work = trace(setting.model, setting.shape, keep_gradients=single)
+    work = trace(setting.model, setting.shape, keep_gradients=single, lora=setting.lora)
     kept = _state(setting)
     backward = kept | work if single else kept | _gradients(setting) | work
     step = kept | _gradients(setting) | _in_step(setting)
@@ -97,7 +95,7 @@ def ample(setting: Setting) -> int:
     blocks = 2 * FLOAT * tokens * channels * (model.num_layers + 1)
     logits = 8 * FLOAT * min(tokens, model.loss_chunk_tokens) * model.resolved_vocab_size
     masks = 2 * FLOAT * tokens * shape.seq_len * model.num_heads
-    state = 8 * FLOAT * count_parameters(model).total
+    state = 8 * FLOAT * (count_parameters(model).total + setting.trained)
     return blocks + logits + masks + state + BUCKET_ELEMENTS * FLOAT + BASE_BYTES + CONTEXT_BYTES
 
 
@@ -109,21 +107,21 @@ def engine_bytes(setting: Setting) -> int:
 
 def _state(setting: Setting) -> dict[str, int]:
     """What is there all the time."""
-    counts = count_parameters(setting.model)
-    total, world = counts.total, setting.world_size
-    matrices = counts.blocks_matmul + counts.projections if setting.optimizer == "muon" else 0
-    moments = 2 * total - matrices
+    counts, trained, world = count_parameters(setting.model), setting.trained, setting.world_size
+    matrices = count_orthogonal(setting.model, setting.lora, setting.optimizer)
+    moments = 2 * trained - matrices
     travelling = matrices * HALF * (1 + 2 * (world - 1) // world) // world
     terms = {
-        WEIGHTS: total * FLOAT // (world if setting.stage == 3 else 1),
+        WEIGHTS: setting.weight_bytes // (world if setting.stage == 3 else 1),
         MOMENTS: moments * FLOAT // (world if setting.stage else 1),
         EXCHANGE: travelling,
     }
     if setting.stage:
-        terms |= {MASTER: total * FLOAT // world, BUCKET: _bucket(setting, total)}
+        terms |= {MASTER: trained * FLOAT // world, BUCKET: _bucket(setting, trained)}
     if setting.stage == 3:
-        gathered = min(total, GATHERED_ELEMENTS) + 2 * counts.embedding if world > 1 else 0
-        terms[GATHERED] = (gathered + counts.embedding) * FLOAT
+        whole = min(setting.weight_bytes, GATHERED_ELEMENTS * FLOAT)
+        copies = counts.embedding * FLOAT if setting.lora is None else 0  # of the largest that is trained
+        terms[GATHERED] = whole + 3 * copies if world > 1 else copies
     return {term: size for term, size in terms.items() if size}
 
 
@@ -137,12 +135,12 @@ def _bucket(setting: Setting, total: int) -> int:
 
 def _gradients(setting: Setting) -> dict[str, int]:
     shards = setting.world_size if setting.stage >= 2 else 1
-    return {GRADIENTS: count_parameters(setting.model).total * FLOAT // shards}
+    return {GRADIENTS: setting.trained * FLOAT // shards}
 
 
 def _in_step(setting: Setting) -> dict[str, int]:
     """Copies of gradients that the optimizer step makes."""
-    total, world = count_parameters(setting.model).total * FLOAT, setting.world_size
+    total, world = setting.trained * FLOAT, setting.world_size
     if setting.stage == 1:
         written = 0 if _bucket(setting, total) else min(total, BUCKET_ELEMENTS * FLOAT)
         return {STEP: written} if written else {}
@@ -166,17 +164,17 @@ def _placed(setting: Setting, terms: dict[str, int], base_bytes: int | None) -> 
 
 def _snapshot(setting: Setting) -> int:
     """What rank 0, which writes the whole weights too, copies of the state."""
-    return checkpoint_bytes(setting.model, setting.optimizer, setting.world_size)
+    return checkpoint_bytes(setting.model, setting.optimizer, setting.world_size, setting.lora)
 
 
-def checkpoint_bytes(model: ModelConfig, optimizer: str, world_size: int = 1) -> int:
+def checkpoint_bytes(model: ModelConfig, optimizer: str, world_size: int = 1, lora: LoraConfig | None = None) -> int:
     """Bytes that rank 0 writes of a checkpoint: the weights, and its share of master weights and moments.
 
     Args:
         model: Sizes, with the vocabulary known.
         optimizer: Kind of the optimiser.
         world_size: Ranks that share master weights and moments; 1 for the whole checkpoint.
+        lora: The adapters that it holds instead of a model.
     """
-    counts = count_parameters(model)
-    matrices = counts.blocks_matmul + counts.projections if optimizer == "muon" else 0
-    return (counts.total + (3 * counts.total - matrices) // world_size) * FLOAT
+    trained = count_trained(model, lora)
+    return (trained + (3 * trained - count_orthogonal(model, lora, optimizer)) // world_size) * FLOAT

@@ -5,8 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from rayllm.model.config import ModelConfig
+from rayllm.model.flops import count_parameters
+from rayllm.model.lora.config import LoraConfig, count_adapters
 from rayllm.train.config import TrainConfig
 from rayllm.train.memory.trace import Shape
+from rayllm.train.precision import AUTOCAST_DTYPES
+
+#: Bytes of a float32, in which trained weights, gradients and optimiser state are, and of half of it.
+FLOAT, HALF = 4, 2
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,7 @@ class Setting:
         shape: Of a micro-batch.
         micro_batches: In a step.
         snapshot: Whether a copy of the state stays in host memory, to be saved beside training.
+        lora: The adapters that are trained alone; None where all weights are.
     """
 
     model: ModelConfig
@@ -38,6 +45,21 @@ class Setting:
     shape: Shape
     micro_batches: int
     snapshot: bool
+    lora: LoraConfig | None = None
+
+    @property
+    def trained(self) -> int:
+        """Parameters that have gradients and moments."""
+        return count_trained(self.model, self.lora)
+
+    @property
+    def weight_bytes(self) -> int:
+        """All weights: with adapters, the frozen matrices of the blocks are in the precision of the products."""
+        counts = count_parameters(self.model)
+        if self.lora is None:
+            return counts.total * FLOAT
+        frozen = HALF if self.shape.precision in AUTOCAST_DTYPES else FLOAT
+        return counts.blocks_matmul * frozen + (counts.total - counts.blocks_matmul + self.trained) * FLOAT
 
     def at_stage(self, stage: int) -> "Setting":
         """The same at a ZeRO stage, which may have less to offload."""
@@ -48,6 +70,21 @@ class Setting:
             offload_optimizer=self.offload_optimizer and stage >= 1,
             offload_parameters=self.offload_parameters and stage == 3,
         )
+
+
+def count_trained(model: ModelConfig, lora: LoraConfig | None) -> int:
+    """Parameters that are trained: all, or the adapters alone."""
+    return count_parameters(model).total if lora is None else count_adapters(lora, model)
+
+
+def count_orthogonal(model: ModelConfig, lora: LoraConfig | None, optimizer: str) -> int:
+    """Of them those that Muon updates: they keep one moment, not two."""
+    if optimizer != "muon":
+        return 0
+    counts = count_parameters(model)
+    if lora is not None:
+        return count_adapters(lora.model_copy(update={"dora": False}), model)
+    return counts.blocks_matmul + counts.projections
 
 
 def setting_of(
@@ -75,6 +112,7 @@ def setting_of(
         shape=Shape(1, config.seq_len, precision, config.activation_checkpointing, config.document_mask),
         micro_batches=1,
         snapshot=config.checkpoint.asynchronous,
+        lora=config.lora,
     )
 
 

@@ -21,7 +21,10 @@ from torch.utils._pytree import tree_leaves
 
 from rayllm.model.config import ModelConfig
 from rayllm.model.layers.token_losses import softmax_losses_
+from rayllm.model.lora.adapt import adapt
+from rayllm.model.lora.config import LoraConfig
 from rayllm.model.transformer import Transformer
+from rayllm.train.engine import trained_parameters
 from rayllm.train.precision import AUTOCAST_DTYPES
 
 #: What a module's work is called, by the end of its name; of several around it, the innermost says.
@@ -58,7 +61,7 @@ class Shape:
     document_mask: bool
 
 
-def trace(model: ModelConfig, shape: Shape, *, keep_gradients: bool) -> dict[str, int]:
+def trace(model: ModelConfig, shape: Shape, *, keep_gradients: bool, lora: LoraConfig | None = None) -> dict[str, int]:
     """Bytes held at the peak of forward and backward, by part; without weights and inputs.
 
     Args:
@@ -66,19 +69,22 @@ def trace(model: ModelConfig, shape: Shape, *, keep_gradients: bool) -> dict[str
         shape: Of the micro-batch.
         keep_gradients: Whether finished gradients count, as ``GRADIENTS``. They grow while activations fall; of a step
             of several micro-batches the caller counts them as kept all the time.
+        lora: Adapters that are trained alone.
     """
-    return dict(_remembered(model.model_dump_json(), shape, keep_gradients))
+    return dict(_remembered(model.model_dump_json(), shape, keep_gradients, lora.model_dump_json() if lora else ""))
 
 
 @functools.lru_cache(maxsize=64)
-def _remembered(sizes: str, shape: Shape, keep_gradients: bool) -> Mapping[str, int]:
+def _remembered(sizes: str, shape: Shape, keep_gradients: bool, adapters: str) -> Mapping[str, int]:
     """The same trace is asked for at every ZeRO stage; the sizes are JSON, since configs have no hash."""
     model = ModelConfig.model_validate_json(sizes)
+    lora = LoraConfig.model_validate_json(adapters) if adapters else None
     few, more = (max(layers, model.global_every) for layers in FEW_LAYERS)
     if model.num_layers <= more + 1:
-        return _trace(model, shape, keep_gradients=keep_gradients)
-    first = _trace(model.model_copy(update={"num_layers": few}), shape, keep_gradients=keep_gradients)
-    second = _trace(model.model_copy(update={"num_layers": more + 1}), shape, keep_gradients=keep_gradients)
+        return _trace(model, shape, keep_gradients=keep_gradients, lora=lora)
+    shallow, deeper = (model.model_copy(update={"num_layers": layers}) for layers in (few, more + 1))
+    first = _trace(shallow, shape, keep_gradients=keep_gradients, lora=lora)
+    second = _trace(deeper, shape, keep_gradients=keep_gradients, lora=lora)
     return _extrapolated(first, second, (model.num_layers - few) / (more + 1 - few))
 
 
@@ -88,16 +94,18 @@ def _extrapolated(first: dict[str, int], second: dict[str, int], factor: float) 
     return {part: round(first.get(part, 0) + factor * (second.get(part, 0) - first.get(part, 0))) for part in parts}
 
 
-def _trace(model: ModelConfig, shape: Shape, *, keep_gradients: bool) -> dict[str, int]:
+def _trace(model: ModelConfig, shape: Shape, *, keep_gradients: bool, lora: LoraConfig | None) -> dict[str, int]:
     dtype = AUTOCAST_DTYPES.get(shape.precision)
     autocast = contextlib.nullcontext() if dtype is None else torch.autocast("cpu", dtype=dtype)
     with FakeTensorMode():
         module = Transformer(model)
+        if lora:
+            adapt(module, lora, dtype)
         module.set_activation_checkpointing(shape.recompute)
         module.lm_head.softmax_losses = _OncePerShape()
         ids = torch.zeros(shape.rows, shape.seq_len, dtype=torch.int64)
         with _Held([*module.parameters(), ids], module) as held:
-            for parameter in module.parameters():
+            for _, parameter in trained_parameters(module):
                 parameter.register_post_accumulate_grad_hook(held.rename if keep_gradients else _drop)
             with autocast:
                 losses = module(ids, ids, ids if shape.document_mask else None)

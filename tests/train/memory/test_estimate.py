@@ -11,6 +11,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from rayllm.data.batches import Batch
 from rayllm.model.config import ModelConfig
 from rayllm.model.flops import count_parameters
+from rayllm.model.lora.adapt import adapt
+from rayllm.model.lora.config import LoraConfig, count_adapters
 from rayllm.model.transformer import Transformer
 from rayllm.optim.config import AdamWConfig
 from rayllm.optim.schedules import Rates
@@ -30,6 +32,7 @@ from rayllm.train.memory.estimate import (
 )
 from rayllm.train.memory.setting import Setting
 from rayllm.train.memory.trace import Shape
+from rayllm.train.precision import AUTOCAST_DTYPES
 
 MODEL = ModelConfig(vocab_size=2048, dim=128, num_layers=2, num_heads=4, num_kv_heads=2, ffn_dim=320, max_seq_len=256)
 ROWS, SEQ_LEN, MICRO_BATCHES = 2, 128, 2
@@ -46,18 +49,20 @@ def setting(**changes) -> Setting:
     return replace(base, **changes)
 
 
-def allocated_by_steps(kind: str, stage: int) -> int:
+def allocated_by_steps(kind: str, stage: int, lora: LoraConfig | None = None, precision: str = "fp32") -> int:
     """The most bytes that torch's allocator has out in a later step of this rank, everything included."""
     deepspeed_engine.BUCKET_ELEMENTS = BUCKET
     device = torch.device("cpu")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         model = Transformer(MODEL)
         model.init_weights(1)
+        if lora:
+            adapt(model, lora, AUTOCAST_DTYPES.get(precision))
         if kind == "torch":
-            engine = TorchEngine(model, AdamWConfig(), "fp32", device)
+            engine = TorchEngine(model, AdamWConfig(), precision, device)
         else:
             engine = deepspeed_engine.DeepSpeedEngine(
-                model, AdamWConfig(), "fp32", device, zero_stage=stage, micro_batch_size=ROWS
+                model, AdamWConfig(), precision, device, zero_stage=stage, micro_batch_size=ROWS
             )
         ids = torch.randint(2048, (ROWS, SEQ_LEN))
         for _ in range(STEPS):
@@ -91,6 +96,38 @@ def test_the_formula_is_what_an_engine_allocates(monkeypatch, kind: str, stage: 
     found = estimate(setting(engine=kind, stage=stage, device="cuda"), 0).device  # a GPU holds the whole bucket
     expected = sum(size for term, size in found.items() if term not in (BASE, KEPT))
     assert 0.95 < expected / measured < 1.25
+
+
+@pytest.mark.parametrize(
+    ("kind", "stage", "precision"),
+    [
+        ("deepspeed", 1, "bf16"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [("torch", 0, "bf16"), ("torch", 0, "fp32"), ("deepspeed", 2, "bf16"), ("deepspeed", 3, "bf16")]
+        ),
+    ],
+)
+def test_the_formula_is_what_adapters_take(monkeypatch, kind: str, stage: int, precision: str) -> None:
+    monkeypatch.setattr(module, "BUCKET_ELEMENTS", BUCKET)
+    lora = LoraConfig(rank=8)
+    measured = run_ranks(allocated_by_steps, 2, kind, stage, lora, precision)[0]
+    shape = Shape(ROWS, SEQ_LEN, precision, "none", document_mask=True)
+    found = estimate(setting(engine=kind, stage=stage, device="cuda", lora=lora, shape=shape), 0).device
+    expected = sum(size for term, size in found.items() if term not in (BASE, KEPT))
+    assert 0.9 < expected / measured < 1.3
+
+
+def test_adapters_have_moments_and_a_frozen_base_only_weights() -> None:
+    lora = LoraConfig(rank=8)
+    numbers, counts = count_adapters(lora, MODEL), count_parameters(MODEL)
+    found = estimate(setting(world_size=1, lora=lora, snapshot=True)).device
+    assert found[MOMENTS] == 2 * 4 * numbers == 2 * found[MASTER]
+    assert found[WEIGHTS] == 4 * (counts.total + numbers)
+    assert found[SNAPSHOT] == 16 * numbers
+    half = setting(lora=lora, shape=Shape(ROWS, SEQ_LEN, "bf16", "none", document_mask=True))
+    assert estimate(half).device[WEIGHTS] == 4 * (counts.total + numbers) - 2 * counts.blocks_matmul
+    assert estimate(setting(optimizer="muon", world_size=1, lora=lora)).device[MOMENTS] == 4 * numbers
 
 
 def test_a_higher_stage_never_needs_more_of_the_state() -> None:

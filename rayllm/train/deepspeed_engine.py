@@ -65,7 +65,7 @@ class DeepSpeedEngine:
         zero = _zero_config(
             zero_stage,
             device,
-            bucket_elements(parameter.numel() for parameter in module.parameters()),
+            bucket_elements(parameter.numel() for _, parameter in trained_parameters(module)),
             offload_optimizer=offload_optimizer,
             offload_parameters=offload_parameters,
         )

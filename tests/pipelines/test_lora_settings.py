@@ -19,7 +19,7 @@ from rayllm.model.lora.config import LoraConfig, count_adapters
         ({"precision": "fp8"}, "set `train.precision: bf16`"),
         (
             {"lora": {"targets": ["q_proj", "c_attn"]}},
-            "c_attn matches no matrix of the model; there are q_proj, k_proj",
+            "c_attn matches no matrix of the model; there are q_proj",
         ),
         ({"lora": {"targets": ["model.layers.7.*"]}}, "in model.layers.0 to 1"),
         ({"lora": {"targets": []}}, "at least 1 item"),

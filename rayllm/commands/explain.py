@@ -18,7 +18,8 @@ import numpy as np
 from rayllm.core import storage
 from rayllm.core.artifact import Artifact
 from rayllm.core.errors import ConfigError
-from rayllm.data.mixing.plan import Plan
+from rayllm.data.mixing.plan import Plan, StageRow
+from rayllm.data.mixing.weights import PERIOD
 from rayllm.data.shards.packed import PackedData
 from rayllm.pipelines.existing import find_artifacts, train_directory
 from rayllm.pipelines.run_config import RunConfig, load_run
@@ -70,6 +71,7 @@ class Explanation:
         selected: The rows of the global batch that the hash is over.
         sha256: Hash of the ids and labels of those rows.
         rows: Those that are shown.
+        adaptive: Whether the mixture may move where training has not been yet.
     """
 
     step: int
@@ -79,6 +81,7 @@ class Explanation:
     selected: list[int]
     sha256: str
     rows: list["Row"]
+    adaptive: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """All of it for programs."""
@@ -149,6 +152,7 @@ def rebuild(config: RunConfig, artifacts: Mapping[str, Artifact], args: argparse
         selected=selected,
         sha256=ids_hash(reader.rows(args.step - 1, selected)),
         rows=trace(streams, artifacts["prepare"].uri, places, batches),
+        adaptive=config.mixture.adaptive is not None,
     )
 
 
@@ -210,12 +214,23 @@ def _show(found: Explanation, width: int | None) -> None:
         view.row(f"row {row.place.row}  {domain}  from {where}  sha256 {ids_hash(row.batch)[:12]}", row)
 
 
+def _weights(found: Explanation, stage: StageRow) -> str:
+    """The weights of the step; an adaptive mixture is a table that grows, so those of steps to come may change."""
+    parts = ", ".join(
+        f"{name} {weight / PERIOD:.1%}" for name, weight in zip(found.plan.domains, stage.weights, strict=True)
+    )
+    return (
+        f"{parts}; adaptive: of steps that training has not reached, as of its last move" if found.adaptive else parts
+    )
+
+
 def _head(found: Explanation) -> list[tuple[str, str]]:
     index, stage, _ = found.plan.at(found.step - 1)
     shown, there = len(found.rows), len(found.selected)
     return [
         ("step", f"{found.step:,} of {found.plan.total_steps:,}: part {index} of the plan, {found.plan.packing} rows"),
         ("", f"{stage.batch_rows:,} rows of {stage.seq_len:,} tokens in the global batch"),
+        ("weights", _weights(found, stage)),
         ("plan", found.plan_uri or "as training would write it; it has not begun"),
         ("packed", found.packed.uri),
         ("batch", f"sha256 {found.sha256} of the ids and labels of {there:,} rows"),

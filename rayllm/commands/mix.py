@@ -131,8 +131,28 @@ def describe(forecast: Forecast, config: RunConfig) -> dict[str, Any]:
             }
             for name in plan.domains
         },
+        "notes": [*_adaptive_note(config), *_fork_note(config)],
         "warnings": plan.warnings(caps),
     }
+
+
+def _adaptive_note(config: RunConfig) -> list[str]:
+    """What a plan cannot know yet: where the weights of an adaptive mixture go."""
+    adaptive = config.mixture.adaptive
+    if adaptive is None:
+        return []
+    reference = adaptive.reference if isinstance(adaptive.reference, str) else "the numbers given"
+    return [
+        f"the mixture is adaptive: these are the weights that it begins with. Every "
+        f"{adaptive.every * config.train.validation.every_steps:,} steps they move towards the domains whose bits per "
+        f"byte are above {reference}, each by at most {adaptive.max_change:.1%} of the tokens; every move becomes a "
+        f"row of the stage table, which plan.json and each checkpoint hold"
+    ]
+
+
+def _fork_note(config: RunConfig) -> list[str]:
+    fork = config.train.fork
+    return [f"a fork of {fork.source} ({fork.step}): what that run has read comes first"] if fork else []
 
 
 def _stage(plan: Plan, number: int) -> dict[str, Any]:
@@ -191,6 +211,8 @@ def _show(found: Mapping[str, Any]) -> None:
     for table in (_stage_table(found), _domain_table(found), _run_table(found)):
         console.print(table)
         console.print()
+    for note in found["notes"]:
+        console.print(f"note: {note}", soft_wrap=True)
     for warning in found["warnings"]:
         console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
 

@@ -36,6 +36,7 @@ class RunRecords:
         sweep: Content of a sweep's ``table.json``.
         checkpoint: URI of the checkpoint to use.
         model: The resolved model config of that checkpoint.
+        fork: Of a fork, the run and the checkpoint that it went on from; else empty.
     """
 
     name: str
@@ -48,6 +49,7 @@ class RunRecords:
     sweep: dict[str, Any] | None = None
     checkpoint: str | None = None
     model: dict[str, Any] = field(default_factory=dict)
+    fork: dict[str, Any] = field(default_factory=dict)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -122,6 +124,7 @@ def collect(name: str, artifacts: Mapping[str, Artifact], *, sweep: str | None =
         sweep=_json(read_artifact(sweep), "table.json") if sweep else None,
         checkpoint=checkpoint,
         model=_model(checkpoint),
+        fork=_json(train, "fork.json") or {},
     )
 
 

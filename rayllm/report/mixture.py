@@ -33,5 +33,24 @@ def planned_until(records: RunRecords, step: int) -> dict[str, float]:
     return totals
 
 
+def weights_over_tokens(records: RunRecords) -> dict[str, list[tuple[float, float]]]:
+    """Each domain's weight at the first and the last token of every row of the stage table that was trained on.
+
+    Empty where the weights are the same all the time.
+    """
+    plan, train = records.plan, records.metrics.train
+    if plan is None or not train or len({stage.weights for stage in plan.stages}) == 1:
+        return {}
+    found: dict[str, list[tuple[float, float]]] = {domain: [] for domain in plan.domains}
+    first = 0
+    for stage in plan.stages:
+        last = min(first + stage.steps, train[-1]["step"])
+        for domain, weight in zip(plan.domains, stage.weights, strict=True):
+            if last > first:
+                found[domain] += [(plan.tokens_before(step), weight / PERIOD) for step in (first, last)]
+        first += stage.steps
+    return found
+
+
 def _place(domains: list[str]):
     return lambda name: domains.index(name) if name in domains else len(domains)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from rayllm.report.collect import RunRecords
 from rayllm.report.config import ReportConfig
 from rayllm.report.metrics_log import Record
-from rayllm.report.mixture import planned_until
+from rayllm.report.mixture import planned_until, weights_over_tokens
 
 Point = tuple[float, float]
 Style = Literal["line", "faint", "dashed"]
@@ -93,6 +93,7 @@ def all_charts(records: RunRecords, config: ReportConfig) -> dict[str, Chart]:
         *(_train_chart(records, config, *choice) for choice in TRAIN_CHARTS),
         update_ratio_chart(records, config),
         mixture_chart(records, config),
+        weights_chart(records, config),
     ]
     return {chart.key: chart for chart in charts if chart is not None}
 
@@ -181,6 +182,18 @@ def mixture_chart(records: RunRecords, config: ReportConfig) -> Chart | None:
     return Chart(
         "mixture", "Mixture so far", "share of tokens", tuple(series), y_format="percent", from_zero=True, note=note
     )
+
+
+def weights_chart(records: RunRecords, config: ReportConfig) -> Chart | None:
+    """The weight of each domain over the run, where the weights change."""
+    curves = weights_over_tokens(records)
+    series = [
+        Series(name, thin(points, config.curve_points), index) for index, (name, points) in enumerate(curves.items())
+    ]
+    note = "As the stage table has them: by its stages, by a fork, or moved by an adaptive mixture."
+    label = "share of the tokens that are read next"
+    chart = Chart("weights", "Weights", label, tuple(series), y_format="percent", from_zero=True, note=note)
+    return chart if series else None
 
 
 def _planned_share(records: RunRecords, step: int, domain: str) -> float:

@@ -37,6 +37,8 @@ def lead(records: RunRecords) -> str:
     if records.metrics.train:
         last = records.metrics.train[-1]
         parts.append(f"trained for {last['step']:,} steps on {count(last['tokens'])} tokens")
+    if records.fork:
+        parts.append(f"(the first {records.fork['step']:,} those of the run {records.fork['run']}, which it forks)")
     if records.domains:
         parts.append(f"of {join_words(records.domains)}")
     parts.append(f"in {duration(records.artifacts['train'].manifest.wall_s)}")

@@ -96,6 +96,14 @@ def test_a_budget_by_parameters_counts_all_of_them(file: str, capsys: Capture) -
     assert found["tokens"] == round(20 * parameters / 64) * 64
 
 
+def test_what_an_adaptive_mixture_means_is_said(file: str, capsys: Capture) -> None:
+    adaptive = ("curriculum=[]", "mixture.adaptive.reference={code: 1.0}", "train.validation.every_steps=25")
+    found = planned(capsys, file, "--sizes", "code=10M,math=10M", *adaptive)
+    (note,) = found["notes"]
+    assert "Every 25 steps they move" in note
+    assert planned(capsys, file, "--sizes", "code=10M,math=10M")["notes"] == []
+
+
 def test_redistribution_shows_in_the_weights(file: str, capsys: Capture) -> None:
     sizes = ("--sizes", "code=10M,math=20K", "curriculum=[]")
     plain = planned(capsys, file, *sizes)

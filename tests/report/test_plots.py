@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,6 +62,22 @@ def test_realised_shares_are_drawn_against_the_plan(fake_run: dict[str, Artifact
     by_name = {series.name: series.points[-1][1] for series in chart.series}
     assert by_name["english"] == pytest.approx(by_name["english, planned"], abs=0.01)
     assert sum(value for name, value in by_name.items() if "planned" in name) == pytest.approx(1.0)
+
+
+def test_weights_that_change_are_drawn_step_by_step(fake_run: dict[str, Artifact]) -> None:
+    records = collect("quickstart", fake_run)
+    assert records.plan is not None
+    assert "weights" not in all_charts(records, ReportConfig())
+    whole = records.plan.stages[0]
+    rows = [
+        dataclasses.replace(whole, steps=whole.steps // 2, weights=(512, 256, 256)),
+        dataclasses.replace(whole, steps=whole.steps - whole.steps // 2, weights=(256, 512, 256)),
+    ]
+    moved = dataclasses.replace(records, plan=dataclasses.replace(records.plan, stages=tuple(rows)))
+    chart = all_charts(moved, ReportConfig())["weights"]
+    half = whole.steps // 2 * whole.step_tokens
+    assert chart.series[0].points[:3] == ((0, 0.5), (half, 0.5), (half, 0.25))
+    assert [series.points[-1][1] for series in chart.series] == [0.25, 0.5, 0.25]
 
 
 def test_a_run_without_records_has_no_charts() -> None:

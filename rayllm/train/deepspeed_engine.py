@@ -65,7 +65,7 @@ class DeepSpeedEngine:
         zero = _zero_config(
             zero_stage,
             device,
-            bucket_elements(parameter.numel() for _, parameter in trained_parameters(module)),
+            bucket_elements([parameter.numel() for _, parameter in trained_parameters(module)], self.world_size),
             offload_optimizer=offload_optimizer,
             offload_parameters=offload_parameters,
         )
@@ -233,11 +233,12 @@ def _drop_needless_work(engine: Any, zero: dict[str, Any]) -> None:
             engine.optimizer.buffered_reduce_fallback = lambda *_, **__: None
 
 
-def bucket_elements(sizes: Iterable[int]) -> int:
+def bucket_elements(sizes: Iterable[int], world_size: int) -> int:
     """Elements of a bucket that holds all parameters of these sizes, each padded to a multiple of the ranks, or of one
-    as large as buckets get: DeepSpeed sets all of it aside, so a small model need not have a large one."""
-    world = dist.get_world_size()
-    return min(BUCKET_ELEMENTS, sum(-(-size // world) * world for size in sizes))
+    as large as buckets get: DeepSpeed sets all of it aside, so a small model need not have a large one. An even number,
+    since DeepSpeed takes no other."""
+    padded = sum(-(-size // world_size) * world_size for size in sizes)
+    return min(BUCKET_ELEMENTS, padded + padded % 2)
 
 
 def _zero_config(

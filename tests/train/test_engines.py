@@ -10,6 +10,7 @@ from ranks import MODEL, build_engine, run_ranks, small_config, small_plan, stre
 from rayllm.data.batches import BatchReader
 from rayllm.model.transformer import Transformer
 from rayllm.optim.schedules import lr_frac
+from rayllm.train.deepspeed_engine import BUCKET_ELEMENTS, bucket_elements
 from rayllm.train.engine import TorchEngine
 
 DEEPSPEED = [("deepspeed", stage, world) for stage in (0, 1, 2, 3) for world in (1, 2)]
@@ -118,3 +119,11 @@ def _model() -> Transformer:
     model = Transformer(MODEL)
     model.init_weights(1)
     return model
+
+
+@pytest.mark.parametrize(
+    ("sizes", "world_size", "elements"),
+    [([5, 3], 1, 8), ([5, 4], 1, 10), ([5, 3], 3, 10), ([5, 3], 4, 12), ([BUCKET_ELEMENTS, 1], 2, BUCKET_ELEMENTS)],
+)
+def test_a_bucket_holds_the_padded_model_and_is_even(sizes: list[int], world_size: int, elements: int) -> None:
+    assert bucket_elements(sizes, world_size) == elements

@@ -52,7 +52,7 @@ def trials_table(records: RunRecords) -> Table | None:
     rows = []
     for trial in trials:
         scores = trial["metrics"]
-        result = Cell(fixed(scores.get(objective), 4), tone="strong")
+        result = Cell(fixed(trial["value"], 4), tone="strong")
         rows.append(
             (
                 Cell(str(trial["trial"])),

@@ -20,13 +20,17 @@ class BudgetConfig(ConfigModel):
     """What a sweep may cost; whichever limit comes first."""
 
     trials: int | None = Field(
-        None, ge=1, description="Trainings in all: baselines, samples and replicates, not what confirms a winner."
+        default=None,
+        ge=1,
+        description="Trainings in all: baselines, samples and replicates, not what confirms a winner.",
     )
     hours: float | None = Field(
-        None, gt=0, description="Hours by the clock, over all starts of the sweep. Trials that run then are ended."
+        default=None,
+        gt=0,
+        description="Hours by the clock, over all starts of the sweep. Trials that run then are ended.",
     )
     device_hours: float | None = Field(
-        None,
+        default=None,
         gt=0,
         description="Hours times GPUs held (CPUs where a trial holds no GPU). Trials that run then are ended.",
     )

@@ -13,7 +13,7 @@ from rayllm.core.config import ConfigModel, Count
 class NoScheduler(ConfigModel):
     """Every trial comes to its end."""
 
-    kind: Literal["none"] = Field("none", description="Every trial comes to its end.")
+    kind: Literal["none"] = Field(default="none", description="Every trial comes to its end.")
 
 
 class AshaScheduler(ConfigModel):
@@ -22,12 +22,14 @@ class AshaScheduler(ConfigModel):
     Source: Li et al. 2018, A System for Massively Parallel Hyperparameter Tuning, arXiv:1810.05934, section 3.
     """
 
-    kind: Literal["asha"] = Field("asha", description="At each rung, the best share of the trials goes on.")
+    kind: Literal["asha"] = Field(default="asha", description="At each rung, the best share of the trials goes on.")
     first: Count | None = Field(
-        None, ge=1, description="Steps to the first rung; by default a ninth of the trial, at `reduction: 3`."
+        default=None, ge=1, description="Steps to the first rung; by default a ninth of the trial, at `reduction: 3`."
     )
     reduction: float = Field(
-        3.0, gt=1, description="One of so many goes on, and each rung is so many times as far as the one before."
+        default=3.0,
+        gt=1,
+        description="One of so many goes on, and each rung is so many times as far as the one before.",
     )
 
     def rungs(self, max_steps: int) -> list[int]:
@@ -50,11 +52,11 @@ class MedianScheduler(ConfigModel):
     Source: Golovin et al. 2017, Google Vizier, section 3.2.1.
     """
 
-    kind: Literal["median"] = Field("median", description="Trials below the median of the others stop.")
+    kind: Literal["median"] = Field(default="median", description="Trials below the median of the others stop.")
     first: Count | None = Field(
-        None, ge=1, description="Steps before any trial is stopped; by default a quarter of the trial."
+        default=None, ge=1, description="Steps before any trial is stopped; by default a quarter of the trial."
     )
-    least_trials: int = Field(3, ge=2, description="Other trials that must have come as far.")
+    least_trials: int = Field(default=3, ge=2, description="Other trials that must have come as far.")
 
     def first_step(self, max_steps: int) -> int:
         """Steps before any trial is stopped."""
@@ -71,11 +73,20 @@ class PbtScheduler(ConfigModel):
     Source: Jaderberg et al. 2017, Population Based Training of Neural Networks, arXiv:1711.09846, section 4.
     """
 
-    kind: Literal["pbt"] = Field("pbt", description="The worst trials go on from the best, with changed settings.")
-    every: Count | None = Field(None, ge=1, description="Steps between such changes; by default a fifth of the trial.")
-    quantile: float = Field(0.25, gt=0, le=0.5, description="Share of the trials that is worst, and that is best.")
+    kind: Literal["pbt"] = Field(
+        default="pbt", description="The worst trials go on from the best, with changed settings."
+    )
+    every: Count | None = Field(
+        default=None, ge=1, description="Steps between such changes; by default a fifth of the trial."
+    )
+    quantile: float = Field(
+        default=0.25, gt=0, le=0.5, description="Share of the trials that is worst, and that is best."
+    )
     resample: float = Field(
-        0.25, ge=0, le=1, description="Probability that a setting is drawn anew; else it is moved from the best's."
+        default=0.25,
+        ge=0,
+        le=1,
+        description="Probability that a setting is drawn anew; else it is moved from the best's.",
     )
 
     def interval(self, max_steps: int) -> int:

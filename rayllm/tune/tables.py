@@ -1,36 +1,53 @@
 """The ranking of a sweep as JSON and as a Markdown table."""
 
+import math
 from collections.abc import Sequence
 
 from pydantic import JsonValue
 
+from rayllm.tune.objective import Objective
 from rayllm.tune.results import TrialResult
 
 
-def to_json(ranked: Sequence[TrialResult], objective: str) -> dict[str, JsonValue]:
-    """The ranking as JSON."""
+def to_json(ranked: Sequence[TrialResult], objective: Objective) -> dict[str, JsonValue]:
+    """The ranking as JSON: each trial as in the ledger, with its ``value`` and what it cost."""
     return {
-        "objective": objective,
+        "objective": objective.expression,
         "best": ranked[0].trial,
-        "trials": [result.model_dump(mode="json") for result in ranked],
+        "device_s": round(sum(result.device_s for result in ranked), 3),
+        "trials": [
+            {
+                **result.model_dump(mode="json"),
+                "value": _value(result, objective),
+                "device_s": round(result.device_s, 3),
+            }
+            for result in ranked
+        ],
     }
 
 
-def to_markdown(ranked: Sequence[TrialResult], objective: str) -> str:
+def to_markdown(ranked: Sequence[TrialResult], objective: Objective) -> str:
     """The ranking as a Markdown table: settings, how each ended, objective, bits per byte of each domain, cost."""
     settings = list(dict.fromkeys(path for result in ranked for path in result.settings))
     prefix = "bits_per_byte/"
-    domains = [name for name in ranked[0].metrics if name.startswith(prefix) and name != objective]
+    domains = [name for name in ranked[0].metrics if name.startswith(prefix) and name != objective.expression]
     costs = ["tokens", "seconds", "device s"]
-    header = ["rank", "trial", *map(_cell, settings), objective, *domains, *costs, "status"]
+    header = ["rank", "trial", *map(_cell, settings), _cell(objective.expression), *domains, *costs, "status"]
     rows = []
     for place, result in enumerate(ranked, 1):
         values = [show(result.settings[path]) if path in result.settings else "as in the run file" for path in settings]
-        scores = [f"{result.metrics[name]:.4f}" if name in result.metrics else "" for name in (objective, *domains)]
+        scores = [f"{result.metrics[name]:.4f}" if name in result.metrics else "" for name in domains]
+        value = _value(result, objective)
+        scores.insert(0, "" if value is None else f"{value:.4f}")
         cost = [f"{result.tokens:,}", f"{result.wall_s:.0f}", f"{result.device_s:.0f}"]
         rows.append([str(place), str(result.trial), *values, *scores, *cost, _status(result)])
     rule = ["---"] * len(header)
     return "".join("| " + " | ".join(row) + " |\n" for row in [header, rule, *rows])
+
+
+def _value(result: TrialResult, objective: Objective) -> float | None:
+    value = objective.of(result)
+    return value if math.isfinite(value) and result.status != "failed" else None
 
 
 def show(value: JsonValue) -> str:

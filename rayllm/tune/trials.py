@@ -33,15 +33,6 @@ class Trial:
         return f"trial-{self.index:03d}"
 
 
-def unique_trials(settings: Iterable[Settings]) -> list[Trial]:
-    """Number the trials; the same settings are tried once."""
-    distinct: list[Settings] = []
-    for one in settings:
-        if one not in distinct:
-            distinct.append(one)
-    return [Trial(index, one) for index, one in enumerate(distinct)]
-
-
 def check_paths(paths: Iterable[str], known: Sequence[str], where: str) -> None:
     """Refuse settings that trials do not read.
 
@@ -74,6 +65,29 @@ def apply_settings(config: Model, settings: Settings) -> Model:
         ValidationError: As pydantic says it; ``trial_configs`` says it better.
     """
     return type(config).model_validate(_lay(config, settings))
+
+
+def current(config: ConfigModel, paths: Iterable[str]) -> Settings:
+    """What a config has for some dotted settings; those that are not there are left out."""
+    tree, found = config.model_dump(mode="json"), {}
+    for path in paths:
+        value: Any = tree
+        for part in path.split("."):
+            value = _part(value, part)
+        if value is not _ABSENT:
+            found[path] = value
+    return found
+
+
+_ABSENT = object()
+
+
+def _part(tree: Any, name: str) -> Any:
+    if isinstance(tree, dict):
+        return tree.get(name, _ABSENT)
+    if isinstance(tree, list) and name.isdigit() and int(name) < len(tree):
+        return tree[int(name)]
+    return _ABSENT
 
 
 def trial_configs(config: Model, trials: Sequence[Trial]) -> list[Model]:

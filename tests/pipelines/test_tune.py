@@ -18,6 +18,8 @@ from rayllm.data.shards.writer import ShardWriter
 from rayllm.pipelines import tune
 from rayllm.pipelines.frame import Frame
 from rayllm.pipelines.train import run_single
+from rayllm.pipelines.tune.plan import Plan, make_plan
+from rayllm.pipelines.tune.trial_runs import Sweep, TrialRun
 from rayllm.tokenizer.bpe import train_bpe
 from rayllm.tokenizer.codec import Codec
 from rayllm.tokenizer.freeze import freeze
@@ -79,9 +81,17 @@ def make_config(tmp_path: Path, **sweep) -> tune.Config:
     return tune.Config.model_validate(tree)
 
 
-def plan(config: tune.Config) -> list[tune.TrialRun]:
+def plan(config: tune.Config) -> Plan:
     assert config.tune
-    return tune.plan_runs(config, config.tune, DOMAINS, DOMAINS, "trials")
+    return make_plan(tune.base_config(config), config.tune, {"english": 0.75, "maths": 0.25}, DOMAINS)
+
+
+def trials(config: tune.Config, count: int) -> list[TrialRun]:
+    """The first trials, as far as they do not depend on results."""
+    made = plan(config)
+    sampler = made.sampler()
+    sweep = Sweep(made.base, made.settings, "packed", config.ray, "sweep", made.objective.at)
+    return [sweep.plan(index, settings) for index in range(count) if (settings := sampler.ask()) is not None]
 
 
 def run_sweep(config: tune.Config, packed: Artifact, root: Path) -> Artifact:
@@ -103,9 +113,7 @@ def fake_training(monkeypatch, body):
 
 
 def test_baselines_come_first_and_samples_are_drawn_over_the_domains(tmp_path):
-    runs = plan(
-        make_config(tmp_path, baselines=[{}, {"mixture.weights": "uniform"}], max_steps=7, budget={"trials": 4})
-    )
+    runs = trials(make_config(tmp_path, baselines=[{}, "uniform"], max_steps=7, budget={"trials": 4}), 4)
     assert [run.trial.name for run in runs] == ["trial-000", "trial-001", "trial-002", "trial-003"]
     assert [run.config.mixture.weights for run in runs[:2]] == ["natural", "uniform"]
     assert list(runs[2].config.mixture.weights) == DOMAINS
@@ -155,7 +163,7 @@ def test_what_trials_do_not_read_leaves_the_hash_of_a_sweep(tmp_path):
 
 
 def test_a_trial_killed_after_its_last_checkpoint_still_gives_its_final_metrics(tmp_path, packed):
-    config = plan(make_config(tmp_path, max_steps=3))[0].config
+    config = trials(make_config(tmp_path, max_steps=3), 1)[0].config
     straight = run_single(config, packed, str(tmp_path / "trial"))
     assert run_single(config, packed, str(tmp_path / "trial")) == straight
 

@@ -155,9 +155,10 @@ def test_a_sweep_shows_its_trials_best_first() -> None:
             "settings": {"mixture.weights": {"a": 0.25, "b": 0.75}},
             "metrics": {"mean_bits_per_byte": 1.25, "bits_per_byte/a": 1.0, "bits_per_byte/b": 1.5},
             "wall_s": 12.0,
+            "value": 1.25,
             "error": "",
         },
-        {"trial": 0, "settings": {}, "metrics": {}, "wall_s": 1.0, "error": "out of memory\n..."},
+        {"trial": 0, "settings": {}, "metrics": {}, "wall_s": 1.0, "value": None, "error": "out of memory\n..."},
     ]
     table = trials_table(RunRecords(name="s", sweep={"objective": "mean_bits_per_byte", "best": 3, "trials": trials}))
     row = cells(table, "3")

@@ -3,70 +3,109 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from rayllm.core.errors import ConfigError
-from rayllm.tune.space import Choice, Dimension, Grid, Integer, LogUniform, Simplex, Uniform, propose
+from rayllm.tune.dimensions import Choice, Grid, Integer, LogUniform, Uniform
+from rayllm.tune.simplex import Simplex
+from rayllm.tune.space import Dimension, Space, check_conditions, combinations
 
-DOMAINS = ["english", "maths", "code"]
+SHARES = {"english": 0.6, "maths": 0.3, "code": 0.1}
+#: The momentum exists only for one of the optimisers, its schedule only for some momenta.
+NESTED = {
+    "late": Uniform(low=0, high=1, when={"optimizer": ["muon"], "momentum": [2, 3]}),
+    "optimizer": Choice(values=["adamw", "muon"]),
+    "momentum": Integer(low=1, high=3, when={"optimizer": ["muon"]}),
+}
+
+
+def samples(dimensions, count, seed=0):
+    space = Space(dimensions, SHARES)
+    return [one for number in range(count) for one in space.sample(number, seed)]
 
 
 def test_every_kind_draws_from_its_own_set():
-    space = {
-        "a": Choice(values=["x", "y"]),
-        "b": Uniform(low=-1, high=2),
-        "c": LogUniform(low=1e-5, high=1e-1),
-        "d": Integer(low=3, high=5),
-    }
-    drawn = propose(space, 200, 0, DOMAINS)
+    drawn = samples(
+        {
+            "a": Choice(values=["x", "y"]),
+            "b": Uniform(low=-1, high=2),
+            "c": LogUniform(low=1e-5, high=1e-1),
+            "d": Integer(low=3, high=5),
+        },
+        200,
+    )
     assert {one["a"] for one in drawn} == {"x", "y"}
     assert all(-1 <= one["b"] <= 2 for one in drawn)
     assert {one["d"] for one in drawn} == {3, 4, 5}
     assert all(1e-5 <= one["c"] <= 1e-1 for one in drawn)
-    low = sum(one["c"] < 1e-3 for one in drawn)
-    assert 70 < low < 130  # half of the decades lie below 1e-3
+    assert 70 < sum(one["c"] < 1e-3 for one in drawn) < 130  # half of the decades lie below 1e-3
+
+
+@given(st.floats(0, 1))
+def test_the_ends_of_every_kind_are_its_own(at):
+    assert 1e-5 <= LogUniform(low=1e-5, high=1e-1).at([at], SHARES) <= 1e-1
+    assert Uniform(low=0.1, high=0.3).at([at], SHARES) in (pytest.approx(0.1 + 0.2 * at, abs=1e-6),)
+    assert Integer(low=-2, high=2).at([at], SHARES) in range(-2, 3)
+    assert Choice(values=["a", "b", "c"]).at([at], SHARES) in ("a", "b", "c")
 
 
 def test_grids_are_crossed_with_every_sample():
-    space = {"g": Grid(values=[1, 2]), "u": Uniform(low=0, high=1), "h": Grid(values=["p", "q", "r"])}
-    drawn = propose(space, 2, 0, DOMAINS)
+    drawn = samples({"g": Grid(values=[1, 2]), "u": Uniform(low=0, high=1), "h": Grid(values=["p", "q", "r"])}, 2)
     assert len(drawn) == 12
     assert len({one["u"] for one in drawn}) == 2
     assert [(one["g"], one["h"]) for one in drawn[:3]] == [(1, "p"), (1, "q"), (1, "r")]
 
 
 def test_more_samples_or_settings_leave_the_earlier_draws_as_they_were():
-    space = {"u": Uniform(low=0, high=1), "w": Simplex()}
-    few = propose(space, 3, 5, DOMAINS)
-    assert propose({"new": Integer(low=1, high=9), **space}, 6, 5, DOMAINS)[2]["w"] == few[2]["w"]
-    assert propose(space, 6, 5, DOMAINS)[:3] == few
-    assert propose(space, 3, 6, DOMAINS) != few
+    space = {"u": Uniform(low=0, high=1), "w": Simplex(), "curriculum.0.weights": Simplex()}
+    few = samples(space, 3, seed=5)
+    assert samples({"new": Integer(low=1, high=9), **space}, 6, seed=5)[2]["w"] == few[2]["w"]
+    assert samples(space, 6, seed=5)[:3] == few
+    assert samples(space, 3, seed=6) != few
+    assert few[0]["w"] != few[0]["curriculum.0.weights"]  # each has its own draws
 
 
-@given(st.integers(1, 6), st.floats(0.3, 5), st.floats(0, 1), st.floats(0, 1), st.integers(0, 1000))
-def test_simplex_draws_sum_to_one_between_floor_and_cap(count, concentration, low, high, seed):
-    floor, cap = low / count * 0.8, 1 / count + (1 - 1 / count) * max(high, 0.5)
-    simplex = Simplex(concentration=concentration, floor=floor, cap=min(cap, 1.0))
-    names = [f"d{i}" for i in range(count)]
-    (one,) = propose({"mixture.weights": simplex}, 1, seed, names)
-    weights = one["mixture.weights"]
-    assert list(weights) == names
-    assert sum(weights.values()) == 1
-    assert all(floor - count / 1024 <= weight <= min(cap, 1.0) + count / 1024 for weight in weights.values())
+def test_a_setting_exists_only_where_all_its_conditions_hold():
+    drawn = samples(NESTED, 200)
+    assert all(("momentum" in one) == (one["optimizer"] == "muon") for one in drawn)
+    assert all(("late" in one) == (one.get("momentum") in (2, 3)) for one in drawn)
+    assert any("late" in one for one in drawn)
+    assert all(list(one) == [path for path in NESTED if path in one] for one in drawn)
 
 
-def test_simplex_covers_its_triangle():
-    drawn = [one["w"] for one in propose({"w": Simplex()}, 300, 0, DOMAINS)]
-    for name in DOMAINS:
-        assert abs(sum(one[name] for one in drawn) / 300 - 1 / 3) < 0.05
-        assert max(one[name] for one in drawn) > 0.85
+def test_grids_that_do_not_exist_are_not_crossed():
+    space = {"kind": Grid(values=["a", "b"]), "only_b": Grid(values=[1, 2, 3], when={"kind": ["b"]})}
+    assert samples(space, 1) == [{"kind": "a"}, *({"kind": "b", "only_b": value} for value in (1, 2, 3))]
 
 
-def test_a_simplex_without_room_is_refused_with_its_limits():
-    with pytest.raises(ConfigError, match=r"floor of at most 0\.333"):
-        propose({"w": Simplex(floor=0.4)}, 1, 0, DOMAINS)
-    with pytest.raises(ConfigError, match=r"cap of at least 0\.333"):
-        propose({"w": Simplex(cap=0.3)}, 1, 0, DOMAINS)
-    with pytest.raises(ConfigError, match="raise the cap"):
-        propose({"w": Simplex(concentration=0.01, cap=0.34)}, 1, 0, DOMAINS)
+def test_combinations_list_choices_and_whole_numbers_with_their_conditions():
+    del (lists := dict(NESTED))["late"]
+    assert combinations(Space(lists, SHARES)) == [
+        {"optimizer": "adamw"},
+        *({"optimizer": "muon", "momentum": value} for value in (1, 2, 3)),
+    ]
+    with pytest.raises(ValueError, match="`u` is uniform"):
+        combinations(Space({"u": Uniform(low=0, high=1)}, SHARES))
+
+
+@pytest.mark.parametrize(
+    ("when", "words"),
+    [
+        ({"d": ["x"]}, "depends on `d`, which is not in the space"),
+        ({"a": ["z"]}, r"depends on `a` being \['z'\], which it never is"),
+        ({"a": []}, "being one of no values"),
+        ({"n": [9]}, r"\[9\], which it never is"),
+        ({"u": [0.5]}, "`u`, which is uniform"),
+        ({"c": [1]}, "`b`, `c` depend on each other"),
+    ],
+)
+def test_conditions_that_cannot_hold_are_refused(when, words):
+    space = {
+        "a": Choice(values=["x", "y"]),
+        "n": Integer(low=1, high=3),
+        "u": Uniform(low=0, high=1),
+        "b": Choice(values=[1], when=when),
+        "c": Choice(values=[1], when={"b": [1]}),
+    }
+    with pytest.raises(ValueError, match=words):
+        check_conditions(space)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +117,7 @@ def test_a_simplex_without_room_is_refused_with_its_limits():
         {"kind": "choice", "values": []},
         {"kind": "normal", "mean": 0},
         {"kind": "simplex", "floors": 0.1},
+        {"kind": "simplex", "pull": 1},
     ],
 )
 def test_ranges_that_hold_nothing_are_refused(given):

@@ -1,10 +1,14 @@
 import json
 
+import pytest
 from made_results import OBJECTIVE, result
 
+from rayllm.tune.objective import Objective
 from rayllm.tune.ranking import rank
 from rayllm.tune.results import Point
 from rayllm.tune.tables import to_json, to_markdown
+
+MEAN = Objective.parse(OBJECTIVE, ["code"])
 
 
 def test_the_table_shows_settings_scores_and_causes():
@@ -15,9 +19,9 @@ def test_the_table_shows_settings_scores_and_causes():
             result(1, error="a|b\ntrace"),
             result(2, 1.25, settings={"lr": 0.125, "w": {"a": 1 / 3}}, tokens=1024, cpus=2),
         ],
-        OBJECTIVE,
+        MEAN.of,
     )
-    assert to_markdown(ranked, OBJECTIVE).splitlines() == [
+    assert to_markdown(ranked, MEAN).splitlines() == [
         "| rank | trial | lr | w | mean_bits_per_byte | bits_per_byte/code | tokens | seconds | device s | status |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         "| 1 | 2 | 0.125 | a 0.333 | 1.2500 | 2.2500 | 1,024 | 3 | 6 | finished |",
@@ -28,6 +32,11 @@ def test_the_table_shows_settings_scores_and_causes():
 
 
 def test_the_ranking_is_plain_json():
-    value = json.loads(json.dumps(to_json(rank([result(0, 2.0), result(1, 1.0)], OBJECTIVE), OBJECTIVE)))
+    value = json.loads(
+        json.dumps(to_json(rank([result(0, 2.0), result(1, 1.0), result(2, error="died")], MEAN.of), MEAN))
+    )
     assert value["best"] == 1
-    assert [row["trial"] for row in value["trials"]] == [1, 0]
+    assert [row["trial"] for row in value["trials"]] == [1, 0, 2]
+    assert [row["value"] for row in value["trials"]] == [1.0, 2.0, None]
+    assert value["objective"] == OBJECTIVE
+    assert value["device_s"] == pytest.approx(9.6)

@@ -4,7 +4,7 @@ from pydantic import Field, model_validator
 from rayllm.core.config import ConfigModel
 from rayllm.core.config_problems import field_paths
 from rayllm.core.errors import ConfigError
-from rayllm.tune.trials import Trial, apply_settings, check_paths, trial_configs, unique_trials
+from rayllm.tune.trials import Trial, apply_settings, check_paths, current, trial_configs
 
 
 class Stage(ConfigModel):
@@ -56,6 +56,11 @@ def test_every_invalid_trial_is_named_with_its_value():
     assert "trial-000" not in text
 
 
-def test_the_same_settings_are_tried_once():
-    trials = unique_trials([{}, {"a": 1}, {}, {"a": 1}, {"a": 2}])
-    assert [(trial.index, trial.settings) for trial in trials] == [(0, {}), (1, {"a": 1}), (2, {"a": 2})]
+def test_what_a_config_has_for_a_setting_is_found_where_it_is_there():
+    config = Run(curriculum=[Stage(weights={"a": 1.0})])
+    paths = ["optimizer.lr", "curriculum.0.weights", "curriculum.0.weights.a", "curriculum.7.weights", "optimizer.no"]
+    assert current(config, paths) == {
+        "optimizer.lr": 0.1,
+        "curriculum.0.weights": {"a": 1.0},
+        "curriculum.0.weights.a": 1.0,
+    }

@@ -6,34 +6,34 @@ again. ``execute`` is the part that needs Ray.
 """
 
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
 
 from rayllm.core import storage
 from rayllm.core.config import to_yaml
-from rayllm.core.config_problems import field_paths
-from rayllm.core.errors import ConfigError
+from rayllm.core.errors import ConfigError, RunFailed
 from rayllm.core.log import get_logger
 from rayllm.core.stage import Work
 from rayllm.pipelines import evaluate, fit_tokenizer, pack, prepare, report, train
-from rayllm.pipelines.tune.trial_runs import Judge, Sweep, TrialRun, plan_trial
+from rayllm.pipelines.tune.plan import Plan, make_plan, natural_shares
+from rayllm.pipelines.tune.trial_runs import Sweep
 from rayllm.tune.config import TuneConfig
+from rayllm.tune.objective import Objective
 from rayllm.tune.ranking import rank
-from rayllm.tune.results import Ledger, TrialResult
+from rayllm.tune.results import SEED, Ledger, TrialResult
+from rayllm.tune.samplers.recorded import Recorded
 from rayllm.tune.samplers.sampler import ListSampler
-from rayllm.tune.space import Grid, Settings, propose
+from rayllm.tune.space import Settings
 from rayllm.tune.tables import to_json, to_markdown
-from rayllm.tune.trials import apply_settings, check_paths, trial_configs, unique_trials
+from rayllm.tune.trials import apply_settings
 
 VERSION = 2
 
-#: Settings that trials do not read: where a run is, and how many processes it has. A trial is one process.
-_NOT_OF_A_TRIAL = ("name", "storage", "ray", "train.engine", "train.workers")
-#: What `tune.max_steps` takes the place of.
-_NO_OTHER_BUDGET = {"train.tokens": None, "train.tokens_per_param": None}
+#: What the sampler proposed and was told; see ``samplers.recorded``.
+PROPOSALS = "proposals.jsonl"
 
 logger = get_logger(__name__)
 
@@ -64,50 +64,70 @@ def run(work: Work) -> dict[str, Any]:
     settings = _settings(config)
     packed = work.inputs["pack"]
     packed.verify(deep=True)
+    plan = planned(config, packed.uri)
     ledger = Ledger(work.path("trials.jsonl"))
-    if settings.law.until_converged:
-        return _search_mixture(work, config, settings, ledger)
-    runs = plan_runs(config, settings, *_domains(packed.uri), work.path("trials"))
-    pending = [one for one in runs if one.key not in ledger.finished()]
-    logger.info("%d trials, %d of them finished before", len(runs), len(runs) - len(pending))
-    if pending:
-        from rayllm.pipelines.tune.execute import run_trials
-
-        judge = _judge(settings.objective)
-        sweep = Sweep(base_config(config, settings), settings, packed.uri, config.ray, work.directory, judge)
-        run_trials(ListSampler(one.trial.settings for one in runs), sweep, ledger)
-    latest = {result.key: result for result in ledger.results}
-    ranked = rank([latest[one.key] for one in runs if one.key in latest], settings.objective)
-    _write(work, config, settings.objective, ranked, ranked[0].settings)
+    logger.info("%d trials have ended before", len(ledger.finished()))
+    sweep = Sweep(plan.base, settings, packed.uri, config.ray, work.directory, plan.objective.at)
+    plan = with_reference(plan, sweep, ledger)
+    sweep = replace(sweep, judge=plan.objective.at)
+    best = _search_mixture(config, sweep, ledger) if settings.law.until_converged else _search(plan, sweep, ledger)
+    ranked = rank(_latest(ledger), plan.objective.of)
+    _write(work, config, plan.objective, ranked, best)
     return {
         "trials": len(ranked),
         "failed": sum(result.status == "failed" for result in ranked),
         "best": ranked[0].trial,
-        "settings": ranked[0].settings,
-        settings.objective: ranked[0].metrics[settings.objective],
+        "settings": best,
+        settings.objective: plan.objective.of(ranked[0]),
     }
 
 
-def _search_mixture(work: Work, config: Config, settings: TuneConfig, ledger: Ledger) -> dict[str, Any]:
+def with_reference(plan: Plan, sweep: Sweep, ledger: Ledger) -> Plan:
+    """The plan with an objective that can judge every trial; where it compares with a reference, that is trained first.
+
+    Args:
+        plan: What to search.
+        sweep: What the trials have in common.
+        ledger: Takes the result.
+
+    Raises:
+        RunFailed: If the reference failed.
+        SavedForRerun: If the sweep was interrupted.
+    """
+    from rayllm.pipelines.tune.execute import run_trials
+
+    if plan.reference is None:
+        return plan
+    [reference] = run_trials(ListSampler([plan.reference]), replace(sweep, judge=_alike), ledger) or [None]
+    if reference is None or reference.status == "failed":
+        why = reference.error if reference else "the budget is spent"
+        raise RunFailed("the reference of the objective could not be trained", why=why)
+    return plan.against(reference)
+
+
+def _alike(metrics: Mapping[str, float], tokens: int) -> float:
+    """What the reference is above itself."""
+    return 0.0
+
+
+def _search(plan: Plan, sweep: Sweep, ledger: Ledger) -> Settings:
+    """Train what the sampler proposes and the ledger lacks; the settings of the best."""
+    from rayllm.pipelines.tune.execute import run_trials
+
+    run_trials(Recorded(plan.sampler(), storage.join(sweep.directory, PROPOSALS), ledger), sweep, ledger)
+    return rank(_latest(ledger), plan.objective.of)[0].settings
+
+
+def _search_mixture(config: Config, sweep: Sweep, ledger: Ledger) -> Settings:
     """Look for the best mixture in rounds; see ``mixture_law``."""
     from rayllm.pipelines.tune.mixture_law import search_mixture
 
-    packed_uri, judge = work.inputs["pack"].uri, _judge(settings.objective)
-    sweep = Sweep(base_config(config, settings), settings, packed_uri, config.ray, work.directory, judge)
-    full = train.Config.model_validate({name: getattr(config, name) for name in train.Config.model_fields})
-    best = search_mixture(sweep, full, ledger)
-    latest = {result.key: result for result in ledger.results}
-    ranked = rank(list(latest.values()), settings.objective)
-    _write(work, config, settings.objective, ranked, best)
-    return {
-        "trials": len(ranked),
-        "failed": sum(result.status == "failed" for result in ranked),
-        "settings": best,
-    }
+    return search_mixture(sweep, base_config(config), ledger)
 
 
-def _judge(objective: str) -> Judge:
-    return lambda metrics, tokens: metrics.get(objective, math.nan)
+def _latest(ledger: Ledger) -> list[TrialResult]:
+    """The last result of each trial."""
+    return list({result.key: result for result in ledger.results}.values())
 
 
 def check(config: Config) -> None:
@@ -124,92 +144,33 @@ def _settings(config: Config) -> TuneConfig:
     return config.tune
 
 
-def _domains(packed_uri: str) -> tuple[list[str], list[str]]:
-    from rayllm.data.shards.packed import PackedData
-
-    packed = PackedData.open(packed_uri)
-    return packed.domains("train"), packed.domains("validation")
-
-
-def plan_runs(
-    config: Config, settings: TuneConfig, domains: Sequence[str], validation_domains: Sequence[str], directory: str
-) -> list[TrialRun]:
-    """All trials of a sweep, each checked: the baselines, then the samples.
-
-    Args:
-        config: The run file.
-        settings: Its ``tune:`` section.
-        domains: Training domains, for ``simplex``.
-        validation_domains: Validation domains, for the objective.
-        directory: Where the trials write.
+def planned(config: Config, packed_uri: str) -> Plan:
+    """The sweep of a run file, checked; see ``plan.make_plan``.
 
     Raises:
         ConfigError: If the space or the objective names what does not exist, or a trial would be no valid run.
     """
-    _check_objective(settings.objective, validation_domains)
-    known = [path for path in field_paths(train.Config) if not _below(path, _NOT_OF_A_TRIAL)]
-    check_paths(settings.space, known, "tune.space")
-    check_paths([path for one in settings.baselines for path in one], known, "tune.baselines")
-    _check_weights_are_read(config, settings)
-    base = base_config(config, settings)
-    trials = unique_trials([*settings.baselines, *_samples(settings, domains)])
-    configs = trial_configs(base, trials)
-    return [plan_trial(trial, one, directory) for trial, one in zip(trials, configs, strict=True)]
+    from rayllm.data.shards.packed import PackedData
+
+    packed = PackedData.open(packed_uri)
+    return make_plan(base_config(config), _settings(config), natural_shares(packed), packed.domains("validation"))
 
 
-def base_config(config: Config, settings: TuneConfig) -> train.Config:
-    """What a trial without settings trains."""
-    base = train.Config.model_validate({name: getattr(config, name) for name in train.Config.model_fields})
-    if settings.max_steps is not None:
-        base = apply_settings(base, {"train.max_steps": settings.max_steps, **_NO_OTHER_BUDGET})
-    return base
+def base_config(config: Config) -> train.Config:
+    """The part of the run file that trials read."""
+    return train.Config.model_validate({name: getattr(config, name) for name in train.Config.model_fields})
 
 
-def _samples(settings: TuneConfig, domains: Sequence[str]) -> list[Settings]:
-    """Samples of the space within the budget; a space without chance is a grid, tried as a whole."""
-    room = (settings.budget.trials or 0) - len(settings.baselines)
-    if all(isinstance(dimension, Grid) for dimension in settings.space.values()):
-        grid = propose(settings.space, 1, settings.seed, domains)
-        if len(grid) > room:
-            needed = len(grid) + len(settings.baselines)
-            raise ConfigError(
-                f"the grid and its baselines are {needed} trials, more than the budget",
-                where="tune.budget.trials",
-                fix=f"set it to {needed}, or try fewer values",
-            )
-        return grid
-    return propose(settings.space, max(room, 0), settings.seed, domains)[: max(room, 0)]
-
-
-def _below(path: str, prefixes: Sequence[str]) -> bool:
-    return any(path == prefix or path.startswith(f"{prefix}.") for prefix in prefixes)
-
-
-def _check_objective(objective: str, domains: Sequence[str]) -> None:
-    known = ["mean_bits_per_byte", "mean_loss"]
-    known += [f"{metric}/{name}" for metric in ("bits_per_byte", "loss", "perplexity") for name in domains]
-    if objective not in known:
-        raise ConfigError(
-            f"there is no metric {objective!r} to rank by", where="tune.objective", fix=f"use one of {', '.join(known)}"
-        )
-
-
-def _check_weights_are_read(config: Config, settings: TuneConfig) -> None:
-    """Refuse to vary weights that every stage of the curriculum overrides: all trials would be the same."""
-    varied = "mixture.weights" in settings.space
-    if varied and config.curriculum and all(stage.weights is not None for stage in config.curriculum):
-        raise ConfigError(
-            "the sweep varies `mixture.weights`, which no stage of the curriculum uses",
-            where="tune.space",
-            fix="vary `curriculum.0.weights`, or remove the weights of a stage",
-        )
-
-
-def _write(work: Work, config: Config, objective: str, ranked: Sequence[TrialResult], chosen: Settings) -> None:
+def _write(work: Work, config: Config, objective: Objective, ranked: Sequence[TrialResult], chosen: Settings) -> None:
     table = to_markdown(ranked, objective)
-    best = apply_settings(config, {**chosen, "name": f"{config.name}-best"})
+    best = apply_settings(config, {**_without_seed(chosen), "name": f"{config.name}-best"})
     storage.write_text(work.path("table.json"), json.dumps(to_json(ranked, objective), indent=1))
     storage.write_text(work.path("table.md"), table)
     storage.write_text(work.path("best.yaml"), to_yaml(best.model_copy(update={"tune": None})))
-    logger.info("trials by %s:\n%s", objective, table)
+    logger.info("trials by %s:\n%s", objective.expression, table)
     logger.info("train the best with: rayllm run %s", work.path("best.yaml"))
+
+
+def _without_seed(settings: Settings) -> Settings:
+    """The best is trained with the run's own seed: that of a replicate was not chosen for any merit."""
+    return {path: value for path, value in settings.items() if path != SEED}

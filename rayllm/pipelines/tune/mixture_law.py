@@ -5,7 +5,7 @@ In: the run file, the packed tokens, a function that trains settings. Out: the m
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +27,8 @@ from rayllm.tune.law.summary import confirmation_sentence, proposal_sentence, se
 from rayllm.tune.results import Ledger, TrialResult
 from rayllm.tune.samplers.sampler import ListSampler
 from rayllm.tune.schedulers import NoScheduler
-from rayllm.tune.space import Settings, Simplex
+from rayllm.tune.simplex import Simplex
+from rayllm.tune.space import Settings
 
 FILE = "law.json"
 MIXTURE = "mixture.weights"
@@ -108,7 +109,7 @@ def make_problem(sweep: Sweep, full: train.Config, packed: PackedData) -> Proble
     settings, base = sweep.settings, sweep.config
     path, simplex = _varied(settings)
     sizes = {name: packed.stream("train", name).num_tokens for name in packed.domains("train")}
-    low, high = _limits(simplex, sizes)
+    low, high = simplex.limits(sizes)
     caps = repetition_caps(full, plan_packed(full, packed), path)
     tokens = plan_packed(base, packed).total_tokens
     problem = Problem(
@@ -123,10 +124,6 @@ def make_problem(sweep: Sweep, full: train.Config, packed: PackedData) -> Proble
     )
     _check(problem, base, settings)
     return problem
-
-
-def _limits(simplex: Simplex, sizes: Mapping[str, int]) -> tuple[list[float], list[float]]:
-    return [simplex.floor] * len(sizes), [simplex.cap] * len(sizes)
 
 
 def repetition_caps(full: train.Config, plan: Plan, path: str) -> dict[str, float]:

@@ -4,6 +4,7 @@ In: results, one at a time, as trials end. Out: settings, one at a time, when th
 and the same order of asks and tells give the same proposals.
 """
 
+import json
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -53,8 +54,12 @@ class ListSampler:
 
 def distinct(settings: Iterable[Settings]) -> list[Settings]:
     """Each settings once, in order of first appearance."""
-    found: list[Settings] = []
+    found: dict[str, Settings] = {}
     for one in settings:
-        if one not in found:
-            found.append(one)
-    return found
+        found.setdefault(name_of(one), one)
+    return list(found.values())
+
+
+def name_of(settings: Settings) -> str:
+    """Settings as a key: equal for equal settings, whatever their order."""
+    return json.dumps(settings, sort_keys=True)

@@ -1,0 +1,126 @@
+"""A sweep planned and checked before anything runs: what all trials train, what is searched, what is lowered."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from rayllm.core.config_problems import field_paths
+from rayllm.core.errors import ConfigError
+from rayllm.data.mixing.stages import Curriculum
+from rayllm.data.shards.packed import PackedData
+from rayllm.pipelines import train
+from rayllm.pipelines.tune.reference import read_curve
+from rayllm.tune.config import TuneConfig
+from rayllm.tune.objective import Objective
+from rayllm.tune.results import TrialResult
+from rayllm.tune.samplers.sampler import Sampler
+from rayllm.tune.search import baseline_names, baseline_settings, build_sampler, probes
+from rayllm.tune.space import Settings, Space
+from rayllm.tune.trials import Trial, apply_settings, check_paths, current, trial_configs
+
+#: Settings that trials do not read: where a run is, and how many processes it has.
+NOT_OF_A_TRIAL = ("name", "storage", "ray", "train.engine", "train.workers")
+#: What `tune.max_steps` takes the place of.
+_NO_OTHER_BUDGET = {"train.tokens": None, "train.tokens_per_param": None}
+#: References that the sweep trains itself.
+TRAINED_REFERENCES = ("natural", "uniform")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep before its first trial.
+
+    Attributes:
+        base: What a trial without settings trains.
+        settings: The ``tune:`` section.
+        space: Over the domains of the packed data.
+        objective: What is lowered.
+        baselines: What each baseline sets.
+        names: Of the baselines, by group.
+        reference: The settings to train before all others, for an objective that compares with them; else None.
+    """
+
+    base: train.Config
+    settings: TuneConfig
+    space: Space
+    objective: Objective
+    baselines: list[Settings]
+    names: dict[str, str]
+    reference: Settings | None
+
+    def sampler(self) -> Sampler:
+        """What proposes all trials, in its first state."""
+        return build_sampler(self.settings, self.baselines, self.space, self.objective, self.base.seed)
+
+    def against(self, reference: TrialResult) -> "Plan":
+        """The same sweep, when its reference is trained."""
+        return replace(self, objective=self.objective.against(reference.curve), reference=None)
+
+
+def natural_shares(packed: PackedData) -> dict[str, float]:
+    """The share of each training domain in the tokens."""
+    tokens = {name: packed.stream("train", name).num_tokens for name in packed.domains("train")}
+    total = sum(tokens.values()) or 1
+    return {name: count / total for name, count in tokens.items()}
+
+
+def make_plan(base: train.Config, settings: TuneConfig, shares: Mapping[str, float], validated: Sequence[str]) -> Plan:
+    """Plan a sweep.
+
+    Args:
+        base: The part of the run file that training reads.
+        settings: Its ``tune:`` section.
+        shares: Natural share of each training domain.
+        validated: Validation domains.
+
+    Raises:
+        ConfigError: If the space or the objective names what does not exist, or a trial would be no valid run.
+    """
+    if settings.max_steps is not None:
+        base = apply_settings(base, {"train.max_steps": settings.max_steps, **_NO_OTHER_BUDGET})
+    weighted = [index for index, stage in enumerate(base.curriculum) if stage.weights is not None]
+    _check_settings(base.curriculum, settings)
+    space = Space(settings.space, shares)
+    made = [_whole(base, space, one) for one in baseline_settings(settings.baselines, weighted)]
+    found = probes(settings, made, space)
+    trial_configs(base, [Trial(index, one) for index, one in enumerate(found)])
+    objective, reference = _objective(settings, validated), None
+    if objective.needs_reference and settings.reference in TRAINED_REFERENCES:
+        reference = _whole(base, space, baseline_settings([settings.reference], weighted)[0])
+    names = baseline_names(settings.baselines, made)
+    return Plan(base, settings, space, objective, made, names, reference)
+
+
+def _whole(base: train.Config, space: Space, settings: Settings) -> Settings:
+    """A baseline with what the run file has for the rest of the space, so that a sample which is the same is known."""
+    known = {**current(base, space.dimensions), **settings}
+    return {**settings, **space.walk(lambda path, _: known.get(path), only=known)}
+
+
+def _objective(settings: TuneConfig, validated: Sequence[str]) -> Objective:
+    objective = Objective.parse(settings.objective, validated)
+    if objective.needs_reference and settings.reference not in TRAINED_REFERENCES:
+        return objective.against(read_curve(settings.reference))
+    return objective
+
+
+def _check_settings(curriculum: Curriculum, settings: TuneConfig) -> None:
+    known = [path for path in field_paths(train.Config) if not _below(path, NOT_OF_A_TRIAL)]
+    named = [path for one in settings.baselines if not isinstance(one, str) for path in one]
+    check_paths(settings.space, known, "tune.space")
+    check_paths(named, known, "tune.baselines")
+    _check_weights_are_read(curriculum, settings)
+
+
+def _below(path: str, prefixes: Sequence[str]) -> bool:
+    return any(path == prefix or path.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def _check_weights_are_read(curriculum: Curriculum, settings: TuneConfig) -> None:
+    """Refuse to vary weights that every stage of the curriculum overrides: all trials would be the same."""
+    varied = "mixture.weights" in settings.space
+    if varied and curriculum and all(stage.weights is not None for stage in curriculum):
+        raise ConfigError(
+            "the sweep varies `mixture.weights`, which no stage of the curriculum uses",
+            where="tune.space",
+            fix="vary `curriculum.0.weights`, or remove the weights of a stage",
+        )

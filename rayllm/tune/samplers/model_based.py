@@ -1,0 +1,150 @@
+"""Searches that learn from results: Optuna's TPE and CMA-ES, through its ask and tell.
+
+Every setting is reached from coordinates between 0 and 1 (see ``dimensions``), a mixture too, so Optuna sees plain
+numbers; a choice is the number of its value. Proposals are a function of the seed, their number, and what was asked and
+told before. Nothing of Optuna's is stored: a sweep is restored by asking and telling again (see ``recorded``).
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from rayllm.core.rng import derive_seed
+from rayllm.tune.dimensions import Choice, Grid
+from rayllm.tune.objective import Objective
+from rayllm.tune.results import TrialResult
+from rayllm.tune.samplers.sampler import name_of
+from rayllm.tune.space import Dimension, Settings, Space
+
+if TYPE_CHECKING:
+    import optuna
+
+#: So many proposals in a row that were made before (one by the model, the rest by chance), and the space is taken to be
+#: spent.
+FRUITLESS = 100
+
+
+class ModelSampler:
+    """Proposes what a model of the results so far holds for promising.
+
+    Args:
+        space: What to choose from.
+        objective: What to lower.
+        seed: Of the proposals.
+        make: Makes Optuna's sampler for a seed.
+    """
+
+    def __init__(
+        self, space: Space, objective: Objective, seed: int, make: Callable[[int], "optuna.samplers.BaseSampler"]
+    ) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._space, self._objective, self._seed, self._make = space, objective, seed, make
+        self._study = optuna.create_study(direction="minimize")
+        self._asked: dict[str, optuna.Trial] = {}
+        self._results: dict[str, TrialResult] = {}
+        self.done = False
+
+    def ask(self) -> Settings | None:
+        """The next settings; None if the model only repeats what is being tried."""
+        for attempt in range(FRUITLESS):
+            trial, settings = self._propose(by_chance=attempt > 0)
+            name = name_of(settings)
+            if name not in self._asked:
+                self._asked[name] = trial
+                return settings
+            self._answer(trial, self._results.get(name))
+        self.done = len(self._results) == len(self._asked)
+        return None
+
+    def tell(self, result: TrialResult) -> None:
+        """Learn how a trial ended. A stopped one counts as worse than all that came further."""
+        name = name_of(result.settings)
+        earlier = self._results.get(name)
+        if name not in self._asked or (earlier and earlier.status != "failed"):
+            return
+        self._results[name] = result
+        self._answer(self._asked[name] if earlier is None else self._repeat(self._asked[name]), result)
+
+    def _propose(self, by_chance: bool) -> tuple["optuna.Trial", Settings]:
+        import optuna
+
+        seed = derive_seed(self._seed, "tune", len(self._study.trials)) % 2**31
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what Optuna calls experimental
+            self._study.sampler = optuna.samplers.RandomSampler(seed) if by_chance else self._make(seed)
+            trial = self._study.ask()
+            settings = self._space.walk(lambda path, dimension: self._suggest(trial, path, dimension))
+        return trial, settings
+
+    def _repeat(self, failed: "optuna.Trial") -> "optuna.Trial":
+        """A new trial of Optuna's with the coordinates of one that was told as failed."""
+        self._study.enqueue_trial(failed.params)
+        return self._study.ask(failed.distributions)
+
+    def _suggest(self, trial: "optuna.Trial", path: str, dimension: Dimension) -> JsonValue:
+        if isinstance(dimension, Choice | Grid):
+            number = trial.suggest_categorical(path, range(len(dimension.values)))
+            return dimension.values[number]
+        size = dimension.size(self._space.shares)
+        point = [trial.suggest_float(f"{path}/{index}", 0.0, 1.0) for index in range(size)]
+        return dimension.at(point, self._space.shares)
+
+    def _answer(self, trial: "optuna.Trial", result: TrialResult | None) -> None:
+        """Tell Optuna; a trial without a value, or one that repeats a running trial, is told as failed."""
+        import optuna
+
+        if result is None or result.status == "failed" or self._objective.missing(result.metrics):
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            return
+        value = self._objective.value(result.metrics, result.tokens)
+        if result.status == "stopped":
+            trial.report(value, result.tokens)
+            self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        else:
+            self._study.tell(trial, value)
+
+
+def tpe(startup: int) -> Callable[[int], "optuna.samplers.BaseSampler"]:
+    """Makes tree-structured Parzen estimators.
+
+    Settings are modelled together, in groups that exist together. Trials that still run count as bad ones (the
+    "constant liar"), so that those asked for at the same time differ.
+
+    Args:
+        startup: Random proposals before the model is used.
+
+    Source: Bergstra et al. 2011, Algorithms for Hyper-Parameter Optimization, section 4; Watanabe 2023,
+    arXiv:2304.11127.
+    """
+
+    def make(seed: int) -> "optuna.samplers.BaseSampler":
+        import optuna
+
+        return optuna.samplers.TPESampler(
+            n_startup_trials=startup, multivariate=True, group=True, constant_liar=True, seed=seed
+        )
+
+    return make
+
+
+def cma_es(population: int | None) -> Callable[[int], "optuna.samplers.BaseSampler"]:
+    """Makes covariance matrix adaptation evolution strategies; stopped trials count with their last value.
+
+    Args:
+        population: Trials of a generation; by default 4 + 3 ln(coordinates).
+
+    Source: Hansen 2016, The CMA Evolution Strategy: A Tutorial, arXiv:1604.00772.
+    """
+
+    def make(seed: int) -> "optuna.samplers.BaseSampler":
+        import optuna
+
+        return optuna.samplers.CmaEsSampler(
+            seed=seed, popsize=population, consider_pruned_trials=True, warn_independent_sampling=False
+        )
+
+    return make

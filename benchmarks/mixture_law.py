@@ -161,8 +161,7 @@ def main() -> None:
     with ProcessPoolExecutor(arguments.jobs) as pool:
         for case in cases:
             searches += pool.map(partial(search_once, case, trees=arguments.trees), range(arguments.sets))
-            print(f"done: {case}", flush=True)
-    print(table(searches).markdown())
+            print(table(searches).markdown(), end="\n\n", flush=True)
     if arguments.plot:
         arguments.plot.write_text(plot(searches, "transfer", arguments.numbers[-1]))
 

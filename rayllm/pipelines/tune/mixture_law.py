@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -57,16 +58,26 @@ def search_mixture(sweep: Sweep, full: train.Config, ledger: Ledger) -> Settings
         RunFailed: If too few trainings finished.
         SavedForRerun: If the sweep was interrupted.
     """
-    from rayllm.pipelines.tune.execute import run_trials
-
     packed = PackedData.open(sweep.packed_uri)
     problem = make_problem(sweep, full, packed)
     limited = replace(
         sweep, settings=sweep.settings.model_copy(update={"budget": budget(sweep.settings, len(problem.sizes))})
     )
-    outcome = find_mixture(problem, lambda settings: run_trials(ListSampler(settings), limited, ledger))
+    outcome = find_mixture(problem, partial(execute_trials, limited, ledger))
     storage.write_text(storage.join(sweep.directory, FILE), json.dumps(to_json(problem, outcome), indent=1))
     return problem.settings(outcome.best)
+
+
+def execute_trials(sweep: Sweep, ledger: Ledger, settings: Sequence[Settings]) -> list[TrialResult]:
+    """Results of settings, trained where they are not; fewer where the budget ends.
+
+    A training that the ledger has under other settings, such as the run file's own, is found by its key.
+    """
+    from rayllm.pipelines.tune.execute import run_trials
+
+    ended = {result.key: result for result in run_trials(ListSampler(settings), sweep, ledger)}
+    keys = [(one, sweep.plan(0, one).key) for one in settings]
+    return [ended[key].model_copy(update={"settings": one}) for one, key in keys if key in ended]
 
 
 def find_mixture(problem: Problem, execute: Execute) -> Outcome:

@@ -51,7 +51,7 @@ def make_config(tmp_path: Path, *, law: dict[str, Any] = LAW, tree: dict[str, An
     return tune.Config.model_validate(whole | (tree or {}))
 
 
-def made_training(settings: dict[str, Any], seed: int, trial: int) -> TrialResult:
+def made_training(settings: dict[str, Any], seed: int, trial: int, key: str) -> TrialResult:
     """What training would measure, by a law that is not the fitted one, with noise of its own and of its seed."""
     shares = np.asarray(list(domain_shares(settings["mixture.weights"], SIZES).values()))
     noise = np.random.default_rng([seed, *np.round(shares * 1e6).astype(int)])
@@ -59,7 +59,6 @@ def made_training(settings: dict[str, Any], seed: int, trial: int) -> TrialResul
     values = 1 + 0.6 * np.exp(SLOPES @ np.sqrt(shares)) + common + noise.normal(0, 0.002, 3)
     metrics = {f"bits_per_byte/{name}": float(value) for name, value in zip(SIZES, values, strict=True)}
     metrics["mean_bits_per_byte"] = float(values.mean())
-    key = json.dumps(settings)
     return TrialResult(
         trial=trial, key=key, settings=settings, group=key, seed=seed, metrics=metrics, status="finished", tokens=2560
     )
@@ -75,12 +74,12 @@ class Trainer:
         found = []
         while (settings := sampler.ask()) is not None:
             known = ledger.finished()
-            key = json.dumps(settings)
+            key = sweep.plan(0, settings).key
             if key not in known:
                 if self.made == self._left:
                     raise SavedForRerun("killed")
                 seed = int(str(settings.get("seed", sweep.config.seed)))
-                ledger.append(made_training(settings, seed, len(known)))
+                ledger.append(made_training(settings, seed, len(known), key))
                 self.made += 1
             found.append(ledger.finished()[key])
         return found
@@ -128,6 +127,20 @@ def test_a_search_that_was_killed_anywhere_ends_as_if_it_had_not_been(
         monkeypatch.setattr(execute, "run_trials", second)
         assert outputs(run_law(config, packed, root)) == straight
         assert second.made == trainer.made - kill
+
+
+def test_a_training_that_the_ledger_has_under_other_settings_is_found(
+    tmp_path: Path, packed: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execute, "run_trials", Trainer())
+    config = make_config(tmp_path)
+    assert config.tune is not None
+    base = tune.train.Config.model_validate({name: getattr(config, name) for name in tune.train.Config.model_fields})
+    sweep = Sweep(base, config.tune, packed.uri, config.ray, str(tmp_path), lambda metrics, tokens: 0.0)
+    ledger, natural = Ledger(str(tmp_path / "trials.jsonl")), {"mixture.weights": "natural"}
+    earlier = made_training(natural, base.seed, 0, sweep.plan(0, {}).key)
+    ledger.append(earlier.model_copy(update={"settings": {}}))
+    assert mixture_law.execute_trials(sweep, ledger, [natural]) == [earlier]
 
 
 def test_proposals_keep_the_repetition_caps_of_the_whole_run(

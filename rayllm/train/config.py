@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from rayllm.core.config import RUNTIME, ConfigModel, Count
+from rayllm.core.fork_config import ForkConfig
 from rayllm.data.mixing.plan import Packing
 from rayllm.inference.config import SamplingConfig
 from rayllm.model.lora.config import LoraConfig
 from rayllm.optim.config import AdamWConfig, CosineSchedule, OptimizerConfig, ScheduleConfig
-from rayllm.train.fork_config import ForkConfig
 from rayllm.train.guards.config import GuardsConfig
 
 Precision = Literal["fp32", "bf16", "fp16", "fp8"]

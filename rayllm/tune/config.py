@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from rayllm.core.config import RUNTIME, ConfigModel
+from rayllm.core.fork_config import ForkConfig
 from rayllm.tune.budget import BudgetConfig
 from rayllm.tune.law.config import LawConfig
 from rayllm.tune.results import SEED
@@ -15,6 +16,8 @@ from rayllm.tune.space import Dimension, Settings, check_conditions
 
 class TuneConfig(ConfigModel):
     """What a sweep tries, and how it judges."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
     space: dict[str, Dimension] = Field(
         ..., min_length=1, description="Dotted settings of the run file, each with the values to try."
@@ -33,6 +36,12 @@ class TuneConfig(ConfigModel):
         description="Trials of each settings: the first has the run's own seed, the others the next ones.",
     )
     seed: int = Field(default=0, ge=0, description="Seed of the search; the trials train with the run's own seed.")
+    from_: ForkConfig | None = Field(
+        default=None,
+        alias="from",
+        description="Checkpoint of a run that every trial goes on from, as with `train.fork`: a URI, or `{source: URI, "
+        "step: stable}` for the last one before the learning rate decays.",
+    )
     objective: str = Field(
         default="mean_bits_per_byte",
         description="What to lower: a metric of the last validation (`mean_bits_per_byte`, `mean_loss`, "

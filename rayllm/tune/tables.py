@@ -1,7 +1,7 @@
 """The ranking of a sweep as JSON and as a Markdown table."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import JsonValue
 
@@ -26,12 +26,18 @@ def to_json(ranked: Sequence[TrialResult], objective: Objective) -> dict[str, Js
     }
 
 
-def to_markdown(ranked: Sequence[TrialResult], objective: Objective) -> str:
-    """The ranking as a Markdown table: settings, how each ended, objective, bits per byte of each domain, cost."""
+def to_markdown(ranked: Sequence[TrialResult], objective: Objective, shares: Mapping[int, float] | None = None) -> str:
+    """The ranking as a Markdown table: settings, how each ended, objective, bits per byte of each domain, cost.
+
+    Args:
+        ranked: Best first.
+        objective: What was lowered.
+        shares: Of trials that are forks, by number: what each cost as a share of a whole run.
+    """
     settings = list(dict.fromkeys(path for result in ranked for path in result.settings))
     prefix = "bits_per_byte/"
     domains = [name for name in ranked[0].metrics if name.startswith(prefix) and name != objective.expression]
-    costs = ["tokens", "seconds", "device s"]
+    costs = ["tokens", "seconds", "device s", *(["of a run"] if shares else [])]
     header = ["rank", "trial", *map(_cell, settings), _cell(objective.expression), *domains, *costs, "status"]
     rows = []
     for place, result in enumerate(ranked, 1):
@@ -40,6 +46,7 @@ def to_markdown(ranked: Sequence[TrialResult], objective: Objective) -> str:
         value = _value(result, objective)
         scores.insert(0, "" if value is None else f"{value:.4f}")
         cost = [f"{result.tokens:,}", f"{result.wall_s:.0f}", f"{result.device_s:.0f}"]
+        cost += [f"{shares[result.trial]:.0%}" if result.trial in shares else ""] if shares else []
         rows.append([str(place), str(result.trial), *values, *scores, *cost, _status(result)])
     rule = ["---"] * len(header)
     return "".join("| " + " | ".join(row) + " |\n" for row in [header, rule, *rows])

@@ -15,11 +15,11 @@ from small_session import all_records, forked_run, make_config, records
 from rayllm.core.artifact import Artifact
 from rayllm.core.checkpoint import list_checkpoints
 from rayllm.core.errors import ArtifactDamaged, ConfigError, DataError
+from rayllm.core.fork_config import ForkConfig
 from rayllm.data.mixing.plan import Plan
 from rayllm.data.shards.packed import PackedData
 from rayllm.pipelines import train
 from rayllm.pipelines.train.fork import fork_fingerprint, load_fork
-from rayllm.train.fork_config import ForkConfig
 
 #: A run of twelve steps with checkpoints at 4, 8 and 12, whose learning rate decays from step 8 on.
 PARENT: dict[str, Any] = {

@@ -15,13 +15,13 @@ from typing import Any
 from rayllm.core import storage
 from rayllm.core.checkpoint import COMMIT, verify_checkpoint
 from rayllm.core.errors import ConfigError, DataError
+from rayllm.core.fork_config import ForkConfig
 from rayllm.data.mixing.plan import Plan
 from rayllm.data.shards.packed import PackedData
 from rayllm.pipelines.train import Config
 from rayllm.pipelines.train.fork_source import find_fork, read_plan, read_run
 from rayllm.pipelines.train.initial import model_differences
 from rayllm.train import checkpoint, collective
-from rayllm.train.fork_config import ForkConfig
 from rayllm.train.state import RunState
 
 #: Files of a checkpoint: what the run is a fork of, and what its data are.

@@ -10,11 +10,11 @@ from rayllm.core.checkpoint import COMMIT, CheckpointRef, Commit, checkpoints_of
 from rayllm.core.config import validate_source
 from rayllm.core.config_source import Source
 from rayllm.core.errors import ConfigError
+from rayllm.core.fork_config import ForkConfig
 from rayllm.data.mixing.plan import Plan
 from rayllm.optim.config import WSDSchedule
 from rayllm.optim.schedules import decay_start
 from rayllm.pipelines.train import Config
-from rayllm.train.fork_config import ForkConfig
 
 
 def find_fork(fork: ForkConfig) -> CheckpointRef:

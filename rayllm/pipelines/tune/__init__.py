@@ -18,6 +18,7 @@ from rayllm.core.errors import ConfigError, RunFailed
 from rayllm.core.log import get_logger
 from rayllm.core.stage import Work
 from rayllm.pipelines import evaluate, fit_tokenizer, pack, prepare, report, train
+from rayllm.pipelines.tune.branch import branched, branching
 from rayllm.pipelines.tune.plan import Plan, make_plan, natural_shares
 from rayllm.pipelines.tune.trial_runs import Sweep
 from rayllm.tune.config import TuneConfig
@@ -60,8 +61,10 @@ def run(work: Work) -> dict[str, Any]:
         RunFailed: If every trial failed.
         SavedForRerun: If the sweep was interrupted.
     """
-    config: Config = work.config
-    settings = _settings(config)
+    settings = _settings(work.config)
+    config: Config = branched(work.config, settings)
+    if begun := branching(config):
+        logger.info("%s", begun.describe(settings.max_steps or config.train.max_steps))
     packed = work.inputs["pack"]
     packed.verify(deep=True)
     plan = planned(config, packed.uri)
@@ -132,7 +135,12 @@ def _latest(ledger: Ledger) -> list[TrialResult]:
 
 def check(config: Config) -> None:
     """Refuse a run file without a sweep before its data are made; see ``run_config.check_stage``."""
-    _settings(config)
+    train.check(branched(config, _settings(config)))
+
+
+def fingerprint(config: Config) -> dict[str, str]:
+    """What trials depend on besides the run file: the checkpoint that they fork, models and references, as now."""
+    return train.fingerprint(branched(config, _settings(config)))
 
 
 def _settings(config: Config) -> TuneConfig:
@@ -162,9 +170,12 @@ def base_config(config: Config) -> train.Config:
 
 
 def _write(work: Work, config: Config, objective: Objective, ranked: Sequence[TrialResult], chosen: Settings) -> None:
-    table = to_markdown(ranked, objective)
+    begun = branching(config)
+    shares = begun.shares(ranked) if begun else {}
+    table = to_markdown(ranked, objective, shares)
     best = apply_settings(config, {**_without_seed(chosen), "name": f"{config.name}-best"})
-    storage.write_text(work.path("table.json"), json.dumps(to_json(ranked, objective), indent=1))
+    found = to_json(ranked, objective) | ({"from": begun.to_json(shares)} if begun else {})
+    storage.write_text(work.path("table.json"), json.dumps(found, indent=1))
     storage.write_text(work.path("table.md"), table)
     storage.write_text(work.path("best.yaml"), to_yaml(best.model_copy(update={"tune": None})))
     logger.info("trials by %s:\n%s", objective.expression, table)

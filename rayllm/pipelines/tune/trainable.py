@@ -16,13 +16,13 @@ from ray import tune
 from rayllm.core import storage
 from rayllm.core.checkpoint import DIRECTORY, list_checkpoints
 from rayllm.core.errors import RunFailed
+from rayllm.core.fork_config import ForkConfig
 from rayllm.pipelines.train.job import Job
 from rayllm.pipelines.train.metric_files import METRICS
 from rayllm.pipelines.train.worker import StopFile
 from rayllm.pipelines.tune.progress import Order, Progress, Surroundings
 from rayllm.pipelines.tune.stepwise import Gate, Stepwise, point_of
 from rayllm.report.metrics_log import read_metrics
-from rayllm.train.fork_config import ForkConfig
 from rayllm.tune.results import Point
 
 #: Seconds that a checkpoint of the present step may take to be committed.
@@ -102,7 +102,8 @@ class TrialProcess(tune.Trainable):
         self._turn_s = max(order.asked_s, self._free_since)
         self._base = self._directory = storage.join(self._around.trials, self.trial_id)
         self._training: Stepwise | None = None
-        self._parent, self._step = "", 0
+        fork = order.config.train.fork
+        self._parent, self._step = fork.source if fork else "", 0
 
     def _course(self) -> Stepwise:
         """The training that is under way; begun with the first step, when it is known where from."""

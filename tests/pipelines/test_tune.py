@@ -17,6 +17,7 @@ from rayllm.data.shards.format import PackedIndex, ShardRecord, dtype_for
 from rayllm.data.shards.writer import ShardWriter
 from rayllm.pipelines import tune
 from rayllm.pipelines.frame import Frame
+from rayllm.pipelines.run_config import load_run
 from rayllm.pipelines.train import run_single
 from rayllm.pipelines.tune.plan import Plan, make_plan
 from rayllm.pipelines.tune.trial_runs import Sweep, TrialRun
@@ -184,7 +185,8 @@ def test_a_sweep_trains_ranks_and_writes_a_run_file_of_the_best(tmp_path, packed
     assert (again.name, again.tune, again.train.max_steps) == ("small-best", None, 40)
     assert again.sources == make_config(tmp_path).sources
     settings = table["trials"][0]["settings"]
-    assert again.mixture.weights == settings.get("mixture.weights", "natural")
+    assert again.mixture.weights == settings["mixture.weights"]
+    assert load_run(artifact.file("best.yaml"), []).mixture == again.mixture
 
 
 @pytest.mark.fault("P14", "a trial of a sweep fails", "the others are never run again")

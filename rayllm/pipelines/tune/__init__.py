@@ -70,7 +70,8 @@ def run(work: Work) -> dict[str, Any]:
     plan = planned(config, packed.uri)
     ledger = Ledger(work.path("trials.jsonl"))
     logger.info("%d trials have ended before", len(ledger.finished()))
-    sweep = Sweep(plan.base, settings, packed.uri, config.ray, work.directory, plan.objective.at)
+    judge, explore = plan.objective.at, plan.explore
+    sweep = Sweep(plan.base, settings, packed.uri, config.ray, work.directory, judge, explore)
     plan = with_reference(plan, sweep, ledger)
     sweep = replace(sweep, judge=plan.objective.at)
     best = _search_mixture(config, sweep, ledger) if settings.law.until_converged else _search(plan, sweep, ledger)

@@ -10,9 +10,11 @@ from rayllm.data.shards.packed import PackedData
 from rayllm.pipelines import train
 from rayllm.pipelines.tune.reference import read_curve
 from rayllm.tune.config import TuneConfig
+from rayllm.tune.explore import explore
 from rayllm.tune.objective import Objective
 from rayllm.tune.results import TrialResult
 from rayllm.tune.samplers.sampler import Sampler
+from rayllm.tune.schedulers import PbtScheduler
 from rayllm.tune.search import baseline_names, baseline_settings, build_sampler, probes
 from rayllm.tune.space import Settings, Space
 from rayllm.tune.trials import Trial, apply_settings, check_paths, current, trial_configs
@@ -50,6 +52,12 @@ class Plan:
     def sampler(self) -> Sampler:
         """What proposes all trials, in its first state."""
         return build_sampler(self.settings, self.baselines, self.space, self.objective, self.base.seed)
+
+    def explore(self, settings: Settings, number: int) -> Settings:
+        """The settings with which a population's trial goes on from another's; see ``tune.explore``."""
+        scheduler = self.settings.scheduler
+        assert isinstance(scheduler, PbtScheduler), "only a population changes settings"
+        return explore(self.space, scheduler, settings, self.settings.seed, number)
 
     def against(self, reference: TrialResult) -> "Plan":
         """The same sweep, when its reference is trained."""

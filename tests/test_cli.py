@@ -122,6 +122,14 @@ def raising(error: BaseException) -> Callable[..., None]:
     return run
 
 
+def test_until_converged_asks_tune_for_the_law(file: str, stages: list[dict[str, Any]]) -> None:
+    space = 'tune.space={"mixture.weights": {"kind": "simplex"}}'
+    assert main(["tune", file, space, "--until-converged"]) == 0
+    assert stages[-1]["config"].tune.law.until_converged
+    assert main(["tune", file, space]) == 0
+    assert not stages[-1]["config"].tune.law.until_converged
+
+
 def test_ray_is_stopped_however_a_run_ends(file: str, stages: object, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped: list[bool] = []
     monkeypatch.setattr(ray_runtime, "shutdown", lambda: stopped.append(True))

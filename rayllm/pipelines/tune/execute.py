@@ -6,6 +6,7 @@ and the budget are ours (``book``), and so is the way a trial ends (``stepwise``
 
 import functools
 import logging
+import math
 import os
 import time
 from pathlib import Path
@@ -40,6 +41,7 @@ from rayllm.pipelines.tune.trainable import TrialProcess
 from rayllm.pipelines.tune.trial_runs import Sweep
 from rayllm.tune.results import Ledger, TrialResult
 from rayllm.tune.samplers.sampler import Sampler
+from rayllm.tune.schedulers import PbtScheduler
 
 #: Tune's own loggers, traces and snapshots are not wanted: results are in the ledger, causes on the console, traces in
 #: files. A trial's process gets a minute to leave its loop before it is killed; signals are ours.
@@ -114,8 +116,8 @@ def _tuner(
     prepare = functools.partial(prepare_training, sweep.settings.scheduler, total_steps)
     scheduler = Judged(build_scheduler(sweep.settings.scheduler, total_steps, Exploring(sweep, prepare)), sweep.judge)
     scheduler.recall(ledger.results)
-    room = Room(needs)
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, room()))
+    room = Room(needs, whole=isinstance(sweep.settings.scheduler, PbtScheduler))
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(room.places())
     alone = needs.workers == 1
     held = {"cpu": needs.cpus, "gpu": needs.gpus} if alone else {"cpu": 0.0, **BESIDE_DRIVER}
     return tune.Tuner(
@@ -139,14 +141,23 @@ def _tuner(
 
 
 class Room:
-    """How many trials the nodes have room for, looked at every few seconds; at least one, which then waits."""
+    """How many trials may live: as many as the nodes have room for, looked at every few seconds.
 
-    def __init__(self, needs: Needs) -> None:
-        self._needs = needs
+    Args:
+        needs: What a trial holds.
+        whole: Whether all must live together, as a population does; they take turns.
+    """
+
+    def __init__(self, needs: Needs, *, whole: bool) -> None:
+        self._needs, self._whole = needs, whole
         self._looked_s, self._places = 0.0, 1
 
-    def __call__(self) -> int:
+    def __call__(self) -> float:
         """The number now."""
+        return math.inf if self._whole else self.places()
+
+    def places(self) -> int:
+        """How many the nodes have room for; at least one, which then waits."""
         if time.monotonic() - self._looked_s > LOOK_S:
             self._looked_s = time.monotonic()
             self._places = max(1, self._needs.trials([(node.cpus, node.gpus) for node in live_nodes()]))

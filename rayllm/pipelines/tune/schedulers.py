@@ -57,6 +57,7 @@ def build_scheduler(config: SchedulerConfig, total_steps: int, explore: Explore)
                 perturbation_interval=config.interval(total_steps),
                 quantile_fraction=config.quantile,
                 custom_explore_fn=explore,
+                synch=True,  # the same trials meet at every change, however few run at a time
                 log_config=False,
             )
 

@@ -23,7 +23,7 @@ class Search(SearchAlgorithm):
         prepare: What the scheduler needs of a trial's training.
     """
 
-    def __init__(self, book: Book, room: Callable[[], int], prepare: Callable[[TrainConfig], TrainConfig]) -> None:
+    def __init__(self, book: Book, room: Callable[[], float], prepare: Callable[[TrainConfig], TrainConfig]) -> None:
         self._book, self._room, self._prepare = book, room, prepare
         self._spec: dict[str, Any] = {}
         self._parser = _make_parser()

@@ -28,14 +28,15 @@ def test_the_worst_trial_goes_on_from_the_best(tmp_path, ray_session):
     from dataclasses import replace
 
     packed = make_packed(tmp_path / "packed")
-    scheduler = {"kind": "pbt", "every": 4, "quantile": 0.5}
+    scheduler = {"kind": "pbt", "every": 4, "quantile": 0.25}
     sweep = make_sweep(tmp_path, packed.uri, TRAIN, scheduler=scheduler, keep_checkpoints=True)
     sweep = replace(sweep, explore=lambda settings, number: {LR: float(settings[LR]) * 1.25})
-    results = run_rates(sweep, [3e-3, 1e-9])
+    results = run_rates(sweep, [3e-3, 1e-9, 2e-9, 3e-9])  # more than run at a time
     assert {result.status for result in results} == {"finished"}
     assert {result.curve[-1].step for result in results} == {12}
-    [worst] = [result for result in results if result.parent]
-    assert "trial-000" in worst.parent
-    assert worst.settings[LR] > 3e-3
-    best = min(result.metrics["mean_bits_per_byte"] for result in results)
-    assert worst.metrics["mean_bits_per_byte"] < best + 0.5
+    taken = [result for result in results if result.parent]
+    assert taken
+    assert all(result.settings[LR] > 3e-3 for result in taken)  # changed from the good trial's
+    assert all([point.step for point in result.curve] == [0, 4, 8, 12] for result in results)
+    left = [result.metrics["mean_bits_per_byte"] for result in results if not result.parent]
+    assert max(result.metrics["mean_bits_per_byte"] for result in taken) < max(left)

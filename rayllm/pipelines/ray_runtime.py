@@ -2,10 +2,12 @@
 
 import atexit
 import contextlib
+import functools
 import logging
 import os
 import socket
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 from rayllm.core.errors import ClusterLost, SetupError
@@ -23,7 +25,7 @@ PROBE_TIMEOUT_S = 5.0
 #: there, and starts behind Ray's own processes.
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^A worker died or was killed while executing a task",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -52,16 +54,35 @@ def ensure_ray(config: RayConfig) -> None:
         _join(config)
         return
     os.environ.setdefault(*NO_PREEMPTION)
-    ray.init(
-        address="local",
-        num_cpus=config.num_cpus,
-        object_store_memory=config.object_store_bytes,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    with without_idle_processes():
+        ray.init(
+            address="local",
+            num_cpus=config.num_cpus,
+            object_store_memory=config.object_store_bytes,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     quiet_libraries()
     logger.info("Ray started on this machine: %s", describe_resources())
+
+
+@contextlib.contextmanager
+def without_idle_processes() -> Iterator[None]:
+    """Start Ray without the reader of its log files, whose lines nobody is sent, and without what scales clusters.
+
+    ``ray.init`` has no arguments for them. Together they take 1.3 s of a processor to start, and a training on two
+    cores 0.6 % of its time.
+    """
+    from ray._private import parameter
+
+    complete = parameter.RayParams
+    left_out: dict[str, Any] = {"include_log_monitor": False, "no_monitor": True}
+    parameter.RayParams = functools.partial(complete, **left_out)
+    try:
+        yield
+    finally:
+        parameter.RayParams = complete
 
 
 def prepare_environment() -> None:

@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
     places = [Place(number, 0, number, tuple(rows.segments(number))) for number in numbers]
     pieces = [read_segments(stream, place.segments) for place in places]
     batches = [make_batch([row], [0], seq_len, packed.separator_id) for row in pieces]
-    view = RowView(packed.codec(), args.width, with_mask=config.train.document_mask)
+    pairs = domain in packed.pair_domains(args.split)
+    view = RowView(packed.codec(), args.width, with_mask=config.train.document_mask, pairs=pairs)
     fill = fill_of(rows, stream.document_starts(), stream.num_tokens, seq_len)
     view.facts(
         [

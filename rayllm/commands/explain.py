@@ -22,7 +22,7 @@ from rayllm.data.mixing.plan import Plan, StageRow
 from rayllm.data.mixing.weights import PERIOD
 from rayllm.data.shards.packed import PackedData
 from rayllm.pipelines.existing import find_artifacts, train_directory
-from rayllm.pipelines.run_config import RunConfig, load_run
+from rayllm.pipelines.run_config import RunConfig, has_stage, load_run
 
 if TYPE_CHECKING:
     from rayllm.commands.row_view import Row
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Rebuild the batch and show it."""
     config = load_run(args.file, args.overrides)
-    artifacts = find_artifacts(config, "pack", args.file)
+    artifacts = find_artifacts(config, "reference" if has_stage("reference", config) else "pack", args.file)
     found = rebuild(config, artifacts, args)
     if args.json:
         sys.stdout.write(json.dumps(found.to_json(), ensure_ascii=False) + "\n")

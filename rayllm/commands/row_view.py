@@ -88,12 +88,19 @@ class RowView:
         width: Columns; the terminal's if None.
         lines_per_passage: Lines of text of each passage at most; all if None.
         with_mask: Draw the attention mask too.
+        pairs: Documents are pairs of replies: show their halves apart.
     """
 
     def __init__(
-        self, codec: Codec, width: int | None = None, lines_per_passage: int | None = None, *, with_mask: bool = False
+        self,
+        codec: Codec,
+        width: int | None = None,
+        lines_per_passage: int | None = None,
+        *,
+        with_mask: bool = False,
+        pairs: bool = False,
     ) -> None:
-        self._codec, self._lines, self._with_mask = codec, lines_per_passage, with_mask
+        self._codec, self._lines, self._with_mask, self._pairs = codec, lines_per_passage, with_mask, pairs
         self._console = Console(highlight=False, soft_wrap=True)
         self._look = Look.of(self._console, width)
 
@@ -137,8 +144,17 @@ class RowView:
                 ("", f"positions {place.start:,} to {place.stop:,}, {part}"),
             ]
         )
-        tokens = styled_tokens(token_texts(self._codec, ids[place]), learnt[place], self._look)
-        self.facts([("", line) for line in folded(tokens, self._inside.width, self._lines)])
+        for title, half in self._halves(place, ids):
+            tokens = styled_tokens(token_texts(self._codec, ids[half]), learnt[half], self._look)
+            lines = folded(tokens, self._inside.width, self._lines)
+            self.facts([("", line) for line in ([Text(title, "bold"), *lines] if title else lines)])
+
+    def _halves(self, place: slice, ids: Sequence[int]) -> list[tuple[str, slice]]:
+        """The parts of a passage to be shown apart, each with its title: of a pair both replies, else all of it."""
+        if not self._pairs:
+            return [("", place)]
+        middle = list(ids).index(self._codec.separator_id, place.start + 1)
+        return [("preferred", slice(place.start, middle)), ("not preferred", slice(middle, place.stop))]
 
     @property
     def _inside(self) -> Look:

@@ -5,15 +5,16 @@ the number of ranks and the micro-batch size. Where a
 reader reads is the caller's step.
 """
 
+import dataclasses
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float64, Int
 from torch import Tensor
 
 from rayllm.core.errors import DataError
@@ -31,7 +32,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Batch:
-    """Some rows, ready for the model; all tensors are int64.
+    """Some rows, ready for the model; tensors are int64 where nothing else is said.
 
     Attributes:
         input_ids: What the model reads.
@@ -39,18 +40,23 @@ class Batch:
         doc_ids: Number of documents that have begun in the row up to and including each position: one begins at each
             separator, and where the rest of one that was cut follows another.
         domain: Index of each row's domain in the plan; 0 for padding rows, whose labels are all ignored.
+        reference: In rows of pairs, what the reference model says of each document in turn: the log-probability of its
+            reply, in nats, float64; 0 beyond a row's last. See ``data.preferences``.
     """
 
     input_ids: Int[Tensor, "rows seq"]
     labels: Int[Tensor, "rows seq"]
     doc_ids: Int[Tensor, "rows seq"]
     domain: Int[Tensor, " rows"]
+    reference: Float64[Tensor, "rows halves"] | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on a device."""
-        return Batch(
-            *(t.to(device, non_blocking=True) for t in (self.input_ids, self.labels, self.doc_ids, self.domain))
-        )
+        tensors = (self.input_ids, self.labels, self.doc_ids, self.domain)
+        moved = Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
+        if self.reference is None:
+            return moved
+        return dataclasses.replace(moved, reference=self.reference.to(device, non_blocking=True))
 
 
 def make_batch(rows: Sequence[Sequence[Piece]], domain: Sequence[int], seq_len: int, separator_id: int) -> Batch:
@@ -76,6 +82,19 @@ def make_batch(rows: Sequence[Sequence[Piece]], domain: Sequence[int], seq_len: 
             at = place.stop
     doc_ids = (begins | (input_ids == separator_id)).cumsum(axis=1)
     return Batch(*map(torch.from_numpy, (input_ids, labels, doc_ids, np.asarray(domain, np.int64))))
+
+
+def with_reference(batch: Batch, rows: Sequence[Float64[np.ndarray, " halves"]]) -> Batch:
+    """A batch that carries what the reference says of each half of each row.
+
+    Args:
+        batch: Rows of pairs.
+        rows: The log-probabilities of each row's halves; none for a padding row.
+    """
+    reference = np.zeros((len(rows), max((len(row) for row in rows), default=0)))
+    for place, row in zip(reference, rows, strict=True):
+        place[: len(row)] = row
+    return dataclasses.replace(batch, reference=torch.from_numpy(reference))
 
 
 def rank_rows(batch_rows: int, world_size: int, rank: int) -> list[int]:
@@ -105,6 +124,14 @@ class Place:
     segments: tuple[Segment, ...]
 
 
+class RowScores(Protocol):
+    """What a reference model says of the documents of a stream; ``data.preferences.PairScores`` is one."""
+
+    def of_row(self, segments: Sequence[Segment]) -> Float64[np.ndarray, " halves"]:
+        """Of each document of a row in turn."""
+        ...
+
+
 class BatchReader:
     """Reads the batches of a plan; its one state is the plan, which grows a row where an adaptive mixture moves.
 
@@ -114,6 +141,7 @@ class BatchReader:
         separator_id: The id that begins every document.
         rows: For every length of the plan the rows of each domain, see ``row_index.planned_rows``; not needed where
             rows are slices.
+        scores: Of each domain what the batches are to carry as ``reference``; None: nothing.
 
     Raises:
         DataError: If the streams or rows are not those that the plan was made for.
@@ -125,6 +153,7 @@ class BatchReader:
         plan: Plan,
         separator_id: int,
         rows: Mapping[int, Sequence[Rows]] | None = None,
+        scores: Sequence[RowScores] | None = None,
     ) -> None:
         sizes = [stream.num_tokens for stream in streams]
         if sizes != list(plan.domain_tokens.values()):
@@ -136,7 +165,7 @@ class BatchReader:
         assert rows is not None or plan.packing == "concat", "only slices follow from the plan alone"
         self._rows = rows or {stage.seq_len: slices_of(plan, stage.seq_len) for stage in plan.stages}
         self._streams, self.plan, self._separator_id = list(streams), plan, separator_id
-        self._mixture = Mixture(plan)
+        self._mixture, self._scores = Mixture(plan), scores
 
     def turn(self, plan: Plan) -> None:
         """Go on with a table whose weights are others from some step on; nobody reads meanwhile."""
@@ -166,7 +195,11 @@ class BatchReader:
         """Some rows of a step's global batch; see ``places``."""
         places = self.places(step, row_indices)
         rows = [read_segments(self._streams[place.domain], place.segments) for place in places]
-        return make_batch(rows, [place.domain for place in places], self.plan.at(step)[1].seq_len, self._separator_id)
+        seq_len = self.plan.at(step)[1].seq_len
+        batch = make_batch(rows, [place.domain for place in places], seq_len, self._separator_id)
+        if self._scores is None:
+            return batch
+        return with_reference(batch, [self._scores[place.domain].of_row(place.segments) for place in places])
 
     def micro_batches(self, step: int, world_size: int, rank: int, micro_batch_size: int) -> Iterator[Batch]:
         """A rank's part of a step, at most ``micro_batch_size`` rows at a time; as many batches on every rank."""
@@ -193,14 +226,16 @@ def describe_rows(reader: BatchReader, step: int, shown: int = 8) -> str:
     return "; ".join(parts)
 
 
-def open_reader(packed: PackedData, plan: Plan, split: str = "train") -> BatchReader:
-    """A reader of a plan's batches over packed data.
+def open_reader(
+    packed: PackedData, plan: Plan, split: str = "train", scores: Sequence[RowScores] | None = None
+) -> BatchReader:
+    """A reader of a plan's batches over packed data; see ``BatchReader``.
 
     Raises:
         DataError: If the data or its indexes are not those that the plan was made for.
     """
     streams = [packed.stream(split, domain) for domain in plan.domains]
-    return BatchReader(streams, plan, packed.separator_id, planned_rows(packed, split, plan))
+    return BatchReader(streams, plan, packed.separator_id, planned_rows(packed, split, plan), scores)
 
 
 def validation_batches(

@@ -11,7 +11,7 @@ class Stage:
         verb: Name, and the name of its section and artifact.
         help: One line.
         module: Where its ``Config``, ``VERSION`` and ``run`` are.
-        parents: Stages whose artifacts it reads.
+        parents: Stages whose artifacts it reads, of those that the run has: see ``run_config.has_stage``.
         shared: Whether its artifacts are shared by runs of other names.
         in_place: Whether its half-done work keeps its name, see ``core.stage.Task``.
         in_run: Whether ``rayllm run`` runs it.
@@ -51,7 +51,21 @@ STAGES: dict[str, Stage] = {
             shared=True,
             in_place=True,
         ),
-        Stage("train", "token shards to checkpoints", "rayllm.pipelines.train", parents=("pack",), in_place=True),
+        Stage(
+            "reference",
+            "pairs of replies to their log-probabilities under the model that training begins with",
+            "rayllm.pipelines.reference",
+            parents=("pack",),
+            shared=True,
+            in_place=True,
+        ),
+        Stage(
+            "train",
+            "token shards to checkpoints",
+            "rayllm.pipelines.train",
+            parents=("pack", "reference"),
+            in_place=True,
+        ),
         Stage("evaluate", "checkpoint to scores and samples", "rayllm.pipelines.evaluate", parents=("pack", "train")),
         Stage(
             "report",
@@ -63,7 +77,7 @@ STAGES: dict[str, Stage] = {
             "tune",
             "many trainings over a space of settings",
             "rayllm.pipelines.tune",
-            parents=("pack",),
+            parents=("pack", "reference"),
             in_place=True,
             in_run=False,
         ),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from rayllm.core import storage
 from rayllm.core.artifact import MANIFEST, Artifact, read_artifact
 from rayllm.core.errors import SetupError
-from rayllm.pipelines.run_config import RunConfig
+from rayllm.pipelines.run_config import RunConfig, has_stage
 from rayllm.pipelines.runner import artifact_root, stage_task, verbs_for
 
 
@@ -21,7 +21,7 @@ def find_artifacts(config: RunConfig, verb: str, file: str) -> dict[str, Artifac
         SetupError: If one of them is not there.
     """
     artifacts: dict[str, Artifact] = {}
-    for name in verbs_for(verb):
+    for name in (needed for needed in verbs_for(verb) if has_stage(needed, config)):
         uri = stage_task(config, name, artifacts).uri(artifact_root(config, name))
         if not storage.exists(storage.join(uri, MANIFEST)):
             raise SetupError(
@@ -39,6 +39,6 @@ def train_directory(config: RunConfig, artifacts: Mapping[str, Artifact]) -> str
 
     Args:
         config: The whole run.
-        artifacts: At least that of ``pack``.
+        artifacts: Those that training stands on.
     """
     return stage_task(config, "train", artifacts).uri(artifact_root(config, "train"))

@@ -108,6 +108,7 @@ def conversation_counts(shards: Sequence[ShardRecord]) -> dict[str, Any]:
         dropped.update(one.dropped)
     return {
         "conversations": sum(one.kept for one in found),
+        **({"pairs": pairs} if (pairs := sum(one.pairs for one in found)) else {}),
         "truncated": sum(one.truncated for one in found),
         "learnt_tokens": sum(one.learnt_tokens for one in found),
         "dropped": dict(sorted(dropped.items())),

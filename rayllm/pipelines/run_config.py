@@ -7,16 +7,24 @@ from pydantic import Field, model_validator
 
 from rayllm.core.config import ConfigModel, load_config
 from rayllm.core.errors import ConfigError
-from rayllm.corpus.sources import holds_conversations
+from rayllm.corpus.sources import holds_conversations, holds_pairs
 from rayllm.data.mixing.curriculum import check_domains
 from rayllm.data.mixing.stages import stage_shapes
 from rayllm.data.mixing.weights import check_known
-from rayllm.pipelines import STAGES, Stage, evaluate, fit_tokenizer, pack, prepare, report, train
+from rayllm.pipelines import STAGES, Stage, evaluate, fit_tokenizer, pack, prepare, reference, report, train
 from rayllm.pipelines.depth import expand
 from rayllm.tune.config import TuneConfig
 
 
-class RunConfig(prepare.Config, fit_tokenizer.Config, pack.Config, train.Config, evaluate.Config, report.Config):
+class RunConfig(
+    prepare.Config,
+    fit_tokenizer.Config,
+    pack.Config,
+    train.Config,
+    reference.Config,
+    evaluate.Config,
+    report.Config,
+):
     """Every top-level key of a run file. ``tune`` is needed only by the verb of that name."""
 
     depth: int | None = Field(
@@ -53,6 +61,8 @@ class RunConfig(prepare.Config, fit_tokenizer.Config, pack.Config, train.Config,
                     "(`pack: {chat: {}}` is ChatML)"
                 )
             return self
+        if any(holds_pairs(source) for group in self.sources.values() for source in group):
+            self._pairs_are_compared_whole()
         shapes = stage_shapes(self.curriculum, self.train.seq_len, self.train.global_batch_tokens)
         shortest = min(length for length, _ in shapes)
         if self.train.packing != "best_fit" or self.pack.chat.max_tokens > shortest:
@@ -60,6 +70,36 @@ class RunConfig(prepare.Config, fit_tokenizer.Config, pack.Config, train.Config,
                 "with `pack.chat`, rows hold whole conversations: set `train.packing: best_fit`, and "
                 f"`pack.chat.max_tokens` ({self.pack.chat.max_tokens}) to no more than the shortest row ({shortest})"
             )
+        return self
+
+    def _pairs_are_compared_whole(self) -> None:
+        """Pairs need an objective that compares them, and nothing cut off.
+
+        Raises:
+            ValueError: Naming the setting.
+        """
+        assert self.pack.chat is not None, "asked for where conversations are"
+        if self.pack.chat.truncate != "drop":
+            raise ValueError(
+                f"`pack.chat.truncate: {self.pack.chat.truncate}` would cut the two replies of a pair, or their "
+                "prompts, differently: set it to drop"
+            )
+
+    @model_validator(mode="after")
+    def _objective_fits_the_sources(self) -> "RunConfig":
+        groups = {name: [holds_pairs(source) for source in group] for name, group in self.sources.items()}
+        compares = self.train.objective.kind == "dpo"
+        for name, pairs in groups.items():
+            if compares and not all(pairs):
+                raise ValueError(
+                    f"`train.objective: {{kind: dpo}}` compares replies, and sources.{name} holds other documents: "
+                    "give it sources of kind preferences or synthetic_preferences only"
+                )
+            if any(pairs) and not compares:
+                raise ValueError(
+                    f"sources.{name} holds pairs of replies, of which one is preferred: set "
+                    "`train.objective: {kind: dpo}`"
+                )
         return self
 
 
@@ -77,6 +117,12 @@ def stage_config(verb: str, run: RunConfig) -> ConfigModel:
     """Cut from a run's config exactly the keys that a stage reads."""
     config = stage_module(STAGES[verb]).Config
     return config.model_validate({name: getattr(run, name) for name in config.model_fields})
+
+
+def has_stage(verb: str, run: RunConfig) -> bool:
+    """Whether a run has a stage at all: a module's ``wanted`` may say no to a config."""
+    module = stage_module(STAGES[verb])
+    return not hasattr(module, "wanted") or module.wanted(stage_config(verb, run))
 
 
 def check_stage(stage: Stage, run: RunConfig) -> None:

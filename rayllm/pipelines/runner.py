@@ -6,12 +6,20 @@ from collections.abc import Mapping, Sequence
 from rayllm.core import storage
 from rayllm.core.artifact import Artifact
 from rayllm.core.config import to_yaml
+from rayllm.core.errors import ConfigError
 from rayllm.core.log import get_logger
 from rayllm.core.stage import Task, check_writable, full_disk_named, is_made, run_task
 from rayllm.pipelines import STAGES
 from rayllm.pipelines.nodes import expected_nodes
 from rayllm.pipelines.ray_runtime import ensure_ray
-from rayllm.pipelines.run_config import RunConfig, check_stage, stage_config, stage_fingerprint, stage_module
+from rayllm.pipelines.run_config import (
+    RunConfig,
+    check_stage,
+    has_stage,
+    stage_config,
+    stage_fingerprint,
+    stage_module,
+)
 from rayllm.pipelines.storage_probe import probe_storage
 
 #: The page of a run: in the report's artifact, and once more where a person looks for it, beside the artifacts.
@@ -43,13 +51,21 @@ def run_stages(config: RunConfig, verbs: Sequence[str], *, force: Sequence[str] 
         force: Stages to make again even if they exist.
 
     Returns:
-        The artifact of each stage.
+        The artifact of each stage that the run has.
 
     Raises:
-        ConfigError: If a stage's own check refuses the config; nothing has started then.
+        ConfigError: If a stage's own check refuses the config, or the last stage is none of this run; nothing has
+            started then.
         SetupError: If the storage cannot be written, or the machines are too small for a stage that is to run; nothing
             has been made then.
     """
+    if verbs and not has_stage(verbs[-1], config):
+        raise ConfigError(
+            f"this run has no stage `{verbs[-1]}`",
+            why=f"it is for `{stage_module(STAGES[verbs[-1]]).WANTED_FOR}`",
+            fix="run another stage",
+        )
+    verbs = [verb for verb in verbs if has_stage(verb, config)]
     for verb in verbs:
         check_stage(STAGES[verb], config)
     if config.ray.address != "local":
@@ -89,7 +105,7 @@ def stage_task(config: RunConfig, verb: str, artifacts: Mapping[str, Artifact]) 
         verb=verb,
         run=stage_module(stage).run,
         config=stage_config(verb, config),
-        inputs={parent: artifacts[parent] for parent in stage.parents},
+        inputs={parent: artifacts[parent] for parent in stage.parents if has_stage(parent, config)},
         seen=stage_fingerprint(stage, config),
         version=stage_module(stage).VERSION,
         in_place=stage.in_place,

@@ -11,6 +11,7 @@ from rayllm.inference.config import SamplingConfig
 from rayllm.model.lora.config import LoraConfig
 from rayllm.optim.config import AdamWConfig, CosineSchedule, OptimizerConfig, ScheduleConfig
 from rayllm.train.guards.config import GuardsConfig
+from rayllm.train.objective_config import DpoConfig, LanguageModelingConfig, ObjectiveConfig
 
 Precision = Literal["fp32", "bf16", "fp16", "fp8"]
 
@@ -262,6 +263,7 @@ class TrainConfig(ConfigModel):
         "`selective`, its norms, rotations and activation functions, but no matrix product and no attention.",
         json_schema_extra=RUNTIME,
     )
+    objective: ObjectiveConfig = Field(default=LanguageModelingConfig(), description="What the run minimises.")
     optimizer: OptimizerConfig = Field(default=AdamWConfig(), description="How gradients change weights.")
     schedule: ScheduleConfig = Field(default=CosineSchedule(), description="Learning rate over the run.")
     engine: EngineConfig = Field(
@@ -297,6 +299,18 @@ class TrainConfig(ConfigModel):
                 "`packing: best_fit` puts documents that have nothing to do with each other into one row: keep "
                 "`train.document_mask` true, or set `train.packing: concat`"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _preferences_have_what_they_need(self) -> "TrainConfig":
+        if not isinstance(self.objective, DpoConfig):
+            return self
+        if self.init is None:
+            raise ValueError("`objective: {kind: dpo}` goes on from a trained model: name it in `train.init`")
+        if self.packing != "best_fit":
+            raise ValueError("`objective: {kind: dpo}` needs pairs whole in their rows: set `train.packing: best_fit`")
+        if self.z_loss:
+            raise ValueError("`z_loss` would be part of every log-probability that is compared: set it to 0")
         return self
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The one training loop: pretraining today, other objectives on the same steps.
+"""The one training loop: pretraining, fine-tuning and preferences are objectives on the same steps.
 
 In: an engine, batches by step, an objective, the run's state, and services that know what the loop may not (where
 metrics go, how a checkpoint is published, when to stop). Out: the state after the last step. Each step is:
@@ -22,6 +22,7 @@ from rayllm.train.guards.continuity import RESUMED_STEPS, describe_break
 from rayllm.train.guards.spikes import describe_spike
 from rayllm.train.metrics import peak_memory_bytes
 from rayllm.train.milestones import Wishes
+from rayllm.train.objectives import supervised_tokens
 from rayllm.train.run import Run
 from rayllm.train.saving import Saver
 
@@ -95,47 +96,50 @@ def _take_step(run: Run, saver: Saver, step: int, micro_batches: list[Batch]) ->
     """One optimizer step on the global batch; returns what the run was asked for."""
     state, engine = run.state, run.engine
     run.watchdog.beat(state.step + 1, "counting the batch")
-    counts, wishes = _agree_on_step(run, saver, micro_batches)
+    tokens, count, wishes = _agree_on_step(run, saver, micro_batches)
     run.watchdog.beat(state.step + 1, "forward and backward")
-    total_count = max(1.0, float(counts.sum()))
-    loss_sum = torch.zeros((), dtype=torch.float64, device=engine.device)
+    total_count = max(1.0, count)
+    names = ("loss", *run.objective.measures)
+    sums = torch.zeros(len(names), dtype=torch.float64, device=engine.device)
     factor = {"nan": math.nan, "spike": 100.0}.get(fault("step", step + 1, state.attempt), 1.0)
     fault(f"rank{engine.rank}", step + 1, state.attempt)
     for batch in micro_batches:
         batch = batch.to(engine.device)
-        micro_sum = run.objective.loss_sum(engine.token_losses(batch), batch)
-        micro_sum = micro_sum if factor == 1.0 else micro_sum * factor
-        engine.backward(micro_sum / total_count)
-        loss_sum += micro_sum.detach()
+        micro_sums = run.objective.sums(engine.token_losses(batch), batch)
+        micro_sums = micro_sums if factor == 1.0 else micro_sums * factor
+        engine.backward(micro_sums[0] / total_count)
+        sums += micro_sums.detach()
     run.watchdog.beat(state.step + 1, "optimizer step")
     rates = rates_at(run.config.optimizer, run.config.schedule, step, run.plan.total_steps)
-    loss = float(collective.sum_over_ranks(loss_sum.cpu().reshape(1))) / total_count
+    means = (collective.sum_over_ranks(sums.cpu()) / total_count).tolist()
+    loss, measured = means[0], dict(zip(names[1:], means[1:], strict=True))
     spike = describe_spike(state.losses, loss, run.config.guards.spikes)
     discard = spike is not None and run.config.guards.spikes.action != "report"
     logged = step == 0 or (step + 1) % run.config.logging.every_steps == 0 or step + 1 == run.plan.total_steps
-    measured = run.update_ratios.begin(engine) if logged and run.update_ratios else dict
+    moved = run.update_ratios.begin(engine) if logged and run.update_ratios else dict
     outcome = engine.step(rates, discard=discard)
-    ratios = measured()
-    domain_tokens = {name: int(count) for name, count in zip(run.domains, counts.tolist(), strict=True)}
+    ratios = moved()
+    domain_tokens = {name: int(number) for name, number in zip(run.domains, tokens.tolist(), strict=True)}
     state.advance(loss, domain_tokens, applied=outcome.applied, harmless=outcome.lowered_scale or discard)
     state.loss_scale = engine.scaler.state_dict()
-    run.speed.count(int(total_count))
+    run.speed.count(int(tokens.sum()))
     went_back = mishaps.answer(run, saver, loss, spike, outcome)
     if logged:
-        _log_step(run, step, loss, rates, outcome, ratios)
+        _log_step(run, step, loss, rates, outcome, measured | ratios)
     return dataclasses.replace(wishes, save=wishes.save or went_back)
 
 
-def _agree_on_step(run: Run, saver: Saver, micro_batches: list[Batch]) -> tuple[torch.Tensor, Wishes]:
-    """What the global batch holds, by domain, and what rank 0 was asked for: one small all-reduce.
+def _agree_on_step(run: Run, saver: Saver, micro_batches: list[Batch]) -> tuple[torch.Tensor, float, Wishes]:
+    """The global batch's supervised tokens by domain, its count, and what rank 0 was asked for: one small all-reduce.
 
     Raises:
         RayllmError: On every rank, if a save that was at work has failed on one.
     """
-    values = torch.zeros(len(run.domains) + 3, dtype=torch.float64)
-    counts, said = values[:-3], values[-3:]
+    values = torch.zeros(len(run.domains) + 4, dtype=torch.float64)
+    tokens, count, said = values[:-4], values[-4:-3], values[-3:]
     for batch in micro_batches:
-        counts.index_add_(0, batch.domain, run.objective.count(batch))
+        tokens.index_add_(0, batch.domain, supervised_tokens(batch))
+        count += run.objective.count(batch).sum()
     notice = ""
     if run.engine.rank == 0:
         notice = run.services.notice()
@@ -146,10 +150,10 @@ def _agree_on_step(run: Run, saver: Saver, micro_batches: list[Batch]) -> tuple[
         saver.wait()
     if notice:
         run.record("event", {"level": "warning", "message": f"{notice}: saving after this step"})
-    return counts, Wishes(stop=bool(said[0]), save=bool(said[1]))
+    return tokens, float(count), Wishes(stop=bool(said[0]), save=bool(said[1]))
 
 
-def _log_step(run: Run, step: int, loss: float, rates: Rates, outcome: StepOutcome, ratios: dict[str, float]) -> None:
+def _log_step(run: Run, step: int, loss: float, rates: Rates, outcome: StepOutcome, more: dict[str, float]) -> None:
     _, stage, _ = run.plan.at(step)
     fields: dict[str, Any] = {
         "loss": loss if math.isfinite(loss) else None,
@@ -163,7 +167,7 @@ def _log_step(run: Run, step: int, loss: float, rates: Rates, outcome: StepOutco
     fields |= {"loss_scale": run.state.loss_scale["scale"]} if run.state.loss_scale else {}
     speed = run.speed.read()
     fields |= speed | {"memory_bytes": peak_memory_bytes(run.engine.device)}
-    fields |= ratios | {f"tokens/{name}": count for name, count in run.state.domain_tokens.items()}
+    fields |= more | {f"tokens/{name}": count for name, count in run.state.domain_tokens.items()}
     run.record("train", fields)
     if said := run.slowness.look(speed["tokens_per_s"] or 0.0):
         run.record("event", {"level": "warning", "message": said})

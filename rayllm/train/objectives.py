@@ -7,13 +7,23 @@ from torch import Tensor
 
 from rayllm.data.batches import Batch
 from rayllm.model.config import IGNORE_INDEX
+from rayllm.train.objective_config import DpoConfig, ObjectiveConfig
+from rayllm.train.preferences import DirectPreference
 
 
 class Objective(Protocol):
     """A loss as a sum over a batch, and the number of things it sums over."""
 
-    def loss_sum(self, token_losses: Float[Tensor, "rows seq"], batch: Batch) -> Float[Tensor, ""]:
-        """Sum of the loss over the batch, in nats; divided by the global count it is the loss of the step."""
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of what is measured beside the loss."""
+        ...
+
+    def sums(self, token_losses: Float[Tensor, "rows seq"], batch: Batch) -> Float[Tensor, " 1+measures"]:
+        """Sums over the batch: the loss in nats, which carries the gradient, then the measures.
+
+        Divided by the global count they are the loss and the measures of the step.
+        """
         ...
 
     def count(self, batch: Batch) -> Float[Tensor, " rows"]:
@@ -24,10 +34,22 @@ class Objective(Protocol):
 class LanguageModeling:
     """Next-token cross-entropy, summed; counted in supervised tokens."""
 
-    def loss_sum(self, token_losses: Float[Tensor, "rows seq"], batch: Batch) -> Float[Tensor, ""]:
+    measures: tuple[str, ...] = ()
+
+    def sums(self, token_losses: Float[Tensor, "rows seq"], batch: Batch) -> Float[Tensor, "1"]:
         """Sum over the supervised tokens."""
-        return token_losses.sum()
+        return token_losses.sum().reshape(1)
 
     def count(self, batch: Batch) -> Float[Tensor, " rows"]:
         """Supervised tokens of each row."""
-        return (batch.labels != IGNORE_INDEX).sum(dim=1).double()
+        return supervised_tokens(batch)
+
+
+def supervised_tokens(batch: Batch) -> Float[Tensor, " rows"]:
+    """Labels of each row that count."""
+    return (batch.labels != IGNORE_INDEX).sum(dim=1).double()
+
+
+def build_objective(config: ObjectiveConfig) -> Objective:
+    """The objective of a run."""
+    return DirectPreference(config) if isinstance(config, DpoConfig) else LanguageModeling()

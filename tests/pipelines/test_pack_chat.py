@@ -40,16 +40,16 @@ def corpus(root: Path, domains: dict[str, list[Any]]) -> Artifact:
     def fill(work: Work) -> dict[str, Any]:
         for split in ("train", "validation"):
             for domain, documents in domains.items():
-                turns = [None if isinstance(document, str) else document for document in documents]
+                held = [_metadata(document) for document in documents]
                 texts = [
-                    document if isinstance(document, str) else "\n".join(turn["content"] for turn in document)
-                    for document in documents
+                    document if isinstance(document, str) else "\n".join(turn["content"] for turn in kept["messages"])
+                    for document, kept in zip(documents, held, strict=True)
                 ]
                 columns = {
                     "id": [str(number) for number in range(len(texts))],
                     "text": texts,
                     "source": [domain] * len(texts),
-                    "metadata": [json.dumps({} if messages is None else {"messages": messages}) for messages in turns],
+                    "metadata": [json.dumps(kept) for kept in held],
                 }
                 path = Path(work.path(split, domain, "00000.parquet"))
                 path.parent.mkdir(parents=True)
@@ -58,6 +58,17 @@ def corpus(root: Path, domains: dict[str, list[Any]]) -> Artifact:
         return {"domains": {domain: {"train": amount, "validation": amount} for domain in domains}}
 
     return run_task(Task("prepare", fill, Frame(name="t")), str(root / "corpus"))[0]
+
+
+def _metadata(document: Any) -> dict[str, Any]:
+    """Of a text nothing, of turns these, of a pair its turns and the reply that was not preferred."""
+    if isinstance(document, str):
+        return {}
+    return (
+        {"messages": document[0], "rejected_reply": document[1]}
+        if isinstance(document, tuple)
+        else {"messages": document}
+    )
 
 
 @pytest.fixture
@@ -185,3 +196,31 @@ def test_another_text_in_a_template_file_is_other_data(tmp_path: Path) -> None:
     file.write_text("{{ messages }} ")
     assert first != pack.fingerprint(config)
     assert pack.fingerprint(pack.Config(name="t", pack={"chat": {}})) == {}
+
+
+def test_a_pair_is_one_document_of_two_halves_that_learns_its_last_replies_only(run_pack) -> None:
+    asked = [*talk(1), {"role": "user", "content": "And two?"}, {"role": "assistant", "content": "Good."}]
+    pairs = [(asked, "Bad."), (talk(2), "Fine. 2"), (talk(3, LONG * 8), "Short."), (talk(4), "Worse.")]
+    packed = PackedData.open(run_pack({"pairs": pairs}, max_tokens=256).uri)
+    stream, codec = packed.stream("train", "pairs"), packed.codec()
+    assert packed.pair_domains("train") == packed.chat_domains("train") == ["pairs"]
+    (record,) = stream.records
+    assert record.conversations is not None
+    assert (record.documents, record.conversations.pairs) == (2, 2)
+    assert record.conversations.dropped == {"no_preference": 1, "too_long": 1}
+    ids = stream.read(0, stream.num_tokens)
+    halves = np.split(ids, np.flatnonzero(ids == packed.separator_id)[1:])
+    masks = np.split(stream.read_mask(0, len(ids)), np.flatnonzero(ids == packed.separator_id)[1:])
+    assert stream.document_starts().tolist() == [0, len(halves[0]) + len(halves[1])]
+    learnt = [codec.decode(half[mask].tolist()) for half, mask in zip(halves, masks, strict=True)]
+    assert learnt == [f"{text}<|im_end|>" for text in ("Good.", "Bad.", "Fine. 4", "Worse.")]
+    prompts = [codec.decode(half[: mask.argmax()].tolist()) for half, mask in zip(halves, masks, strict=True)]
+    assert prompts[0] == prompts[1]
+    assert "Fine. 1<|im_end|>" in prompts[0], "earlier replies are read, not learnt"
+
+
+def test_a_pair_may_be_as_long_as_both_of_its_halves(run_pack) -> None:
+    whole = PackedData.open(run_pack({"pairs": [(talk(1), "No.")]}).uri).stream("train", "pairs").num_tokens
+    assert PackedData.open(run_pack({"pairs": [(talk(1), "No.")]}, 1 << 19, max_tokens=whole).uri)
+    with pytest.raises(DataError, match="too_long"):
+        run_pack({"pairs": [(talk(1), "No.")]}, 1 << 18, max_tokens=whole - 1)

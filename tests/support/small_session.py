@@ -23,9 +23,9 @@ def make_config(root: Path, **changes: Any) -> train.Config:
     )
 
 
-def forked_run(config: train.Config, packed_uri: str, directory: str) -> dict[str, float]:
+def forked_run(config: train.Config, packed_uri: str, directory: str, reference_uri: str = "") -> dict[str, float]:
     """The same session on a rank that was forked, without Ray."""
-    job = Job(config, packed_uri, directory)
+    job = Job(config, packed_uri, directory, reference_uri=reference_uri)
     return run_session(job, Outlets(NullSink()), config.train.engine, torch.device("cpu"))[1].validation
 
 

@@ -103,7 +103,7 @@ def by_hand(directory: str) -> dict[str, torch.Tensor]:
         batches = list(reader.micro_batches(step, 1, 0, settings.micro_batch_size))
         count = sum(float(objective.count(batch).sum()) for batch in batches)
         for batch in batches:
-            engine.backward(objective.loss_sum(engine.token_losses(batch), batch) / count)
+            engine.backward(objective.sums(engine.token_losses(batch), batch)[0] / count)
         engine.step(rates_at(settings.optimizer, settings.schedule, step, STEPS))
     return {name: tensor.clone() for name, tensor in engine.full_parameters()}
 

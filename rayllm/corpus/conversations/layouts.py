@@ -16,13 +16,14 @@ the Hermes format: ``<tools>``, ``<tool_call>``. Source: Teknium et al. 2024, ar
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from rayllm.corpus.conversations.trees import best_path
 from rayllm.corpus.conversations.turns import Role, Turn
 from rayllm.corpus.documents import UnusableRow
 
 Record = Mapping[str, Any]
+Made = TypeVar("Made", covariant=True)
 
 #: What the sides of a conversation are called.
 ROLES: dict[str, Role] = {
@@ -36,40 +37,41 @@ _CALL = "function_call"
 
 
 @dataclass(frozen=True)
-class Layout:
-    """One way to write conversations into rows.
+class Layout(Generic[Made]):
+    """One way to write conversations, or pairs of replies, into rows.
 
     Attributes:
         needs: What a row must have, for people.
         fields: All fields that are looked at.
         fits: Whether a row has the layout.
-        turns: The turns of a row that has it.
+        read: What a row that has it holds: the turns of a conversation.
     """
 
     needs: str
     fields: tuple[str, ...]
     fits: Callable[[Record], bool]
-    turns: Callable[[Record], list[Turn]]
+    read: Callable[[Record], Made]
 
 
-def fitting(row: Record) -> list[str]:
+def fitting(row: Record, layouts: Mapping[str, Layout[Any]]) -> list[str]:
     """The layouts that a row has."""
-    return [name for name, layout in LAYOUTS.items() if layout.fits(row)]
+    return [name for name, layout in layouts.items() if layout.fits(row)]
 
 
 def _list_of(row: Record, role: str, text: str) -> Sequence[Record]:
     """The row's list of turns with these keys; empty if there is none, or more than one."""
-    found = [row[name] for name in _LISTS if _is_list_of(row.get(name), role, text)]
+    found = [row[name] for name in _LISTS if is_list_of(row.get(name), role, text)]
     return found[0] if len(found) == 1 else []
 
 
-def _is_list_of(value: object, role: str, text: str) -> bool:
+def is_list_of(value: object, role: str, text: str) -> bool:
+    """Whether a value is a list of records that have these two keys."""
     if not isinstance(value, list) or not value:
         return False
     return all(isinstance(item, Mapping) and isinstance(item.get(role), str) and text in item for item in value)
 
 
-def _turn(role: str, content: object, calls: object = None) -> Turn:
+def make_turn(role: str, content: object, calls: object = None) -> Turn:
     """A turn under the role's common name.
 
     Raises:
@@ -108,7 +110,7 @@ def _call(text: str) -> str:
     return f"<tool_call>\n{text}\n</tool_call>"
 
 
-def _with_system(turns: list[Turn], row: Record) -> list[Turn]:
+def with_system(turns: list[Turn], row: Record) -> list[Turn]:
     """The turns behind what the row's own fields say to the model: ``system`` and ``tools``."""
     system, tools = row.get("system"), row.get("tools")
     parts = [system] if isinstance(system, str) and system.strip() else []
@@ -123,12 +125,12 @@ def _with_system(turns: list[Turn], row: Record) -> list[Turn]:
 
 def _messages(row: Record) -> list[Turn]:
     found = _list_of(row, "role", "content")
-    turns = [_turn(item["role"], item["content"], item.get("tool_calls")) for item in found]
-    return _with_system(turns, row)
+    turns = [make_turn(item["role"], item["content"], item.get("tool_calls")) for item in found]
+    return with_system(turns, row)
 
 
 def _sharegpt(row: Record) -> list[Turn]:
-    return _with_system([_turn(item["from"], item["value"]) for item in _list_of(row, "from", "value")], row)
+    return with_system([make_turn(item["from"], item["value"]) for item in _list_of(row, "from", "value")], row)
 
 
 def _is_alpaca(row: Record) -> bool:
@@ -140,21 +142,26 @@ def _alpaca(row: Record) -> list[Turn]:
     earlier = row.get("history") or []
     if not all(isinstance(pair, list) and len(pair) == 2 for pair in earlier):
         raise UnusableRow("wrong_type", "`history` is not a list of pairs")
-    turns = [turn for asked, said in earlier for turn in (_turn("user", asked), _turn("assistant", said))]
+    turns = [turn for before, said in earlier for turn in (make_turn("user", before), make_turn("assistant", said))]
     answer = row["output"] if isinstance(row.get("output"), str) else row["response"]
     given = row.get("input") or row.get("context")
-    return _with_system([*turns, *_task(row["instruction"], given, answer)], row)
+    return with_system([*turns, *_task(row["instruction"], given, answer)], row)
 
 
 def _task(instruction: str, given: object, answer: object) -> list[Turn]:
     """An instruction, with what it is about behind it, and the answer."""
+    return [asked(instruction, given), make_turn("assistant", answer)]
+
+
+def asked(instruction: str, given: object) -> Turn:
+    """An instruction, with what it is about behind it."""
     about = f"\n\n{given}" if isinstance(given, str) and given.strip() else ""
-    return [_turn("user", instruction + about), _turn("assistant", answer)]
+    return make_turn("user", instruction + about)
 
 
 def _is_self_instruct(row: Record) -> bool:
     instances = row.get("instances")
-    return isinstance(row.get("instruction"), str) and _is_list_of(instances, "output", "input")
+    return isinstance(row.get("instruction"), str) and is_list_of(instances, "output", "input")
 
 
 def _self_instruct(row: Record) -> list[Turn]:
@@ -173,16 +180,16 @@ def _is_prompt_completion(row: Record) -> bool:
     prompt, completion = row.get("prompt"), _completion(row)
     if isinstance(prompt, str) and isinstance(completion, str):
         return True
-    return all(_is_list_of(part, "role", "content") for part in (prompt, completion))
+    return all(is_list_of(part, "role", "content") for part in (prompt, completion))
 
 
 def _prompt_completion(row: Record) -> list[Turn]:
     prompt, completion = row["prompt"], _completion(row)
     if isinstance(prompt, str):
-        return _with_system([_turn("user", prompt), _turn("assistant", completion)], row)
+        return with_system([make_turn("user", prompt), make_turn("assistant", completion)], row)
     assert isinstance(completion, list)
-    return _with_system(
-        [_turn(item["role"], item["content"], item.get("tool_calls")) for item in prompt + completion], row
+    return with_system(
+        [make_turn(item["role"], item["content"], item.get("tool_calls")) for item in prompt + completion], row
     )
 
 
@@ -194,10 +201,10 @@ def _is_oasst(row: Record) -> bool:
 
 
 def _oasst(row: Record) -> list[Turn]:
-    return [_turn(str(message["role"]), message["text"]) for message in best_path(row["prompt"])]
+    return [make_turn(str(message["role"]), message["text"]) for message in best_path(row["prompt"])]
 
 
-LAYOUTS: dict[str, Layout] = {
+LAYOUTS: dict[str, Layout[list[Turn]]] = {
     "messages": Layout(
         "a list `messages` of `role` and `content`",
         (*_LISTS, "system", "tools"),

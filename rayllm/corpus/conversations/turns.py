@@ -10,8 +10,12 @@ from rayllm.corpus.documents import Document, Unwanted
 Role = Literal["system", "user", "assistant", "tool"]
 #: Where a document's metadata holds its turns: a list of ``{"role": …, "content": …}``.
 MESSAGES = "messages"
+#: Where the metadata of a pair holds the reply that was not preferred; the preferred one ends its turns.
+REJECTED = "rejected_reply"
 #: Why a conversation from which nothing can be learnt is left out.
 NO_REPLY = "no_reply"
+#: Why a pair of which neither reply is better is left out.
+NO_PREFERENCE = "no_preference"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,34 @@ def conversation(
     return document if replies else Unwanted(document, NO_REPLY)
 
 
+def preference(
+    prompt: Sequence[Turn],
+    chosen: str,
+    rejected: str,
+    source: str,
+    id: str = "",
+    metadata: Mapping[str, object] | None = None,
+) -> Document | Unwanted:
+    """Make a document of two replies to the same prompt, one of them preferred.
+
+    Args:
+        prompt: The turns that both replies answer.
+        chosen: The reply that was preferred.
+        rejected: The other one.
+        source: Label of the file.
+        id: Name of the pair; empty where it has none.
+        metadata: More to keep beside the turns.
+    """
+    said = [turn for turn in prompt if turn.role != "system" or turn.content.strip()]
+    replies = [chosen.strip(), rejected.strip()]
+    document = _document(
+        [*said, Turn("assistant", chosen)], Document("", source, id, {**(metadata or {}), REJECTED: rejected})
+    )
+    if not all(replies):
+        return Unwanted(document, NO_REPLY)
+    return Unwanted(document, NO_PREFERENCE) if replies[0] == replies[1] else document
+
+
 def is_conversation(document: Document) -> bool:
     """Whether a document has turns."""
     return MESSAGES in document.metadata
@@ -51,6 +83,9 @@ def with_clean_turns(document: Document, clean: Callable[[str], str]) -> Documen
     """The same conversation with each turn's text cleaned by itself, so that none runs into the next."""
     messages = cast(Sequence[Mapping[str, str]], document.metadata[MESSAGES])
     turns = [Turn(cast(Role, message["role"]), clean(message["content"])) for message in messages]
+    if REJECTED in document.metadata:
+        rejected = clean(cast(str, document.metadata[REJECTED]))
+        document = dataclasses.replace(document, metadata={**document.metadata, REJECTED: rejected})
     return _document(turns, document)
 
 
@@ -61,4 +96,7 @@ def readable(turns: Sequence[Turn]) -> str:
 
 def _document(turns: Sequence[Turn], document: Document) -> Document:
     messages = [{"role": turn.role, "content": turn.content} for turn in turns]
-    return dataclasses.replace(document, text=readable(turns), metadata={**document.metadata, MESSAGES: messages})
+    text = readable(turns)
+    if REJECTED in document.metadata:
+        text += f"\n\nAssistant, not preferred: {document.metadata[REJECTED]}"
+    return dataclasses.replace(document, text=text, metadata={**document.metadata, MESSAGES: messages})

@@ -11,8 +11,13 @@ from typing import Any
 from rayllm.core.errors import DataError
 from rayllm.corpus.documents import Row, Unit
 from rayllm.corpus.files.opening import network_errors
-from rayllm.corpus.readers.builtin import generate_conversations, generate_math, read_prose
-from rayllm.corpus.readers.conversations import read_conversations
+from rayllm.corpus.readers.builtin import (
+    generate_conversations,
+    generate_math,
+    generate_preferences,
+    read_prose,
+)
+from rayllm.corpus.readers.conversations import read_conversations, read_preferences
 from rayllm.corpus.readers.jsonl import read_jsonl
 from rayllm.corpus.readers.tables import read_arrow, read_parquet
 from rayllm.corpus.readers.texts import read_code, read_markdown, read_stdlib, read_text
@@ -34,6 +39,8 @@ READERS: dict[str, Callable[[Unit, Any, int, int], Iterator[Row]]] = {
     "synthetic_math": generate_math,
     "conversations": read_conversations,
     "synthetic_conversations": generate_conversations,
+    "preferences": read_preferences,
+    "synthetic_preferences": generate_preferences,
 }
 
 

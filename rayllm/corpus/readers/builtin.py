@@ -2,13 +2,21 @@
 
 import hashlib
 from collections.abc import Iterator
+from random import Random
 
 from rayllm.core import storage
+from rayllm.core.rng import derive_seed
 from rayllm.corpus.builtin.math import generate_problem
+from rayllm.corpus.builtin.math.mistakes import with_mistake
 from rayllm.corpus.builtin.prose import prose_of_metadata, prose_of_python
-from rayllm.corpus.conversations.turns import Turn, conversation
+from rayllm.corpus.conversations.turns import Turn, conversation, preference
 from rayllm.corpus.documents import Document, Row, Unit
-from rayllm.corpus.sources.builtin import InstalledProseSource, SyntheticConversationsSource, SyntheticMathSource
+from rayllm.corpus.sources.builtin import (
+    InstalledProseSource,
+    SyntheticConversationsSource,
+    SyntheticMathSource,
+    SyntheticPreferencesSource,
+)
 
 
 def read_prose(unit: Unit, source: InstalledProseSource, max_row_bytes: int, seed: int) -> Iterator[Row]:
@@ -56,3 +64,15 @@ def generate_conversations(
         ]
         metadata = {"template": problems[0].template}
         yield conversation(turns, f"synthetic_conversations/{source.split}", metadata=metadata)
+
+
+def generate_preferences(
+    unit: Unit, source: SyntheticPreferencesSource, max_row_bytes: int, seed: int
+) -> Iterator[Row]:
+    """Generate the pairs of a range of numbers: the right solution is preferred to one with a mistake."""
+    for number in range(unit.start, unit.stop or source.documents):
+        problem = generate_problem(seed, source.split, number)
+        right = "\n".join([*problem.steps, f"#### {problem.answer}"])
+        rng = Random(derive_seed(seed, "synthetic_preferences", source.split, number))
+        label, metadata = f"synthetic_preferences/{source.split}", {"template": problem.template}
+        yield preference([Turn("user", problem.question)], right, with_mistake(right, rng), label, metadata=metadata)

@@ -18,9 +18,10 @@ from rayllm.corpus.sources.builtin import (
     PythonStdlibSource,
     SyntheticConversationsSource,
     SyntheticMathSource,
+    SyntheticPreferencesSource,
 )
 from rayllm.corpus.sources.code import CodeSource
-from rayllm.corpus.sources.conversations import ConversationsSource
+from rayllm.corpus.sources.conversations import ConversationsSource, PreferencesSource
 from rayllm.corpus.sources.rows import ArrowSource, JsonlSource, ParquetSource, RowsConfig
 from rayllm.corpus.sources.texts import MarkdownSource, TextSource, WarcSource
 
@@ -33,6 +34,7 @@ __all__ = [
     "JsonlSource",
     "MarkdownSource",
     "ParquetSource",
+    "PreferencesSource",
     "PythonStdlibSource",
     "RowsConfig",
     "Source",
@@ -40,11 +42,13 @@ __all__ = [
     "SourceList",
     "SyntheticConversationsSource",
     "SyntheticMathSource",
+    "SyntheticPreferencesSource",
     "TextSource",
     "ValidationConfig",
     "WarcSource",
     "domain_name",
     "holds_conversations",
+    "holds_pairs",
     "list_units",
 ]
 
@@ -60,14 +64,21 @@ Source = Annotated[
     | InstalledProseSource
     | SyntheticMathSource
     | ConversationsSource
-    | SyntheticConversationsSource,
+    | SyntheticConversationsSource
+    | PreferencesSource
+    | SyntheticPreferencesSource,
     Field(discriminator="kind"),
 ]
 
 
 def holds_conversations(source: SourceConfig) -> bool:
     """Whether a source's documents have turns."""
-    return isinstance(source, ConversationsSource | SyntheticConversationsSource)
+    return holds_pairs(source) or isinstance(source, ConversationsSource | SyntheticConversationsSource)
+
+
+def holds_pairs(source: SourceConfig) -> bool:
+    """Whether each of a source's documents is two replies to the same prompt."""
+    return isinstance(source, PreferencesSource | SyntheticPreferencesSource)
 
 
 def _one_or_many(value: object) -> object:

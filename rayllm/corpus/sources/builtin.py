@@ -108,3 +108,12 @@ class SyntheticConversationsSource(GeneratedSource):
         default="synthetic_conversations", description="Generated problems, asked and answered."
     )
     content: Content = Field(default="chat", description="Which of `prepare.rules` apply: prose, code, math or chat.")
+
+
+class SyntheticPreferencesSource(GeneratedSource):
+    """The same problems with two replies each: the worked solution, and the same one with wrong numbers in it."""
+
+    kind: Literal["synthetic_preferences"] = Field(
+        default="synthetic_preferences", description="Generated problems with a right and a wrong solution."
+    )
+    content: Content = Field(default="chat", description="Which of `prepare.rules` apply: prose, code, math or chat.")

@@ -4,6 +4,10 @@ A packed directory holds ``packed.json`` and for every split and domain shards o
 little-endian uint16, or uint32 where the vocabulary needs it) and ``00000.bounds`` (uint64: the token offset in the
 shard of each document's separator); a third one, ``00000.mask`` (uint8 for each token: is it to be learnt?), where some
 tokens are only read, as the prompts of conversations.
+
+A pair of replies to one prompt is one document of two halves: the prompt with the reply that was preferred, then the
+prompt with the other one, each behind a separator. So no packing takes a pair apart, and attention, which stays between
+separators, keeps the halves apart.
 """
 
 from typing import Literal
@@ -25,7 +29,8 @@ class ConversationCounts(BaseModel):
     """What became of the conversations of a shard's source.
 
     Attributes:
-        kept: Those that are in the shard.
+        kept: Those that are in the shard; a pair counts as one.
+        pairs: Of these, those that are pairs of replies.
         truncated: Of these, those of which a part is left out.
         learnt_tokens: Their tokens that are to be learnt.
         dropped: Those that are not in it, by reason.
@@ -35,6 +40,7 @@ class ConversationCounts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kept: int = 0
+    pairs: int = 0
     truncated: int = 0
     learnt_tokens: int = 0
     dropped: dict[str, int] = {}
@@ -62,6 +68,11 @@ class ShardRecord(BaseModel):
     def is_chat(self) -> bool:
         """Whether all of its documents are conversations."""
         return self.conversations is not None and self.conversations.kept == self.documents
+
+    @property
+    def is_pairs(self) -> bool:
+        """Whether all of its documents are pairs of replies."""
+        return self.conversations is not None and self.conversations.pairs == self.documents
 
     def files(self, dtype: DTypeName) -> list[FileRecord]:
         """What the shard's files must be.

@@ -65,6 +65,11 @@ class PackedData:
         domains = self.index.splits.get(split, {})
         return [name for name, shards in domains.items() if all(shard.is_chat for shard in shards)]
 
+    def pair_domains(self, split: str) -> list[str]:
+        """The domains of a split that hold pairs of replies only."""
+        domains = self.index.splits.get(split, {})
+        return [name for name, shards in domains.items() if all(shard.is_pairs for shard in shards)]
+
     def stream(self, split: str, domain: str) -> TokenStream:
         """The tokens of one domain.
 

@@ -37,7 +37,7 @@ class TokenStream:
 
     @property
     def num_documents(self) -> int:
-        """Documents, which is also the number of separators."""
+        """Documents; each begins with a separator, and a pair has a second one inside."""
         return sum(record.documents for record in self._records)
 
     @property

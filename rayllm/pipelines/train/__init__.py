@@ -128,21 +128,23 @@ def run(work: Work) -> dict[str, Any]:
     prepare_environment()  # before Ray is imported, since it reads some of it then
     from rayllm.pipelines.train.driver import run_with_ray
 
-    work.inputs["pack"].verify(deep=True)
+    for artifact in work.inputs.values():
+        artifact.verify(deep=True)
     return run_with_ray(work)
 
 
-def run_single(config: Config, packed: Artifact, directory: str) -> dict[str, float]:
+def run_single(config: Config, packed: Artifact, directory: str, reference: Artifact | None = None) -> dict[str, float]:
     """Train in this process, with one worker and without Ray.
 
     Args:
         config: The run.
         packed: Token shards.
         directory: Where metrics and checkpoints go.
+        reference: What the objective compares with, where it does.
 
     Returns:
         The metrics of the last validation.
     """
     from rayllm.pipelines.train.session import train_alone
 
-    return train_alone(config, packed.uri, directory)
+    return train_alone(config, packed.uri, directory, reference.uri if reference else "")

@@ -27,7 +27,9 @@ def run_with_ray(work: Work) -> dict[str, Any]:
     config: Config = work.config
     ray_runtime.ensure_ray(config.ray)
     crew = size_crew(config.train.workers, live_nodes())
-    job = Job(config, storage.absolute(work.inputs["pack"].uri), storage.absolute(work.directory))
+    uris = {verb: storage.absolute(artifact.uri) for verb, artifact in work.inputs.items()}
+    directory = storage.absolute(work.directory)
+    job = Job(config, uris["pack"], directory, reference_uri=uris.get("reference", ""))
     storage.make_dirs(job.checkpoints)
     display = open_display()
     try:

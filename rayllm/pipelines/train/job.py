@@ -19,13 +19,15 @@ ATTEMPT = "attempt.json"
 class Job:
     """What a worker is told: the config, the packed data, and the directory of the train artifact.
 
-    ``news`` is why this start was made, as (level, message), for the record.
+    ``news`` is why this start was made, as (level, message), for the record; ``reference_uri`` is the artifact of the
+    stage ``reference``, where the objective compares replies.
     """
 
     config: Config
     packed_uri: str
     directory: str
     news: tuple[tuple[str, str], ...] = ()
+    reference_uri: str = ""
 
     @property
     def checkpoints(self) -> str:

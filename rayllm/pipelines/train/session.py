@@ -21,13 +21,12 @@ from rayllm.core.config import to_yaml
 from rayllm.core.errors import DataError, RunFailed
 from rayllm.core.log import MetricSink, SinkGroup
 from rayllm.core.rng import derive_seed
-from rayllm.data.batches import BatchReader, describe_rows, open_reader, validation_batches
+from rayllm.data.batches import BatchReader, describe_rows, open_reader
 from rayllm.data.mixing.adaptive import move_plan
 from rayllm.data.mixing.plan import Plan
 from rayllm.data.packing.row_index import describe_fill
 from rayllm.data.replies import end_ids
 from rayllm.data.shards.packed import PackedData
-from rayllm.evals.scoring import DomainScore, metrics, score_batches
 from rayllm.inference.generate import generate
 from rayllm.model.config import ModelConfig
 from rayllm.model.flops import training_flops_per_token
@@ -37,6 +36,7 @@ from rayllm.model.lora.saved import ADAPTERS, NOTE, AdapterNote
 from rayllm.model.transformer import Transformer
 from rayllm.pipelines.train import Config
 from rayllm.pipelines.train.building import build_engine, choose_compute, write_environment
+from rayllm.pipelines.train.comparing import Comparing, open_comparing
 from rayllm.pipelines.train.fork import DATA, FORK, Forked, data_identity, load_fork
 from rayllm.pipelines.train.initial import adapters_of
 from rayllm.pipelines.train.job import Job, read_attempt, write_attempt
@@ -47,6 +47,7 @@ from rayllm.pipelines.train.planning import plan_packed
 from rayllm.pipelines.train.preflight import warn_of_shortage
 from rayllm.pipelines.train.prompts import sample_prompts
 from rayllm.pipelines.train.reference import open_adaptation
+from rayllm.pipelines.train.validating import validate
 from rayllm.tokenizer.chat.template import CHAT_TEMPLATE, read_template
 from rayllm.train import checkpoint, collective
 from rayllm.train.adaptation import Adaptation, moves_of
@@ -58,7 +59,7 @@ from rayllm.train.guards.speed import SpeedGuard
 from rayllm.train.guards.watchdog import Watchdog, describe_stalls
 from rayllm.train.loop import train
 from rayllm.train.metrics import Speedometer, peak_flops
-from rayllm.train.objectives import LanguageModeling
+from rayllm.train.objectives import build_objective
 from rayllm.train.run import Run, Services
 from rayllm.train.sinks import WandbSink
 from rayllm.train.state import RunState, seed_everything
@@ -104,6 +105,7 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
     state = RunState(attempt=_next_attempt(job.directory))
     watchdog = Watchdog(job.directory, collective.rank(), state.attempt, job.config.train.guards.stall_timeout_s)
     packed = PackedData.open(job.packed_uri)
+    comparing = open_comparing(job.config.train, packed, job.reference_uri)
     forked = load_fork(job.config, packed, chosen)
     begin = chosen or (forked.origin.checkpoint if forked else "")
     before = checkpoint.read_state(begin) if begin else RunState(precision=job.config.train.precision)
@@ -148,7 +150,9 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
         for level, line in told:
             _event(outlets.sink, built, state, level, line)
         attachments = _attachments(job, packed, model, state, plan, forked, adapters)
-        run = _assemble(job, packed, plan, model, built, micro_batches.rows, state, outlets, watchdog, attachments)
+        run = _assemble(
+            job, packed, comparing, plan, model, built, micro_batches.rows, state, outlets, watchdog, attachments
+        )
         outlets.begin()
         with memory_named(micro_batches.setting, built.rank):
             finished = train(run)
@@ -196,6 +200,7 @@ def _short(plan: Plan, names: Sequence[str]) -> str:
 def _assemble(
     job: Job,
     packed: PackedData,
+    comparing: Comparing | None,
     plan: Plan,
     model: ModelConfig,
     engine: Engine,
@@ -207,7 +212,7 @@ def _assemble(
 ) -> Run:
     config = job.config.train
     domains = packed.domains("train")
-    reader = open_reader(packed, plan)
+    reader = open_reader(packed, plan, scores=comparing and comparing.train)
     adaptation = _adaptation(job, packed, reader)
     for line in adaptation.describe() if adaptation else ():
         _event(outlets.sink, engine, state, "info", line)
@@ -218,7 +223,7 @@ def _assemble(
         announce=outlets.announce,
         stop_requested=outlets.stop_requested,
         notice=outlets.notice,
-        validate=lambda built: validate(job.config, packed, built),
+        validate=lambda built: validate(job.config, packed, built, comparing),
         sample=lambda built, step: sample(job.config, packed, built, step),
         audit=lambda batches, step: audit(batches, packed.codec(), domains, step, packed.chat_domains("train")),
         rows=lambda step: describe_rows(reader, step - 1),
@@ -231,7 +236,7 @@ def _assemble(
             step, engine.world_size, engine.rank, micro_batch_rows[plan.at(step)[1].seq_len]
         ),
         domains=domains,
-        objective=LanguageModeling(),
+        objective=build_objective(config.objective),
         state=state,
         checkpoints=job.checkpoints,
         attachments=attachments,
@@ -300,28 +305,6 @@ def _attachments(
         return {PLAN: move_plan(plan, moves_of(saved["mixture"])).to_json().encode()}
 
     return Attachments(files, WEIGHTS if adapters is None else ADAPTERS, table)
-
-
-def validate(config: Config, packed: PackedData, engine: Engine) -> dict[str, float]:
-    """Score every validation domain with the current weights; all ranks call it together."""
-    settings = config.train
-    token_bytes = torch.from_numpy(packed.codec().token_bytes.astype("int64")).to(engine.device)
-    scores: dict[str, DomainScore] = {}
-    engine.module.eval()
-    for name in packed.domains("validation"):
-        batches = validation_batches(
-            packed.stream("validation", name),
-            seq_len=settings.seq_len,
-            rows_per_batch=settings.micro_batch_rows,
-            separator_id=packed.separator_id,
-            max_tokens=settings.validation.max_tokens,
-            world_size=engine.world_size,
-            rank=engine.rank,
-        )
-        score = score_batches(engine.token_losses, (batch.to(engine.device) for batch in batches), token_bytes)
-        scores[name] = DomainScore.from_tensor(collective.sum_over_ranks(score.to_tensor()))
-    engine.module.train()
-    return metrics(scores)
 
 
 def sample(config: Config, packed: PackedData, engine: Engine, step: int) -> list[dict[str, str]]:
@@ -399,9 +382,9 @@ class NullSink:
         """Nothing to do."""
 
 
-def train_alone(config: Config, packed_uri: str, directory: str) -> dict[str, float]:
+def train_alone(config: Config, packed_uri: str, directory: str, reference_uri: str = "") -> dict[str, float]:
     """Train with the plain engine in this process; see ``rayllm.pipelines.train.run_single``."""
-    return run_alone(Job(config, packed_uri, directory), Outlets(NullSink()))[1].validation
+    return run_alone(Job(config, packed_uri, directory, reference_uri=reference_uri), Outlets(NullSink()))[1].validation
 
 
 def run_alone(job: Job, outlets: Outlets) -> tuple[bool, RunState]:

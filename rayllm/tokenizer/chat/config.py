@@ -32,7 +32,10 @@ class ChatConfig(ConfigModel):
         description="Markers such as `<|user|>` in a Jinja template that are meant as text, not as tokens.",
     )
     max_tokens: Count = Field(
-        default=2048, ge=8, description="Tokens of a conversation at most, the separator before it included."
+        default=2048,
+        ge=8,
+        description="Tokens of a conversation at most, the separator before it included; of a pair of replies, those "
+        "of both together.",
     )
     truncate: Truncate = Field(
         default="drop",

@@ -4,6 +4,7 @@ A template's markers become the special tokens of that name. The text of a turn 
 in it are taken apart before the template sees them, and put together again afterwards, when markers have been found.
 """
 
+import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from rayllm.tokenizer.codec import Codec
 _GUARD = "\ufdd2"
 #: Why a conversation is left out.
 TOO_LONG, REFUSED, RESERVED_CHARACTER, NO_REPLY = "too_long", "refused_by_template", "reserved_character", "no_reply"
+#: Why a pair is left out: what stands before its replies differs, or the replies do not.
+PROMPTS_DIFFER, NO_PREFERENCE = "prompts_differ", "no_preference"
 #: A conversation that every template should take.
 PROBE: tuple[Message, ...] = ({"role": "user", "content": "Ask."}, {"role": "assistant", "content": "Answer."})
 
@@ -86,7 +89,7 @@ class Renderer:
 
     def __init__(self, template: ChatTemplate, codec: Codec, max_tokens: int, truncate: Truncate) -> None:
         self._template, self._codec = template, codec
-        self._max_ids, self._truncate = max_tokens - 1, truncate
+        self.max_tokens, self._max_ids, self._truncate = max_tokens, max_tokens - 1, truncate
         added = codec.tokenizer.get_added_tokens_decoder()
         self._special = {token.content: index for index, token in added.items() if token.special}
         names = sorted(map(re.escape, self._special), key=len, reverse=True)
@@ -258,6 +261,35 @@ class Renderer:
             if len(found.ids) <= self._max_ids and found.learnt.any():
                 return Rendered(found.ids, found.learnt, found.end_learnt, truncated=True)
         return Dropped(TOO_LONG, "not even its last exchange fits")
+
+
+def as_pair(chosen: Rendered, rejected: Rendered, max_tokens: int) -> tuple[Rendered, Rendered] | Dropped:
+    """Two conversations that differ in their last reply, of which only that is to be learnt.
+
+    Args:
+        chosen: The one whose reply was preferred.
+        rejected: The other one.
+        max_tokens: Of both together, their separators included, at most.
+    """
+    if (total := len(chosen.ids) + len(rejected.ids) + 2) > max_tokens:
+        return Dropped(TOO_LONG, f"{total:,} tokens with both replies")
+    starts = [_last_reply(side.learnt) for side in (chosen, rejected)]
+    if starts[0] != starts[1] or not np.array_equal(chosen.ids[: starts[0]], rejected.ids[: starts[1]]):
+        return Dropped(PROMPTS_DIFFER, "the template writes other tokens before the one reply than before the other")
+    if np.array_equal(chosen.ids, rejected.ids):
+        return Dropped(NO_PREFERENCE, "both replies are the same tokens")
+    return _only_from(chosen, starts[0]), _only_from(rejected, starts[1])
+
+
+def _last_reply(learnt: Bool[np.ndarray, " tokens"]) -> int:
+    """Where the last stretch of learnt tokens begins."""
+    end = len(learnt) - int(learnt[::-1].argmax())
+    before = np.flatnonzero(~learnt[:end])
+    return int(before[-1]) + 1 if len(before) else 0
+
+
+def _only_from(whole: Rendered, start: int) -> Rendered:
+    return dataclasses.replace(whole, learnt=whole.learnt & (np.arange(len(whole.learnt)) >= start))
 
 
 def _without_blank_ends(pieces: Iterable[Piece]) -> list[Piece]:

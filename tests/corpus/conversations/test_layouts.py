@@ -88,7 +88,7 @@ def jsonl(tmp_path: Path) -> Callable[[list[Any]], str]:
 @pytest.mark.parametrize("name", ROWS)
 def test_a_layout_is_detected_and_read(name: str, jsonl: Callable[[list[Any]], str]) -> None:
     row, turns = ROWS[name]
-    assert fitting(row) == [name]
+    assert fitting(row, LAYOUTS) == [name]
     (document,) = documents(read({"kind": "conversations", "path": jsonl([row])}))
     assert said(document) == turns
     assert document.text == "\n\n".join(f"{role.capitalize()}: {text}" for role, text in turns)

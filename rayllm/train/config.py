@@ -130,6 +130,11 @@ class CheckpointConfig(ConfigModel):
         default=BestConfig(),
         description="Keep the best of the checkpoints that were validated, however old; null: none is the best.",
     )
+    stable: bool = Field(
+        default=True,
+        description="With `schedule.kind: wsd`, save and pin the last step before the learning rate decays, so that "
+        "runs with other decays can fork it.",
+    )
     asynchronous: bool = Field(
         default=True,
         description="Only copy the state on the step path; write, hash and upload while training goes on. Takes CPU "

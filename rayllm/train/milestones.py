@@ -65,9 +65,12 @@ def after_step(run: Run, saver: Saver, wishes: Wishes) -> bool:
     config, step = run.config, run.state.step
     done = step == run.plan.total_steps
     stop = wishes.stop
-    saved = done or stop or wishes.save or step % config.checkpoint.every_steps == 0
+    branches = config.checkpoint.stable and step == run.stable_steps
+    saved = done or stop or wishes.save or branches or step % config.checkpoint.every_steps == 0
     if saved:
         save(run, saver)
+    if branches:
+        saver.pin()
     enough = False
     if done or (config.validation.due(step) and not stop):
         enough = validate(run, saver, saved=saved)

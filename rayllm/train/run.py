@@ -8,6 +8,8 @@ from typing import Any
 from rayllm.core.log import MetricSink
 from rayllm.data.batches import Batch
 from rayllm.data.mixing.plan import Plan
+from rayllm.optim.config import WSDSchedule
+from rayllm.optim.schedules import decay_start
 from rayllm.train.adaptation import Adaptation
 from rayllm.train.checkpoint import Attachments
 from rayllm.train.config import TrainConfig
@@ -85,6 +87,12 @@ class Run:
     update_ratios: UpdateRatios | None
     services: Services
     adaptation: Adaptation | None = None
+
+    @property
+    def stable_steps(self) -> int | None:
+        """Steps before the learning rate decays, of a schedule that is stable until then."""
+        schedule = self.config.schedule
+        return decay_start(schedule, self.plan.total_steps) if isinstance(schedule, WSDSchedule) else None
 
     @property
     def moves(self) -> int:

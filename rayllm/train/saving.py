@@ -17,7 +17,16 @@ from typing import Any, Self, TypeVar
 
 from rayllm.core import storage
 from rayllm.core.artifact import FileRecord
-from rayllm.core.checkpoint import COMMIT, Commit, clear_staging, publish_directory, staging_directory, staging_path
+from rayllm.core.checkpoint import (
+    COMMIT,
+    Commit,
+    checkpoint_name,
+    clear_staging,
+    pin,
+    publish_directory,
+    staging_directory,
+    staging_path,
+)
 from rayllm.core.errors import RayllmError
 from rayllm.core.faults import fault
 from rayllm.core.log import get_logger
@@ -90,6 +99,12 @@ class Saver:
         """
         step = self._run.state.step
         self._errands.append(self._thread.submit(self._together, lambda: self._note_best(step, value)))
+
+    def pin(self) -> None:
+        """Once the save of the current step is finished, mark its checkpoint as one to keep."""
+        state = self._run.state
+        uri = storage.join(self._run.checkpoints, checkpoint_name(state.step, state.attempt))
+        self._errands.append(self._thread.submit(self._together, lambda: self._pin(uri)))
 
     def wait(self) -> None:
         """Return when nothing is at work.
@@ -170,6 +185,10 @@ class Saver:
             retention.prune(
                 self._run.checkpoints, keep.keep_last, keep_best=keep.best is not None, margin_steps=margin_steps
             )
+
+    def _pin(self, uri: str) -> None:
+        if self._run.engine.rank == 0:
+            pin(uri)
 
     def _note_best(self, step: int, value: float) -> None:
         """Compare the checkpoint of a step with the best so far."""

@@ -189,6 +189,14 @@ def test_steps_without_a_checkpoint_and_runs_without_a_stable_part_are_refused(
         train.check(fork(tmp_path, other, "stable"))
 
 
+def test_a_run_that_is_stable_and_then_decays_keeps_the_checkpoint_between(packed: Artifact, tmp_path: Path) -> None:
+    settings = PARENT | {"checkpoint": {"every_steps": 3, "keep_last": 2}, "max_steps": 15}
+    trunk = train_run(make_config(tmp_path / "trunk", **settings), packed)
+    assert [ref.step for ref in list_checkpoints(str(trunk / "checkpoints"))] == [10, 12, 15]
+    run = train_run(fork(tmp_path, trunk, "stable", **settings), packed)
+    assert (losses(run), weights(run)) == ({at: losses(trunk)[at] for at in range(11, 16)}, weights(trunk))
+
+
 def test_a_damaged_parent_is_not_loaded(parent: Path, packed: Artifact, tmp_path: Path) -> None:
     source = tmp_path / "parent"
     shutil.copytree(parent, source)

@@ -16,12 +16,19 @@ from rayllm.core.artifact import Artifact
 from rayllm.core.checkpoint import list_checkpoints
 from rayllm.core.errors import ArtifactDamaged, ConfigError
 from rayllm.inference.loading import load_checkpoint
+from rayllm.interchange.adapters import load_adapted
 from rayllm.interchange.base import Base
 from rayllm.interchange.hf_export import export_checkpoint
 from rayllm.interchange.merge import merge_checkpoint
-from rayllm.interchange.peft_export import export_adapters
-from rayllm.model.lora.config import count_adapters
-from rayllm.model.lora.saved import read_note
+from rayllm.interchange.peft_export import _check_layout, export_adapters
+from rayllm.model.config import ModelConfig
+from rayllm.model.lora.adapt import adapt, adapted_layers, draw_adapters
+from rayllm.model.lora.config import LoraConfig, count_adapters
+from rayllm.model.lora.saved import AdapterNote, read_note
+from rayllm.model.saved import read_config
+from rayllm.optim.config import AdamWConfig
+from rayllm.optim.schedules import Rates
+from rayllm.train.engine import TorchEngine
 
 KINDS: dict[str, dict[str, Any]] = {
     "all": {"rank": 4, "alpha": 12},
@@ -96,12 +103,6 @@ def test_peft_loads_every_weight_and_gives_equal_logits(kind: str, adapters: dic
 
 
 def test_the_first_update_is_that_of_peft(base: str, packed: Artifact, tmp_path: Path) -> None:
-    from rayllm.model.lora.adapt import adapt, draw_adapters
-    from rayllm.model.lora.config import LoraConfig
-    from rayllm.optim.config import AdamWConfig
-    from rayllm.optim.schedules import Rates
-    from rayllm.train.engine import TorchEngine
-
     peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
     export_checkpoint(base, str(tmp_path / "base"))
     ours = load_checkpoint(base).model.train()
@@ -110,7 +111,6 @@ def test_the_first_update_is_that_of_peft(base: str, packed: Artifact, tmp_path:
     settings = peft.LoraConfig(r=4, lora_alpha=12, target_modules="all-linear", task_type="CAUSAL_LM")
     theirs = peft.get_peft_model(transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base"), settings)
     pairs = []
-    from rayllm.model.lora.adapt import adapted_layers
 
     for name, layer in adapted_layers(ours):
         for matrix, (a, b, _) in layer.adapters().items():
@@ -180,11 +180,8 @@ def test_a_base_that_was_moved_is_named_and_another_one_is_refused(
 ) -> None:
     copy = shutil.copytree(adapters["all"], tmp_path / "adapters")
     note = json.loads((copy / "lora.json").read_text())
-    from rayllm.model.lora.saved import AdapterNote
 
     gone = AdapterNote.model_validate(note | {"base": f"from_checkpoint:{tmp_path}/gone"})
-    from rayllm.interchange.adapters import load_adapted
-    from rayllm.model.saved import read_config
 
     with pytest.raises(ConfigError, match="there is no checkpoint here"):
         load_adapted(read_config(str(copy)), str(copy), gone)
@@ -194,3 +191,25 @@ def test_a_base_that_was_moved_is_named_and_another_one_is_refused(
     assert float((logits(str(tmp_path / "merged")) - expected).abs().max()) < 1e-4
     with pytest.raises(ArtifactDamaged, match="belong to another base"):
         merge_checkpoint(str(copy), str(tmp_path / "wrong"), base=f"from_checkpoint:{tmp_path}/merged")
+
+
+def test_a_base_of_transformers_is_named_and_not_written_again(base: str, packed: Artifact, tmp_path: Path) -> None:
+    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+    export_checkpoint(base, str(tmp_path / "theirs"))
+    lora = {"rank": 4, "targets": ["down_proj"]}
+    found = session(tmp_path, packed, init=f"from_hf:{tmp_path}/theirs", lora=lora, optimizer={"lr": 0.02})
+    done = export_adapters(found, str(tmp_path / "out"))
+    assert done.base == str(tmp_path / "theirs")
+    assert not (tmp_path / "out" / "base").exists()
+    model = peft.PeftModel.from_pretrained(transformers.AutoModelForCausalLM.from_pretrained(done.base), done.uri)
+    with torch.no_grad():
+        theirs = model.eval()(tokens()).logits
+    expected = logits(found)[..., : theirs.shape[-1]]
+    assert float((theirs - expected).abs().max()) < 1e-5 * max(1.0, float(expected.abs().max()))
+
+
+def test_a_layout_with_one_matrix_for_three_is_refused() -> None:
+    names = {"positions": {"kind": "learned"}, "norm": "layernorm", "feed_forward": "gelu", "bias": True}
+    model = ModelConfig(dim=32, num_heads=4, num_kv_heads=4, ffn_dim=64, qk_norm="none", **names)
+    with pytest.raises(ConfigError, match="rayllm merge"):
+        _check_layout(model)

@@ -13,7 +13,7 @@ from small_sweep import make_sweep, run_rates, seconds_until_free
 
 from rayllm.core.log import configure
 
-TRAIN = {"max_steps": 200, "validation": {"every_steps": 5, "max_tokens": 512}, "engine": {"kind": "torch"}}
+TRAIN = {"max_steps": 40, "validation": {"every_steps": 5, "max_tokens": 512}, "engine": {"kind": "torch"}}
 
 
 def main() -> None:

@@ -161,8 +161,9 @@ def _row(name: str, found: Measured, cpus: int, share: float) -> list[str]:
 def make_sweep(root: Path, steps: int) -> tuple[Sweep, list[str]]:
     """The quickstart's data, made here where they are not there yet, and the sweep over them; and their domains."""
     changes = ["train.tokens=null", "curriculum=[]", f"train.max_steps={steps}", "train.samples.every_steps=0"]
-    every = max(1, steps // 16)
-    changes += [f"train.validation.every_steps={every}", f"train.checkpoint.every_steps={10 * steps}"]
+    never = 10 * steps  # but at the rungs, and at the end
+    changes += [f"train.validation.every_steps={never}", f"train.checkpoint.every_steps={never}"]
+    changes += ["train.validation.max_tokens=8Ki"]
     run = load_run(str(CONFIG), [*changes, f"storage={root}"])
     packed = run_stages(run, verbs_for("pack"))["pack"]
     settings: dict[str, Any] = {"space": {"mixture.weights": {"kind": "simplex"}}, "budget": {"trials": 10_000}}
@@ -176,7 +177,7 @@ def make_sweep(root: Path, steps: int) -> tuple[Sweep, list[str]]:
 def main() -> None:
     """Measure, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=320, help="of a whole trial")
+    parser.add_argument("--steps", type=int, default=160, help="of a whole trial")
     parser.add_argument("--trials", type=int, default=16)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=5, help="of the overhead")

@@ -21,6 +21,9 @@ from rayllm.tune.law.validation import Choice, choose_family
 
 #: Replicas of a family that has no gradient: each costs an ensemble of trees and a search among candidates.
 STEPPED_REPLICAS = 20
+#: How far a proposal may leave the range of a domain's shares that were tried, as a part of that range. Without it, an
+#: optimum outside of the first round's points, which lie around the natural shares, would never be reached.
+BEYOND = 0.25
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,8 @@ def propose(
 ) -> Proposal:
     """Fit, compare families, and find the optimum.
 
-    The optimum is looked for between the least and the greatest share of each domain that was tried: a law of few
-    points knows nothing beyond them, and the next round's points are around the proposal.
+    The optimum is looked for between the least and the greatest share of each domain that was tried, and a little
+    beyond: a law of few points knows nothing far from them, and the next round's points are around the proposal.
 
     Args:
         problem: What the law is asked.
@@ -126,9 +129,11 @@ def bootstrap_weights(counts: Float64[np.ndarray, " runs"], replicas: int, seed:
 
 def _region(problem: Problem, mixtures: Mixtures) -> Region:
     bounds = problem.bounds
+    least, greatest = mixtures.min(0), mixtures.max(0)
+    beyond = BEYOND * (greatest - least)
     # Natural or uniform weights may themselves lie outside of floors and caps.
-    low = np.clip(mixtures.min(0), bounds.low, bounds.high)
-    high = np.clip(mixtures.max(0), bounds.low, bounds.high)
+    low = np.clip(least - beyond, bounds.low, bounds.high)
+    high = np.clip(greatest + beyond, bounds.low, bounds.high)
     inside = Bounds(low, high) if low.sum() <= 1 <= high.sum() else bounds
     return Region(inside, problem.natural, problem.config.pull)
 

@@ -252,3 +252,28 @@ def test_a_sweep_that_waits_for_resources_says_so(tmp_path, packed, ray_session,
         run_sweep(make_config(tmp_path, budget={"trials": 1}, baselines=[]), packed, tmp_path / "sweeps")
     assert "no trial can start: it wants 1 CPU (0 of 2 free)" in caplog.text
     ray.get(busy)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_search_that_learns_lowers_the_excess_over_its_reference(tmp_path, packed, ray_session):
+    config = make_config(
+        tmp_path,
+        sampler={"kind": "tpe", "startup": 2},
+        baselines=["uniform"],
+        objective="max(excess)",
+        budget={"trials": 5},
+        max_steps=4,
+    )
+    artifact = run_sweep(config, packed, tmp_path / "sweeps")
+    rows = json.loads(Path(artifact.file("table.json")).read_text())["trials"]
+    values = {row["trial"]: row["value"] for row in rows}
+    assert rows[0]["value"] == min(values.values())
+    assert len(values) == 5
+    [reference] = [row for row in rows if row["settings"]["mixture.weights"] == "natural"]
+    assert (reference["trial"], reference["value"]) == (0, 0.0)  # the first, and no worse than itself
+    [other] = [row for row in rows if row["settings"]["mixture.weights"] == "uniform"]
+    worst = max(
+        other["metrics"][name] - reference["metrics"][name] for name in other["metrics"] if "bits_per_byte/" in name
+    )
+    assert other["value"] == pytest.approx(worst)

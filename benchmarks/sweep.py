@@ -26,6 +26,7 @@ from support.results import Table
 
 from rayllm.pipelines import train
 from rayllm.pipelines.frame import RayConfig
+from rayllm.pipelines.ray_runtime import ensure_ray
 from rayllm.pipelines.run_config import load_run, stage_config
 from rayllm.pipelines.runner import run_stages, verbs_for
 from rayllm.pipelines.train.session import train_alone
@@ -166,6 +167,7 @@ def make_sweep(root: Path, steps: int) -> tuple[Sweep, list[str]]:
     changes += ["train.validation.max_tokens=8Ki"]
     run = load_run(str(CONFIG), [*changes, f"storage={root}"])
     packed = run_stages(run, verbs_for("pack"))["pack"]
+    ensure_ray(RayConfig())  # which the stages start only where there is something to make
     settings: dict[str, Any] = {"space": {"mixture.weights": {"kind": "simplex"}}, "budget": {"trials": 10_000}}
     config = stage_config("train", run)
     assert isinstance(config, train.Config)

@@ -4,7 +4,7 @@ In: a model, packed tokens, and the validation record that training wrote before
 ``scores.json``, plain JSON values.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 
 from rayllm.core.log import get_logger
 from rayllm.data.batches import Batch, validation_batches
+from rayllm.data.preferences import PairRows, chosen_only
 from rayllm.data.shards.packed import PackedData
 from rayllm.evals.config import EvaluateConfig
 from rayllm.evals.ngram import fit_bigram, sample_tokens, score_bigram
@@ -91,15 +92,23 @@ def score_domains(
 
     scores = {}
     for domain in packed.domains("validation"):
-        batches = validation_batches(
-            packed.stream("validation", domain),
-            seq_len=conditions.seq_len,
-            rows_per_batch=config.rows_per_batch,
-            separator_id=packed.separator_id,
-            max_tokens=conditions.max_tokens,
-        )
-        scores[domain] = score_batches(token_losses, (batch.to(device) for batch in batches), token_bytes)
+        batches = (batch.to(device) for batch in _batches(packed, domain, conditions, config))
+        scores[domain] = score_batches(token_losses, batches, token_bytes)
     return scores
+
+
+def _batches(packed: PackedData, domain: str, conditions: Conditions, config: EvaluateConfig) -> Iterator[Batch]:
+    """What a domain is scored on; of pairs of replies, those that were preferred."""
+    if domain in packed.pair_domains("validation"):
+        rows = PairRows.open(packed, "validation", domain, conditions.seq_len)
+        return (chosen_only(batch) for batch in rows.batches(config.rows_per_batch, conditions.max_tokens))
+    return validation_batches(
+        packed.stream("validation", domain),
+        seq_len=conditions.seq_len,
+        rows_per_batch=config.rows_per_batch,
+        separator_id=packed.separator_id,
+        max_tokens=conditions.max_tokens,
+    )
 
 
 def bigram_baseline(packed: PackedData, domain: str, conditions: Conditions, config: EvaluateConfig) -> float:

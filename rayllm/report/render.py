@@ -19,6 +19,7 @@ from rayllm.report.templating import embed_json, environment, source, squeeze
 TABLES = {
     "validation": score_tables.validation_table,
     "history": score_tables.history_table,
+    "preferences": score_tables.preferences_table,
     "identification": score_tables.identification_table,
     "mixture": data_tables.mixture_table,
     "corpus": data_tables.corpus_table,

@@ -95,6 +95,33 @@ def history_table(records: RunRecords) -> Table | None:
     return Table("Validation during training, bits per byte", tuple(columns), tuple(rows))
 
 
+def preferences_table(records: RunRecords) -> Table | None:
+    """How held-out pairs of replies are told apart, before and after training; nothing where none were compared."""
+    history = records.metrics.validation
+    domains = [name.partition("/")[2] for name in (history[-1] if history else ()) if name.startswith("accuracy/")]
+    if not domains:
+        return None
+    first, last = history[0], history[-1]
+    measures = (("preference_loss", "Loss", 4), ("margin", "Margin", 3))
+    shares = (("accuracy", "Accuracy"), ("likelier", "Chosen is likelier"))
+    columns = [Column("Domain", numeric=False)]
+    columns += [Column(when, label) for _, label, _ in measures for when in ("first", "last")]
+    columns += [Column(when, label) for _, label in shares for when in ("first", "last")]
+    rows = tuple(
+        (
+            Cell(domain),
+            *(Cell(fixed(at.get(f"{name}/{domain}"), digits)) for name, _, digits in measures for at in (first, last)),
+            *(Cell(percent(at.get(f"{name}/{domain}"))) for name, _ in shares for at in (first, last)),
+        )
+        for domain in domains
+    )
+    note = (
+        "Held-out pairs. A reply's reward is beta times the change of its log-probability against the reference; "
+        "accuracy is how often the chosen reply has the higher one, a tie being a half."
+    )
+    return Table("Preferences", tuple(columns), rows, note)
+
+
 def identification_table(records: RunRecords) -> Table | None:
     """How many samples look like the domain of their prompt."""
     found = (records.scores or {}).get("identification", {})

@@ -64,9 +64,10 @@ def eta_s(record: Record) -> float:
 def train_line(record: Record) -> str:
     """One training record as a line."""
     loss = "non-finite" if record["loss"] is None else f"{record['loss']:.4f}"
+    compared = f"  margin {record['margin']:.3f}  accuracy {record['accuracy']:.0%}" if "margin" in record else ""
     mfu = f"  mfu {record['mfu']:.1%}" if record.get("mfu") else ""
     return (
-        f"step {record['step']}/{record['total_steps']}  loss {loss}  lr {record['lr']:.2e}  "
+        f"step {record['step']}/{record['total_steps']}  loss {loss}{compared}  lr {record['lr']:.2e}  "
         f"{format_count(record['tokens_per_s'])} tokens/s{mfu}  eta {format_seconds(eta_s(record))}"
     )
 
@@ -79,7 +80,14 @@ def validation_domains(record: Record) -> list[str]:
 def validation_line(record: Record) -> str:
     """One validation record as a line."""
     scores = "  ".join(f"{name} {record[f'bits_per_byte/{name}']:.3f}" for name in validation_domains(record))
-    return f"step {record['step']}  validation, bits per byte: {scores}  mean {record['mean_bits_per_byte']:.3f}"
+    compared = [
+        f"{name} {record[f'accuracy/{name}']:.1%} (margin {record[f'margin/{name}']:.3f})"
+        for name in validation_domains(record)
+        if f"accuracy/{name}" in record
+    ]
+    preferred = f"; preferred: {', '.join(compared)}" if compared else ""
+    mean = f"mean {record['mean_bits_per_byte']:.3f}"
+    return f"step {record['step']}  validation, bits per byte: {scores}  {mean}{preferred}"
 
 
 class PlainDisplay:

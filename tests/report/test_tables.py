@@ -11,7 +11,7 @@ from rayllm.report.metrics_log import MetricsLog
 from rayllm.report.mixture import planned_tokens, realised_tokens
 from rayllm.report.render import TABLES
 from rayllm.report.run_tables import events_table, settings_table, time_table, trials_table
-from rayllm.report.score_tables import HISTORY_ROWS, history_table, validation_table
+from rayllm.report.score_tables import HISTORY_ROWS, history_table, preferences_table, validation_table
 from rayllm.report.table import Cell, Column, Table
 
 Artifacts = dict[str, Artifact]
@@ -190,3 +190,16 @@ def test_rows_are_as_wide_as_their_heads(
     if table is not None:
         assert all(len(row) == len(table.columns) for row in table.rows)
         assert sum(span for _, span in table.groups) in (0, len(table.columns))
+
+
+def test_pairs_are_shown_before_and_after_training(records: RunRecords) -> None:
+    assert preferences_table(records) is None
+    history = (
+        {"step": 0, "preference_loss/a": 0.6931, "margin/a": 0.0, "accuracy/a": 0.5, "likelier/a": 0.4},
+        {"step": 9, "preference_loss/a": 0.5, "margin/a": 1.25, "accuracy/a": 0.75, "likelier/a": 0.45},
+    )
+    compared = dataclasses.replace(records, metrics=MetricsLog(validation=history))
+    row = cells(preferences_table(compared), "a")
+    assert (row["Loss, first"], row["Margin, last"]) == ("0.6931", "1.250")
+    assert (row["Accuracy, first"], row["Accuracy, last"]) == ("50.0 %", "75.0 %")
+    assert row["Chosen is likelier, last"] == "45.0 %"

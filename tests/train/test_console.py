@@ -129,3 +129,12 @@ def test_text_with_markup_is_shown_as_it_is() -> None:
     display.close()
     assert "code: x[0] → [/red] y[bold]" in stream.getvalue()
     assert "kept [/all] of it" in stream.getvalue()
+
+
+def test_a_run_that_compares_replies_shows_margins_and_accuracy() -> None:
+    train = {"step": 1, "total_steps": 2, "loss": 0.5, "lr": 1e-3, "tokens_per_s": 10.0, "step_s": 1.0}
+    assert "loss 0.5000  margin 0.250  accuracy 75%  lr" in train_line(train | {"margin": 0.25, "accuracy": 0.75})
+    assert "margin" not in train_line(train)
+    scores = {"bits_per_byte/a": 1.0, "bits_per_byte/b": 2.0, "accuracy/a": 0.625, "margin/a": 0.5}
+    shown = validation_line({"step": 3, "mean_bits_per_byte": 1.5} | scores)
+    assert shown.endswith("a 1.000  b 2.000  mean 1.500; preferred: a 62.5% (margin 0.500)")

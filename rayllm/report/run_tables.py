@@ -62,7 +62,9 @@ def trials_table(records: RunRecords) -> Table | None:
                 Cell(duration(trial["wall_s"])),
             )
         )
-    return Table("Sweep", tuple(columns), tuple(rows), "Best first. A setting without a value is as in the run file.")
+    verdict = records.sweep.get("verdict", {}).get("sentence", "")
+    note = f"{verdict} Best first. A setting without a value is as in the run file.".strip()
+    return Table("Sweep", tuple(columns), tuple(rows), note)
 
 
 def settings_table(caption: str, values: Mapping[str, Any]) -> Table | None:

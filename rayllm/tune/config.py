@@ -11,6 +11,7 @@ from rayllm.tune.law.config import LawConfig
 from rayllm.tune.results import SEED
 from rayllm.tune.samplers.config import RandomSearch, SamplerConfig
 from rayllm.tune.schedulers import NoScheduler, SchedulerConfig
+from rayllm.tune.significance_config import SignificanceConfig
 from rayllm.tune.space import Dimension, Settings, check_conditions
 
 
@@ -53,6 +54,9 @@ class TuneConfig(ConfigModel):
         "the first trial, or the URI of a `train` artifact.",
     )
     law: LawConfig = Field(default=LawConfig(), description="How `--until-converged` looks for the best mixture.")
+    significance: SignificanceConfig = Field(
+        default=SignificanceConfig(), description="What it takes to name a winner."
+    )
     max_steps: int | None = Field(
         default=None,
         ge=1,

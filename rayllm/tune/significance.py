@@ -12,19 +12,33 @@ from rayllm.tune.noise import Noise, best_against_next, many_against_one, pooled
 from rayllm.tune.replicates import Replicates, Value, fresh_seeds, gather, leading, screening
 from rayllm.tune.results import TrialResult
 from rayllm.tune.significance_config import SignificanceConfig
-from rayllm.tune.verdict import Change, Contender, Kind, Lead, Verdict, sentence_of
+from rayllm.tune.verdict import Change, Contender, Kind, Lead, Verdict
+from rayllm.tune.verdict_text import sentence_of
 
 #: Contenders whose tokens differ by more than this share were not trained alike.
 _SAME_TOKENS = 1e-3
+_BITS = "bits_per_byte/"
 
 
 @dataclass(frozen=True)
 class _Field:
-    """Who is judged: candidates and baselines, and how many replicates each had that the best was picked from."""
+    """Who is judged.
+
+    Attributes:
+        candidates: What was tried; the better part of it where all have replicates.
+        baselines: What it must beat.
+        chosen_from: Replicates of each candidate that the best was chosen from.
+        names: Of the baselines, by group.
+        numbers: Of the first trial of each group.
+        level: Chance to name a winner where there is none.
+    """
 
     candidates: list[Replicates]
     baselines: list[Replicates]
     chosen_from: tuple[int, ...]
+    names: Mapping[str, str]
+    numbers: Mapping[str, int]
+    level: float
 
     @property
     def all(self) -> list[Replicates]:
@@ -53,73 +67,82 @@ def judge(
     with the best, Annals of Statistics 12(3).
     """
     field = _field(results, value, config, baselines, seed)
-    judged = field.all
-    assert judged, "a sweep without a finished trial has failed before it is judged"
-    noise = pooled_noise([one.values for one in judged])
+    assert field.all, "a sweep without a finished trial has failed before it is judged"
+    noise = pooled_noise([one.values for one in field.all])
     if noise is None or not noise.sd:
-        return _unknown(judged, baselines, config.level, noise)
-    best, rest = judged[0], [one for one in judged[1:] if not one.failed or one in field.baselines]
-    leads = [_lead(best, other, noise, config.level, field) for other in rest]
-    kind = _kind(best, leads, baselines)
-    floor = best_against_next(config.level, noise.degrees) * noise.error_of_lead(
-        len(best.values), len(rest[0].values) if rest else len(best.values)
-    )
-    contenders = [_contender(one, baselines, noise, config.level) for one in judged]
+        return _unknown(field, noise)
+    best, *others = field.all
+    rest = [one for one in others if not one.failed or one in field.baselines]
+    leads = [_lead(best, other, noise, field) for other in rest]
+    kind = _kind(best, leads, field)
+    contenders = [_contender(one, field, noise) for one in field.all]
+    next_best = rest[0] if rest else best
+    floor = best_against_next(field.level, noise.degrees) * _error_of_lead(best, next_best, noise)
     return Verdict(
         kind=kind,
         sentence=sentence_of(kind, contenders, leads, floor),
         best=best.group,
-        trial=contenders[0].trials[0],
-        level=config.level,
+        trial=contenders[0].trial,
+        level=field.level,
         sd=noise.sd,
         degrees=noise.degrees,
         floor=floor,
         contenders=contenders,
         leads=leads,
-        changes=_changes(best, field, config.level),
-        notes=_notes(judged, field.baselines),
+        changes=_changes(best, field),
+        notes=_notes(field),
     )
 
 
 def _field(
     results: Sequence[TrialResult], value: Value, config: SignificanceConfig, baselines: Mapping[str, str], seed: int
 ) -> _Field:
+    """The leaders at their fresh seeds and the baselines at all of theirs; without fresh seeds, all that was tried."""
     groups = gather(results, value)
     known = [groups[group] for group in baselines if group in groups and groups[group].values]
+    numbers = {result.group: result.trial for result in sorted(results, key=lambda one: -one.trial)}
     seeds = fresh_seeds(seed, config.seeds) if config.leaders else []
     fresh = gather([result for result in results if result.seed in seeds], value)
     leaders = leading(gather(screening(results, seeds), value), baselines, config.leaders)
     confirmed = [fresh[group] for group in leaders if group in fresh and fresh[group].values]
     if confirmed:
-        return _Field(confirmed, known, tuple(len(one.values) for one in confirmed))
+        return _Field(confirmed, known, _counts(confirmed), baselines, numbers, config.level)
     tried = [one for one in groups.values() if one.group not in baselines and one.values]
     better = sorted(tried, key=lambda one: (one.failed > 0, one.mean))[: max(2, (len(tried) + 1) // 2)]
-    return _Field(better, known, tuple(len(one.values) for one in tried))
+    return _Field(better, known, _counts(tried), baselines, numbers, config.level)
 
 
-def _lead(best: Replicates, other: Replicates, noise: Noise, level: float, field: _Field) -> Lead:
+def _counts(groups: Sequence[Replicates]) -> tuple[int, ...]:
+    return tuple(len(one.values) for one in groups)
+
+
+def _lead(best: Replicates, other: Replicates, noise: Noise, field: _Field) -> Lead:
     against_baseline = other in field.baselines and best not in field.baselines
     quantile = (
-        many_against_one(level, noise.degrees, field.chosen_from, len(other.values))
+        many_against_one(field.level, noise.degrees, field.chosen_from, len(other.values))
         if against_baseline
-        else best_against_next(level, noise.degrees)
+        else best_against_next(field.level, noise.degrees)
     )
-    error = noise.error_of_lead(len(best.values), len(other.values))
-    return Lead(over=other.group, lead=other.mean - best.mean, margin=quantile * error)
+    return Lead(over=other.group, lead=other.mean - best.mean, margin=quantile * _error_of_lead(best, other, noise))
 
 
-def _kind(best: Replicates, leads: Sequence[Lead], baselines: Mapping[str, str]) -> Kind:
-    if best.group in baselines:
+def _error_of_lead(best: Replicates, other: Replicates, noise: Noise) -> float:
+    return noise.error_of_lead(len(best.values), len(other.values))
+
+
+def _kind(best: Replicates, leads: Sequence[Lead], field: _Field) -> Kind:
+    if best in field.baselines:
         return "baseline"
     return "winner" if leads and not best.failed and all(lead.clear for lead in leads) else "tied"
 
 
-def _contender(one: Replicates, baselines: Mapping[str, str], noise: Noise | None, level: float) -> Contender:
-    half = best_against_next(level, noise.degrees) * noise.error_of_mean(len(one.values)) if noise else None
+def _contender(one: Replicates, field: _Field, noise: Noise | None) -> Contender:
+    half = best_against_next(field.level, noise.degrees) * noise.error_of_mean(len(one.values)) if noise else None
     return Contender(
         group=one.group,
+        trial=field.numbers[one.group],
         trials=sorted(result.trial for result in one.results),
-        baseline=baselines.get(one.group, ""),
+        baseline=field.names.get(one.group, ""),
         mean=one.mean,
         low=None if half is None else one.mean - half,
         high=None if half is None else one.mean + half,
@@ -128,9 +151,9 @@ def _contender(one: Replicates, baselines: Mapping[str, str], noise: Noise | Non
     )
 
 
-def _unknown(judged: Sequence[Replicates], baselines: Mapping[str, str], level: float, noise: Noise | None) -> Verdict:
+def _unknown(field: _Field, noise: Noise | None) -> Verdict:
     """No floor: nothing has two seeds, or the seeds change nothing."""
-    contenders = [_contender(one, baselines, None, level) for one in judged]
+    contenders = [_contender(one, field, None) for one in field.all]
     note = (
         "No settings were trained with two seeds: set `tune.significance.leaders`, or `tune.replicates`."
         if noise is None
@@ -140,38 +163,38 @@ def _unknown(judged: Sequence[Replicates], baselines: Mapping[str, str], level: 
         kind="unknown",
         sentence=sentence_of("unknown", contenders, [], None),
         best=contenders[0].group,
-        trial=contenders[0].trials[0],
-        level=level,
+        trial=contenders[0].trial,
+        level=field.level,
         contenders=contenders,
-        notes=[note, *_notes(judged, [])],
+        notes=[note, *_notes(field)],
     )
 
 
-def _changes(best: Replicates, field: _Field, level: float) -> list[Change]:
-    """Each domain's bits per byte, or its loss where there are no bytes, of the best against the first baseline."""
+def _changes(best: Replicates, field: _Field) -> list[Change]:
+    """Bits per byte of every domain, of the best against the first baseline."""
     if not field.baselines or best in field.baselines:
         return []
-    baseline, found = field.baselines[0], []
-    for metric in best.results[0].metrics:
-        series = {one.group: [result.metrics.get(metric) for result in one.results] for one in field.all}
-        complete = {group: [v for v in values if v is not None] for group, values in series.items()}
-        noise = pooled_noise(complete.values())
-        if not metric.startswith("bits_per_byte/") or noise is None or not complete[baseline.group]:
-            continue
-        ours, theirs = complete[best.group], complete[baseline.group]
-        margin = best_against_next(level, noise.degrees) * noise.error_of_lead(len(ours), len(theirs))
-        found.append(
-            Change(metric=metric, best=sum(ours) / len(ours), baseline=sum(theirs) / len(theirs), margin=margin)
-        )
-    return found
+    metrics = [name for name in best.results[0].metrics if name.startswith(_BITS)]
+    found = [_change(metric, best, field.baselines[0], field) for metric in metrics]
+    return [change for change in found if change is not None]
 
 
-def _notes(judged: Sequence[Replicates], baselines: Sequence[Replicates]) -> list[str]:
+def _change(metric: str, best: Replicates, baseline: Replicates, field: _Field) -> Change | None:
+    values = {one.group: [r.metrics[metric] for r in one.results if metric in r.metrics] for one in field.all}
+    ours, theirs, noise = values[best.group], values[baseline.group], pooled_noise(values.values())
+    if noise is None or not ours or not theirs:
+        return None
+    margin = best_against_next(field.level, noise.degrees) * noise.error_of_lead(len(ours), len(theirs))
+    return Change(metric=metric, best=sum(ours) / len(ours), baseline=sum(theirs) / len(theirs), margin=margin)
+
+
+def _notes(field: _Field) -> list[str]:
     notes = []
-    tokens = [result.tokens for one in judged for result in one.results]
+    tokens = [result.tokens for one in field.all for result in one.results]
     if max(tokens) - min(tokens) > _SAME_TOKENS * max(tokens):
         notes.append(f"The contenders were not trained on equal tokens: {min(tokens):,} to {max(tokens):,}.")
-    notes += [f"Of trial {one.results[0].trial}'s replicates {one.failed} failed." for one in judged if one.failed]
-    if not baselines:
+    failures = [one for one in field.all if one.failed]
+    notes += [f"Of trial {field.numbers[one.group]}'s replicates {one.failed} failed." for one in failures]
+    if not field.baselines:
         notes.append("No baseline was trained: the verdict is about the trials among themselves.")
     return notes

@@ -17,3 +17,10 @@ class SignificanceConfig(ConfigModel):
         description="Best settings to train again with fresh seeds, beside the baselines; 0 for no such trials.",
     )
     seeds: int = Field(3, ge=2, description="Fresh seeds of each leader; the baselines get as many in all.")
+    reserve_frac: float = Field(
+        0.3,
+        ge=0,
+        lt=1,
+        description="Share of the budget's hours and device-hours that the search leaves for these trials; "
+        "`budget.trials` does not count them.",
+    )

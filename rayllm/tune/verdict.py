@@ -1,6 +1,5 @@
-"""What a sweep may claim, as data and in a sentence."""
+"""What a sweep may claim, as data; ``verdict_text`` says it."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -19,6 +18,7 @@ class Contender(_Value):
 
     Attributes:
         group: Key of the settings.
+        trial: Number of the first trial with these settings.
         trials: Numbers of the trials that count.
         baseline: Its name, if it is a baseline; else empty.
         mean: Mean of the objective over the seeds that count.
@@ -29,6 +29,7 @@ class Contender(_Value):
     """
 
     group: str
+    trial: int
     trials: list[int]
     baseline: str
     mean: float
@@ -40,8 +41,7 @@ class Contender(_Value):
     @property
     def name(self) -> str:
         """For a sentence."""
-        number = min(self.trials)
-        return f"the baseline ({self.baseline}, trial {number})" if self.baseline else f"trial {number}"
+        return f"the baseline ({self.baseline}, trial {self.trial})" if self.baseline else f"trial {self.trial}"
 
 
 class Lead(_Value):
@@ -114,43 +114,3 @@ class Verdict(_Value):
     leads: list[Lead] = []
     changes: list[Change] = []
     notes: list[str] = []
-
-
-def sentence_of(kind: Kind, contenders: Sequence[Contender], leads: Sequence[Lead], floor: float | None) -> str:
-    """The verdict in words.
-
-    Args:
-        kind: How it ended.
-        contenders: Best first.
-        leads: Of the best over the others that count, in their order.
-        floor: The noise floor.
-    """
-    by_group = {one.group: one for one in contenders}
-    best = contenders[0]
-    others = [by_group[lead.over] for lead in leads]
-    if kind == "unknown":
-        return f"No winner: no noise floor is known; {best.name} is lowest, {best.mean:.4f}."
-    if kind == "baseline":
-        return f"No winner: nothing that was tried is better than {best.name}, {best.mean:.4f}."
-    if not others:
-        return f"No winner: {best.name}, {best.mean:.4f}, has nothing to be compared with."
-    if kind == "winner":
-        seeds = f"{best.seeds} seeds" if best.seeds > 1 else "one seed"
-        against = _join([_with_mean(one) for one in others])
-        return (
-            f"{best.name.capitalize()} wins: {best.mean:.4f} over {seeds}, against {against}; noise floor {floor:#.2g}."
-        )
-    tied = [by_group[lead.over] for lead in leads if not lead.clear]
-    behind = [by_group[lead.over] for lead in leads if lead.clear and by_group[lead.over].baseline]
-    text = (
-        f"No winner: {_join([_with_mean(one) for one in (best, *tied)])} are tied, with a noise floor of {floor:#.2g}"
-    )
-    return f"{text}; {best.name} is better than {_join([_with_mean(one) for one in behind])}." if behind else f"{text}."
-
-
-def _with_mean(contender: Contender) -> str:
-    return f"{contender.name} with {contender.mean:.4f}"
-
-
-def _join(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)

@@ -89,8 +89,8 @@ def _intervals(records: SweepRecords) -> list[dict[str, Any]]:
     """The contenders with their intervals, best first."""
     return [
         {
-            "id": one.trials[0],
-            "name": f"trial {min(one.trials)}" + (f", {one.baseline}" if one.baseline else ""),
+            "id": one.trial,
+            "name": f"trial {one.trial}" + (f", {one.baseline}" if one.baseline else ""),
             "baseline": one.baseline,
             "mean": _rounded(one.mean),
             "low": None if one.low is None else _rounded(one.low),

@@ -1,4 +1,4 @@
-"""Tables of a sweep: contenders, domains won and lost, every trial, what mattered, what it cost."""
+"""Tables of a sweep: contenders, domains gained and forgotten, every trial, what mattered, what it cost."""
 
 from collections.abc import Sequence
 
@@ -46,7 +46,7 @@ def contenders_table(records: SweepRecords) -> Table:
 
 
 def _name(one: Contender) -> str:
-    return f"trial {min(one.trials)}" + (f", baseline {one.baseline}" if one.baseline else "")
+    return f"trial {one.trial}" + (f", baseline {one.baseline}" if one.baseline else "")
 
 
 def _word(verdict: Verdict, one: Contender, place: int, clear: bool | None) -> str:
@@ -74,7 +74,7 @@ def _estimator(verdict: Verdict) -> str:
 
 
 def changes_table(records: SweepRecords) -> Table | None:
-    """Each domain of the best against the first baseline: learnt, forgotten, or no more than noise."""
+    """Each domain of the best against the first baseline: better, worse, or no more than noise."""
     changes = records.verdict.changes
     if not changes:
         return None
@@ -90,7 +90,7 @@ def changes_table(records: SweepRecords) -> Table | None:
     for one in changes:
         change = one.best - one.baseline
         better = -change > one.margin
-        word, tone = ("forgotten", "bad") if one.worse else ("better", "good") if better else ("within noise", "")
+        word, tone = ("worse", "bad") if one.worse else ("better", "good") if better else ("within noise", "")
         numbers = (fixed(one.best, 4), fixed(one.baseline, 4), _signed(change), fixed(one.margin, 4))
         rows.append((Cell(one.metric.removeprefix(_BITS)), *map(Cell, numbers), Cell(word, tone=tone)))
     return Table(

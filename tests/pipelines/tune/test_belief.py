@@ -1,0 +1,74 @@
+import logging
+
+import pytest
+from simulated_sweep import objective, trial
+
+from rayllm.pipelines.tune.belief import best_settings, confirm, confirming, searching, verdict_of
+from rayllm.tune.budget import BudgetConfig
+from rayllm.tune.config import TuneConfig
+from rayllm.tune.results import Ledger, group_of
+from rayllm.tune.schedulers import AshaScheduler
+from rayllm.tune.significance_config import SignificanceConfig
+from rayllm.tune.space import Uniform
+
+BASELINES = {group_of({}): "run file"}
+
+
+def config(**fields) -> TuneConfig:
+    space = {"train.optimizer.lr": Uniform(low=0.0, high=1.0)}
+    return TuneConfig(space=space, **({"budget": BudgetConfig(trials=5, hours=2.0)} | fields))
+
+
+@pytest.fixture
+def ledger(tmp_path) -> Ledger:
+    ledger = Ledger(str(tmp_path / "trials.jsonl"))
+    for number, settings in enumerate([{}, {"lr": 1}, {"lr": 2}, {"lr": 3}]):
+        ledger.append(trial(number, settings, 2.0 - number / 10))
+    return ledger
+
+
+def trainer(ledger: Ledger, room: int = 99):
+    """Trains by adding noise that depends on the seed, as many trials as there is room for."""
+    asked = []
+
+    def train(wanted):
+        asked.append(list(wanted))
+        for one in wanted[:room]:
+            value = 2.0 - one.get("lr", 0) / 10 + one["seed"] % 3 / 1000
+            ledger.append(trial(len(ledger.results), one, value))
+
+    return train, asked
+
+
+def test_the_leaders_are_trained_again_once_and_then_named(ledger):
+    train, asked = trainer(ledger)
+    confirm(ledger, train, config(), objective, BASELINES)
+    confirm(ledger, train, config(), objective, BASELINES)  # as a second start would
+    assert len(asked) == 1
+    assert [one.get("lr") for one in asked[0]] == [3, 3, 3, 2, 2, 2, None, None]
+    verdict = verdict_of(ledger.results, config(), objective, BASELINES)
+    assert verdict.kind == "winner"
+    assert best_settings(ledger.results, verdict) == {"lr": 3}
+
+
+def test_an_interrupted_confirmation_goes_on_where_it_was(ledger):
+    train, asked = trainer(ledger, room=3)
+    confirm(ledger, train, config(), objective, BASELINES)
+    confirm(ledger, train, config(), objective, BASELINES)
+    assert asked[1] == asked[0][3:]
+
+
+def test_a_spent_budget_is_said(ledger, caplog):
+    train, _ = trainer(ledger, room=0)
+    with caplog.at_level(logging.WARNING):
+        confirm(ledger, train, config(), objective, BASELINES)
+    assert "8 trials that would confirm the leaders are missing" in caplog.text
+
+
+def test_the_search_leaves_hours_for_the_confirmations_and_they_are_neither_stopped_nor_counted():
+    settings = config(scheduler=AshaScheduler())
+    assert searching(settings).budget == BudgetConfig(trials=5, hours=1.4)
+    assert confirming(settings).budget == BudgetConfig(trials=None, hours=2.0)
+    assert confirming(settings).scheduler.kind == "none"
+    alone = config(significance=SignificanceConfig(leaders=0))
+    assert searching(alone) == alone

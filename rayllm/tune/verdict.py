@@ -114,3 +114,8 @@ class Verdict(_Value):
     leads: list[Lead] = []
     changes: list[Change] = []
     notes: list[str] = []
+
+    @property
+    def mean(self) -> float:
+        """Mean objective of the best, or of the first contender where the best was not judged."""
+        return next((one.mean for one in self.contenders if one.group == self.best), self.contenders[0].mean)

@@ -77,7 +77,12 @@ def make_config(tmp_path: Path, **sweep) -> tune.Config:
         "sources": {name: [{"kind": "jsonl", "path": f"{name}.jsonl"}] for name in DOMAINS},
         "model": {"dim": 16, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "ffn_dim": 32, "max_seq_len": 64},
         "train": {"seq_len": 32, "global_batch_tokens": 128, "max_steps": 40, "precision": "fp32"},
-        "tune": {"space": {"mixture.weights": {"kind": "simplex", "floor": 0.1}}, "budget": {"trials": 3}, **sweep},
+        "tune": {
+            "space": {"mixture.weights": {"kind": "simplex", "floor": 0.1}},
+            "budget": {"trials": 3},
+            "significance": {"leaders": 0},
+            **sweep,
+        },
     }
     return tune.Config.model_validate(tree)
 
@@ -178,7 +183,8 @@ def test_a_sweep_trains_ranks_and_writes_a_run_file_of_the_best(tmp_path, packed
     assert scores == sorted(scores)
     assert "bits_per_byte/maths" in table["trials"][0]["metrics"]
     assert artifact.counts["best"] == table["best"] == table["trials"][0]["trial"]
-    assert Path(artifact.file("table.md")).read_text().count("\n") == 5
+    assert Path(artifact.file("table.md")).read_text().split("\n\n")[-1].count("\n") == 5
+    assert artifact.counts["verdict"] in Path(artifact.file("sweep.html")).read_text()
     assert not list(Path(artifact.uri).glob("trials/*/checkpoints/*"))
     best = yaml.safe_load(Path(artifact.file("best.yaml")).read_text())
     again = tune.Config.model_validate(best)
@@ -217,6 +223,24 @@ def test_a_failed_trial_is_reported_and_only_it_runs_again(tmp_path, packed, ray
     again = run_sweep(config, packed, tmp_path / "sweeps")
     assert again.counts["failed"] == 1
     assert sorted(log.read_text().split()) == ["0.001", "0.002", "0.002", "0.003", "0.003"]
+
+
+@pytest.mark.ray
+def test_the_leaders_are_trained_again_with_fresh_seeds_before_one_is_named(tmp_path, packed, ray_session, monkeypatch):
+    space = {"train.optimizer.lr": {"kind": "grid", "values": [0.0005, 0.002]}}
+    config = make_config(tmp_path, space=space, significance={"leaders": 1, "seeds": 2})
+
+    def train(config, directory):
+        return {"mean_bits_per_byte": config.train.optimizer.lr + config.seed % 7 * 1e-6}
+
+    fake_training(monkeypatch, train)
+    artifact = run_sweep(config, packed, tmp_path / "sweeps")
+    table = json.loads(Path(artifact.file("table.json")).read_text())
+    again = [row for row in table["trials"] if row["settings"].get("seed") is not None]
+    assert sorted(len(row["settings"]) for row in again) == [1, 2, 2]  # the baseline once, the leader twice
+    assert (table["verdict"]["kind"], artifact.counts["settings"]) == ("winner", {"train.optimizer.lr": 0.0005})
+    best = yaml.safe_load(Path(artifact.file("best.yaml")).read_text())
+    assert (best["train"]["optimizer"]["lr"], best["seed"]) == (0.0005, config.seed)
 
 
 @pytest.mark.ray

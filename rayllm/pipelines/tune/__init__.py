@@ -1,8 +1,8 @@
 """tune: many trainings over a space of settings, to a table and a run file with the best of them.
 
-In: the packed tokens and the whole run file. Out: ``table.json``, ``table.md`` and ``best.yaml``, which ``rayllm run``
-takes as it is. ``trials.jsonl`` is the ledger: a sweep that was interrupted goes on, and finished trials never run
-again. ``execute`` is the part that needs Ray.
+In: the packed tokens and the whole run file. Out: ``table.json``, ``table.md``, ``sweep.html`` and ``best.yaml``, which
+``rayllm run`` takes as it is. ``trials.jsonl`` is the ledger: a sweep that was interrupted goes on, and finished trials
+never run again. ``execute`` is the part that needs Ray, ``belief`` the part that judges.
 """
 
 import json
@@ -18,18 +18,31 @@ from rayllm.core.errors import ConfigError, RunFailed
 from rayllm.core.log import get_logger
 from rayllm.core.stage import Work
 from rayllm.pipelines import evaluate, fit_tokenizer, pack, prepare, report, train
+from rayllm.pipelines.tune.belief import (
+    FoundMixture,
+    best_settings,
+    confirm,
+    confirming,
+    latest,
+    page,
+    said_by_law,
+    say,
+    searching,
+    verdict_of,
+)
 from rayllm.pipelines.tune.branch import branched, branching
 from rayllm.pipelines.tune.plan import Plan, make_plan, natural_shares
 from rayllm.pipelines.tune.trial_runs import Sweep
 from rayllm.tune.config import TuneConfig
-from rayllm.tune.objective import Objective
 from rayllm.tune.ranking import rank
-from rayllm.tune.results import SEED, Ledger, TrialResult
+from rayllm.tune.results import Ledger, TrialResult
 from rayllm.tune.samplers.recorded import Recorded
 from rayllm.tune.samplers.sampler import ListSampler
 from rayllm.tune.space import Settings
 from rayllm.tune.tables import to_json, to_markdown
 from rayllm.tune.trials import apply_settings
+from rayllm.tune.verdict import Verdict
+from rayllm.tune.verdict_text import verdict_markdown
 
 VERSION = 2
 
@@ -54,7 +67,7 @@ def _shaping() -> set[str]:
 
 
 def run(work: Work) -> dict[str, Any]:
-    """Train what is not trained yet, rank, write the tables and the best run file.
+    """Train what is not trained yet, confirm the leaders, judge; write the tables, the page and the best run file.
 
     Raises:
         ConfigError: If there is no ``tune:`` section, or a trial would be no valid run.
@@ -74,15 +87,22 @@ def run(work: Work) -> dict[str, Any]:
     sweep = Sweep(plan.base, settings, packed.uri, config.ray, work.directory, judge, explore)
     plan = with_reference(plan, sweep, ledger)
     sweep = replace(sweep, judge=plan.objective.at)
-    best = _search_mixture(config, sweep, ledger) if settings.law.until_converged else _search(plan, sweep, ledger)
-    ranked = rank(_latest(ledger), plan.objective.of)
-    _write(work, config, plan.objective, ranked, best)
+    law = _search_mixture(config, sweep, ledger) if settings.law.until_converged else None
+    if law is None:
+        _search(plan, replace(sweep, settings=searching(settings)), ledger)
+        _confirm(plan, replace(sweep, settings=confirming(settings)), ledger)
+    ranked = rank(latest(ledger), plan.objective.of)
+    verdict = verdict_of(ranked, settings, plan.objective.of, plan.names)
+    if law is not None:
+        verdict = said_by_law(verdict, law, ranked)
+    _write(work, config, plan, ranked, verdict, law)
     return {
         "trials": len(ranked),
         "failed": sum(result.status == "failed" for result in ranked),
-        "best": ranked[0].trial,
-        "settings": best,
-        settings.objective: plan.objective.of(ranked[0]),
+        "best": verdict.trial,
+        "settings": best_settings(ranked, verdict),
+        settings.objective: verdict.mean,
+        "verdict": verdict.sentence,
     }
 
 
@@ -114,24 +134,30 @@ def _alike(metrics: Mapping[str, float], tokens: int) -> float:
     return 0.0
 
 
-def _search(plan: Plan, sweep: Sweep, ledger: Ledger) -> Settings:
-    """Train what the sampler proposes and the ledger lacks; the settings of the best."""
+def _search(plan: Plan, sweep: Sweep, ledger: Ledger) -> None:
+    """Train what the sampler proposes and the ledger lacks."""
     from rayllm.pipelines.tune.execute import run_trials
 
     run_trials(Recorded(plan.sampler(), storage.join(sweep.directory, PROPOSALS), ledger), sweep, ledger)
-    return rank(_latest(ledger), plan.objective.of)[0].settings
 
 
-def _search_mixture(config: Config, sweep: Sweep, ledger: Ledger) -> Settings:
+def _search_mixture(config: Config, sweep: Sweep, ledger: Ledger) -> FoundMixture:
     """Look for the best mixture in rounds; see ``mixture_law``."""
-    from rayllm.pipelines.tune.mixture_law import search_mixture
+    from rayllm.pipelines.tune.mixture_law import FILE, search_mixture
 
-    return search_mixture(sweep, base_config(config), ledger)
+    best = search_mixture(sweep, base_config(config), ledger)
+    law = json.loads(storage.read_text(storage.join(sweep.directory, FILE)))
+    return FoundMixture.read(law, best, sweep.plan(0, best).key)
 
 
-def _latest(ledger: Ledger) -> list[TrialResult]:
-    """The last result of each trial."""
-    return list({result.key: result for result in ledger.results}.values())
+def _confirm(plan: Plan, sweep: Sweep, ledger: Ledger) -> None:
+    """Train the leaders of the search again, with fresh seeds."""
+    from rayllm.pipelines.tune.execute import run_trials
+
+    def train_these(wanted: Sequence[Settings]) -> None:
+        run_trials(ListSampler(wanted), sweep, ledger)
+
+    confirm(ledger, train_these, sweep.settings, plan.objective.of, plan.names)
 
 
 def check(config: Config) -> None:
@@ -170,19 +196,27 @@ def base_config(config: Config) -> train.Config:
     return train.Config.model_validate({name: getattr(config, name) for name in train.Config.model_fields})
 
 
-def _write(work: Work, config: Config, objective: Objective, ranked: Sequence[TrialResult], chosen: Settings) -> None:
+def _write(
+    work: Work,
+    config: Config,
+    plan: Plan,
+    ranked: Sequence[TrialResult],
+    verdict: Verdict,
+    law: FoundMixture | None,
+) -> None:
+    objective, best_uri, surface = plan.objective, work.path("best.yaml"), law.surface if law else None
+    html = page(config.name, objective, ranked, verdict, plan.names, best_uri, surface)
     begun = branching(config)
     shares = begun.shares(ranked) if begun else {}
     table = to_markdown(ranked, objective, shares)
-    best = apply_settings(config, {**_without_seed(chosen), "name": f"{config.name}-best"})
-    found = to_json(ranked, objective) | ({"from": begun.to_json(shares)} if begun else {})
-    storage.write_text(work.path("table.json"), json.dumps(found, indent=1))
-    storage.write_text(work.path("table.md"), table)
-    storage.write_text(work.path("best.yaml"), to_yaml(best.model_copy(update={"tune": None})))
+    best = apply_settings(config, {**best_settings(ranked, verdict), "name": f"{config.name}-best"})
+    numbers = to_json(ranked, objective) | ({"from": begun.to_json(shares)} if begun else {})
+    numbers |= {"best": verdict.trial, "verdict": verdict.model_dump(mode="json")}
+    storage.write_text(work.path("table.json"), json.dumps(numbers, indent=1))
+    storage.write_text(work.path("table.md"), f"{verdict_markdown(verdict)}\n{table}")
+    storage.write_text(best_uri, to_yaml(best.model_copy(update={"tune": None})))
+    storage.write_text(work.path("sweep.html"), html)
     logger.info("trials by %s:\n%s", objective.expression, table)
-    logger.info("train the best with: rayllm run %s", work.path("best.yaml"))
-
-
-def _without_seed(settings: Settings) -> Settings:
-    """The best is trained with the run's own seed: that of a replicate was not chosen for any merit."""
-    return {path: value for path, value in settings.items() if path != SEED}
+    say(verdict)
+    logger.info("the sweep as a page: %s", work.path("sweep.html"))
+    logger.info("train the best with: rayllm run %s", best_uri)

@@ -4,16 +4,19 @@ In: the ledger after the search. Out: a verdict, and ``sweep.html``. Knows no Ra
 caller's.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from rayllm.core.log import get_logger
 from rayllm.report.sweep.page import render_sweep
-from rayllm.report.sweep.records import Score, Surface, SweepRecords
+from rayllm.report.sweep.records import Surface, SweepRecords
 from rayllm.tune.config import TuneConfig
+from rayllm.tune.objective import Objective
 from rayllm.tune.replicates import Value, confirmations
-from rayllm.tune.results import SEED, Ledger, TrialResult
+from rayllm.tune.results import SEED, Ledger, TrialResult, group_of
 from rayllm.tune.schedulers import NoScheduler
 from rayllm.tune.significance import judge
 from rayllm.tune.space import Settings
@@ -71,12 +74,65 @@ def latest(ledger: Ledger) -> list[TrialResult]:
 def verdict_of(
     results: Sequence[TrialResult], settings: TuneConfig, value: Value, baselines: Mapping[str, str]
 ) -> Verdict:
-    """Judge the trials, and say it on the console."""
-    verdict = judge(results, value, settings.significance, baselines, settings.seed)
+    """Judge the trials; see ``significance.judge``."""
+    return judge(results, value, settings.significance, baselines, settings.seed)
+
+
+def say(verdict: Verdict) -> None:
+    """The verdict on the console."""
     logger.info("%s", verdict.sentence)
     for note in verdict.notes:
         logger.info("%s", note)
-    return verdict
+
+
+@dataclass(frozen=True)
+class FoundMixture:
+    """What the search for a mixture has found.
+
+    Attributes:
+        settings: Those of the mixture to train.
+        key: Of a trial with these settings and the run's own seed.
+        sentence: Its verdict.
+        confirmed: Whether the mixture is a proposal that is better for sure.
+        surface: What the last law predicts, for three domains.
+    """
+
+    settings: Settings
+    key: str
+    sentence: str
+    confirmed: bool
+    surface: Surface | None
+
+    @classmethod
+    def read(cls, law: Mapping[str, Any], settings: Settings, key: str) -> "FoundMixture":
+        """Read ``law.json``.
+
+        Args:
+            law: Its content.
+            settings: Of the mixture to train.
+            key: Of its trial.
+        """
+        proposals = [one["proposal"]["mixture"] for one in law["rounds"] if one["proposal"]]
+        points = tuple((point["weights"], point["objective"]) for point in law["surface"] or ())
+        surface = Surface(points, proposals[-1] if proposals else None) if points else None
+        return cls(settings, key, law["verdict"], law["confirmed"], surface)
+
+
+def said_by_law(verdict: Verdict, law: FoundMixture, results: Sequence[TrialResult]) -> Verdict:
+    """The verdict of a search for a mixture: the law confirms its proposals itself, at equal seeds."""
+    group = group_of(law.settings)
+    trained = [result for result in results if group_of(result.settings) == group or result.key == law.key]
+    best = min(trained, key=lambda result: result.trial)
+    note = "The verdict is that of the mixture law; the contenders are the trainings by themselves."
+    return verdict.model_copy(
+        update={
+            "kind": "winner" if law.confirmed else "tied",
+            "sentence": law.sentence,
+            "best": best.group,
+            "trial": best.trial,
+            "notes": [*verdict.notes, note],
+        }
+    )
 
 
 def best_settings(results: Sequence[TrialResult], verdict: Verdict) -> Settings:
@@ -87,16 +143,32 @@ def best_settings(results: Sequence[TrialResult], verdict: Verdict) -> Settings:
 
 def page(
     name: str,
-    objective: str,
-    score: Score,
+    objective: Objective,
     ranked: Sequence[TrialResult],
     verdict: Verdict,
     baselines: Mapping[str, str],
     best_uri: str,
     surface: Surface | None = None,
 ) -> str:
-    """The page of a sweep as HTML; see ``SweepRecords``."""
+    """The page of a sweep as HTML.
+
+    Args:
+        name: Of the run.
+        objective: What was lowered.
+        ranked: All trials, in order of merit.
+        verdict: What they show.
+        baselines: Name of each baseline, by group.
+        best_uri: The run file with the best settings.
+        surface: What a law predicts, if one was fitted.
+    """
+
+    def score(metrics: Mapping[str, float], tokens: int) -> float | None:
+        value = objective.at(metrics, tokens)
+        return value if math.isfinite(value) else None
+
     created = datetime.now(UTC).isoformat(timespec="seconds")
     return render_sweep(
-        SweepRecords(name, objective, score, ranked, verdict, baselines, surface, best_uri=best_uri, created=created)
+        SweepRecords(
+            name, objective.expression, score, ranked, verdict, baselines, surface, best_uri=best_uri, created=created
+        )
     )

@@ -3,7 +3,15 @@ import logging
 import pytest
 from simulated_sweep import objective, trial
 
-from rayllm.pipelines.tune.belief import best_settings, confirm, confirming, searching, verdict_of
+from rayllm.pipelines.tune.belief import (
+    FoundMixture,
+    best_settings,
+    confirm,
+    confirming,
+    said_by_law,
+    searching,
+    verdict_of,
+)
 from rayllm.tune.budget import BudgetConfig
 from rayllm.tune.config import TuneConfig
 from rayllm.tune.results import Ledger, group_of
@@ -72,3 +80,20 @@ def test_the_search_leaves_hours_for_the_confirmations_and_they_are_neither_stop
     assert confirming(settings).scheduler.kind == "none"
     alone = config(significance=SignificanceConfig(leaders=0))
     assert searching(alone) == alone
+
+
+def test_a_search_by_law_has_the_laws_verdict_mixture_and_surface(ledger):
+    point = {"a": 0.2, "b": 0.3, "c": 0.5}
+    law = {
+        "verdict": "Not better.",
+        "confirmed": False,
+        "rounds": [{"proposal": {"mixture": point}}, {"proposal": None}],
+        "surface": [{"weights": point, "objective": 1.5}],
+    }
+    found = FoundMixture.read(law, {"lr": 1}, "k1")
+    verdict = said_by_law(verdict_of(ledger.results, config(), objective, BASELINES), found, ledger.results)
+    assert (verdict.kind, verdict.sentence, verdict.trial) == ("tied", "Not better.", 1)
+    assert best_settings(ledger.results, verdict) == {"lr": 1}
+    assert found.surface is not None
+    assert (found.surface.points, found.surface.optimum) == (((point, 1.5),), point)
+    assert FoundMixture.read(law | {"surface": None}, {}, "").surface is None

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import yaml
+from simulated_sweep import trial
 
 from rayllm.core.artifact import Artifact
 from rayllm.core.errors import ConfigError, DataError, RunFailed, SetupError
@@ -225,20 +226,29 @@ def test_a_failed_trial_is_reported_and_only_it_runs_again(tmp_path, packed, ray
     assert sorted(log.read_text().split()) == ["0.001", "0.002", "0.002", "0.003", "0.003"]
 
 
-@pytest.mark.ray
-def test_the_leaders_are_trained_again_with_fresh_seeds_before_one_is_named(tmp_path, packed, ray_session, monkeypatch):
+def test_the_leaders_are_trained_again_with_fresh_seeds_before_one_is_named(tmp_path, packed, monkeypatch):
+    from rayllm.pipelines.tune import execute
+
     space = {"train.optimizer.lr": {"kind": "grid", "values": [0.0005, 0.002]}}
     config = make_config(tmp_path, space=space, significance={"leaders": 1, "seeds": 2})
 
-    def train(config, directory):
-        return {"mean_bits_per_byte": config.train.optimizer.lr + config.seed % 7 * 1e-6}
+    def train(sampler, sweep, ledger):
+        while (settings := sampler.ask()) is not None:
+            run = sweep.plan(len(ledger.results), settings)
+            value = run.config.train.optimizer.lr + run.config.seed % 7 * 1e-6
+            ledger.append(trial(run.trial.index, settings, value, seed=run.config.seed, key=run.key))
+            sampler.tell(ledger.results[-1])
+        return ledger.results
 
-    fake_training(monkeypatch, train)
+    monkeypatch.setattr(execute, "run_trials", train)
     artifact = run_sweep(config, packed, tmp_path / "sweeps")
     table = json.loads(Path(artifact.file("table.json")).read_text())
     again = [row for row in table["trials"] if row["settings"].get("seed") is not None]
-    assert sorted(len(row["settings"]) for row in again) == [1, 2, 2]  # the baseline once, the leader twice
+    assert len(table["trials"]) == 6
+    assert len(again) == 3  # the leader twice, the baseline once
     assert (table["verdict"]["kind"], artifact.counts["settings"]) == ("winner", {"train.optimizer.lr": 0.0005})
+    assert artifact.counts["verdict"] in Path(artifact.file("sweep.html")).read_text()
+    assert artifact.counts["verdict"] in Path(artifact.file("table.md")).read_text()
     best = yaml.safe_load(Path(artifact.file("best.yaml")).read_text())
     assert (best["train"]["optimizer"]["lr"], best["seed"]) == (0.0005, config.seed)
 

@@ -21,12 +21,11 @@ def trial(number: int, settings: Settings, value: float, tokens: int = 1000, **f
         Point(step=step, tokens=tokens * step // 10, metrics={name: v + 1 / step - 0.1 for name, v in metrics.items()})
         for step in (1, 2, 5, 10)
     ]
-    defaults = {"status": "finished", "metrics": metrics, "curve": curve, "wall_s": 12.0, "tokens": tokens}
     seed = settings.get("seed", 1234)
     assert isinstance(seed, int)
-    return TrialResult(
-        trial=number, key=f"k{number}", settings=settings, group=group_of(settings), seed=seed, **(defaults | fields)
-    )
+    names = {"trial": number, "key": f"k{number}", "settings": settings, "group": group_of(settings), "seed": seed}
+    outcome = {"status": "finished", "metrics": metrics, "curve": curve, "wall_s": 12.0, "tokens": tokens}
+    return TrialResult.model_validate(names | outcome | fields)
 
 
 def objective(result: TrialResult) -> float:

@@ -11,7 +11,8 @@ FROM rayproject/ray:${RAY_VERSION}-py311-${FLAVOUR}
 
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
-ENV RAY_USAGE_STATS_ENABLED=0 DS_BUILD_OPS=0 PIP_NO_CACHE_DIR=1
+# Ray's default niceness of workers, 15, leaves to training what the other processes of a node do not want.
+ENV RAY_worker_niceness=0 RAY_USAGE_STATS_ENABLED=0 DS_BUILD_OPS=0 PIP_NO_CACHE_DIR=1
 
 # A volume mounted here takes over this owner, so that the unprivileged user can write to it.
 USER root

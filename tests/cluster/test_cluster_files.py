@@ -185,7 +185,10 @@ def test_launcher_files_fit_rays_schema_and_its_own_preparation(path: Path) -> N
     schema = Path(ray.autoscaler.__file__).with_name("ray-schema.json")
     jsonschema.validate(config, json.loads(schema.read_text()))
     prepared = prepare_config(config)
-    assert all(command.startswith(("ray stop", "RAY_AUTH_MODE=token ray start")) for command in _starts(prepared))
+    assert all(
+        command.startswith(("ray stop", "RAY_AUTH_MODE=token RAY_worker_niceness=0 ray start"))
+        for command in _starts(prepared)
+    )
     assert prepared["file_mounts"]["/home/ray/.ray/auth_token"]
 
 

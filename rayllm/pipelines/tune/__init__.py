@@ -84,7 +84,8 @@ def run(work: Work) -> dict[str, Any]:
     ledger = Ledger(work.path("trials.jsonl"))
     logger.info("%d trials have ended before", len(ledger.finished()))
     judge, explore = plan.objective.at, plan.explore
-    sweep = Sweep(plan.base, settings, packed.uri, config.ray, work.directory, judge, explore)
+    reference = work.inputs["reference"].uri if "reference" in work.inputs else ""
+    sweep = Sweep(plan.base, settings, packed.uri, config.ray, work.directory, judge, explore, reference)
     plan = with_reference(plan, sweep, ledger)
     sweep = replace(sweep, judge=plan.objective.at)
     law = _search_mixture(config, sweep, ledger) if settings.law.until_converged else None

@@ -110,7 +110,12 @@ def _tuner(
     book: Book, sweep: Sweep, ledger: Ledger, needs: Needs, stop: StopRequest, stop_file: str, scratch: str
 ) -> tune.Tuner:
     around = Surroundings(
-        storage.absolute(sweep.packed_uri), storage.absolute(sweep.trials), stop_file, needs, train_trial
+        storage.absolute(sweep.packed_uri),
+        storage.absolute(sweep.trials),
+        stop_file,
+        needs,
+        train_trial,
+        sweep.reference_uri and storage.absolute(sweep.reference_uri),
     )
     total_steps = plan_packed(sweep.config, PackedData.open(sweep.packed_uri)).total_steps
     prepare = functools.partial(prepare_training, sweep.settings.scheduler, total_steps)

@@ -25,6 +25,7 @@ class Surroundings:
         stop_file: Asks all trials to save and end.
         needs: What a trial holds.
         train: Trains one.
+        reference_uri: What the objective compares replies with, where it does.
     """
 
     packed_uri: str
@@ -32,6 +33,7 @@ class Surroundings:
     stop_file: str
     needs: Needs
     train: TrainTrial
+    reference_uri: str = ""
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ class TrialProcess(tune.Trainable):
 
     def _train(self, gate: Gate) -> bool:
         around = self._around
-        job = Job(self._order.config, around.packed_uri, self._directory)
+        job = Job(self._order.config, around.packed_uri, self._directory, reference_uri=around.reference_uri)
         return around.train(job, around.needs, gate, stop_asked(around.stop_file))
 
 

@@ -51,6 +51,7 @@ class Sweep:
         directory: Of the sweep; everything that it writes lies below.
         judge: See ``Judge``.
         explore: See ``Explore``; by default settings stay as they are.
+        reference_uri: What the objective of the trials compares replies with, where it does.
     """
 
     config: train.Config
@@ -60,6 +61,7 @@ class Sweep:
     directory: str
     judge: Judge
     explore: Explore = lambda settings, number: settings
+    reference_uri: str = ""
 
     @property
     def trials(self) -> str:

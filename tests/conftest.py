@@ -5,11 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fault_table
+import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
 # Before any test imports them: shapes and dtypes in the signatures of these packages are checked at every call.
 install_import_hook(["rayllm.model", "rayllm.inference"], "beartype.beartype")
+
+# How long an example takes says nothing on a machine that others use too.
+hypothesis.settings.register_profile("rayllm", deadline=None)
+hypothesis.settings.load_profile("rayllm")
 
 REPO = Path(__file__).resolve().parents[1]
 

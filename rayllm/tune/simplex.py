@@ -16,6 +16,8 @@ from rayllm.tune.dimensions import Conditional
 Share = Annotated[float, Field(ge=0, le=1)]
 #: Least share of a center, so that a domain of which there is almost nothing can be drawn at all.
 SMALLEST = 1 / PERIOD
+#: Below it SciPy's inverse of the Beta distribution is not a number.
+NO_SHARE = 1e-30
 #: What limits that were computed may be off by.
 ROUNDING = 1e-9
 
@@ -120,9 +122,10 @@ def stick_breaking(
         alpha, beta = alphas[index], sum(alphas[index + 1 :])
         least = max(left - sum(highs[index + 1 :]), 0.0)
         most = min(highs[index], left)
-        low, high = (least / left, most / left) if left > 0 else (0.0, 0.0)
+        low, high = (min(least / left, 1.0), min(most / left, 1.0)) if left > 0 else (0.0, 0.0)
         below, upto = betainc(alpha, beta, low), betainc(alpha, beta, high)
-        part = float(betaincinv(alpha, beta, below + point[index] * (upto - below)))
+        share = below + point[index] * (upto - below)
+        part = float(betaincinv(alpha, beta, share)) if share > NO_SHARE else 0.0
         parts.append(left * min(max(part, low), high))
         left = max(left - parts[-1], 0.0)
     return [floor + room * part for floor, part in zip(floors, [*parts, left], strict=True)]

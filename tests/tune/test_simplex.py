@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rayllm.core.errors import ConfigError
 from rayllm.tune.simplex import Simplex, fit_within, stick_breaking
 
 SHARES = {"web": 0.7, "code": 0.2, "maths": 0.1}
+EVEN = {f"d{i}": 0.2 for i in range(5)}
 GRAIN = 1 / 1024
 
 
@@ -37,6 +38,7 @@ def limited(draw):
 
 
 @given(limited())
+@example((Simplex(concentration=3.0, cap={f"d{i}": 0.2 for i in range(4)}), EVEN, [0.0, 0.0, 0.0, 8.5e-188]))
 def test_weights_sum_to_one_between_floors_and_caps(given):
     simplex, shares, point = given
     weights = simplex.at(point, shares)

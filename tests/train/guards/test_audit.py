@@ -28,7 +28,8 @@ def test_a_right_batch_gives_shares_by_domain_and_a_readable_beginning(batch: Ba
     shares, row = audit([batch], byte_codec, ["web", "chats"], 1)
     assert shares == "first batch: web 1 rows, 100.0% learnt; chats 1 rows, 62.5% learnt"
     assert row == "first row (web): the cat sat on the mat"
-    chats = Batch(*(part[1:] for part in dataclasses.astuple(batch)))
+    parts = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+    chats = Batch(**{name: part if part is None else part[1:] for name, part in parts.items()})
     assert audit([chats], byte_codec, ["web", "chats"], 1)[1] == "first row (chats): ⟦question?⟧ answer and mo"
 
 

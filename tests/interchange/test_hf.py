@@ -63,7 +63,7 @@ def test_a_model_made_by_transformers_is_imported_with_its_logits(
     with capsys.disabled():
         print(f"\nimport of {kind}: largest difference of logits {gap:.1e} (of {float(expected.abs().max()):.1f})")
     assert expected.std() > 1
-    assert gap < 1e-5 * max(1.0, float(expected.abs().max()))
+    assert gap < 1e-5
     options = {"max_new_tokens": 20, "sampling": SamplingConfig(temperature=0), "stop_ids": set(), "seed": 0}
     text = generate(ours, tokens(1, 8).tolist(), **options)[0]
     assert text == theirs.generate(tokens(1, 8), max_new_tokens=20, do_sample=False)[0, 8:].tolist()

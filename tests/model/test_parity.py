@@ -7,6 +7,8 @@ import torch
 
 from rayllm.interchange.layouts import from_hf_config, join, model_type, parts, split, to_hf_config
 from rayllm.model.config import ModelConfig
+from rayllm.model.layers.positions import scale_frequencies
+from rayllm.model.position_config import RopePositions
 from rayllm.model.transformer import Transformer
 
 transformers = pytest.importorskip("transformers")
@@ -76,11 +78,23 @@ def test_logits_equal_those_of_transformers(name: str, capsys: pytest.CaptureFix
     tokens = torch.randint(97, (2, 200), generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         expected, found = reference(tokens).logits, model.logits(tokens)
+        exact = reference.double()(tokens).logits
     assert expected.std() > 0.5
-    gap = float((found - expected).abs().max())
+    gap, rounding = float((found - expected).abs().max()), float((expected - exact).abs().max())
     with capsys.disabled():
-        print(f"\n| {name} | {gap:.1e} | {float(expected.abs().max()):.1f} |", end="")
+        print(f"\n| {name} | {gap:.1e} | {rounding:.1e} | {float(expected.abs().max()):.1f} |", end="")
     assert gap < 1e-5 * float(expected.abs().max()), gap
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "gpt2" not in name])
+def test_rotary_frequencies_are_those_of_transformers_to_the_bit(name: str) -> None:
+    config = ModelConfig(**SIZES | CASES[name])
+    kind = transformers.AutoConfig.for_model(**to_hf_config(config))
+    theirs = transformers.AutoModelForCausalLM.from_config(kind).model.rotary_emb.inv_freq
+    positions = config.positions
+    assert isinstance(positions, RopePositions)
+    ours = scale_frequencies(positions.scaling, positions.theta, SIZES["head_dim"], theirs.device)
+    assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -110,10 +110,11 @@ def _yarn(scaling: YarnScaling, theta: float, head_dim: int, device: torch.devic
 @scale_frequencies.register
 def _llama3(scaling: Llama3Scaling, theta: float, head_dim: int, device: torch.device) -> Float[Tensor, " half_dim"]:
     plain = frequencies_of(theta, head_dim, device)
-    turns = scaling.original_max_seq_len * plain / (2 * math.pi)
+    # Written as transformers writes it, so that the float32 frequencies are the same bits.
+    turns = scaling.original_max_seq_len / (2 * math.pi / plain)
     kept = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
     kept = kept.clamp(0, 1)
-    return plain / scaling.factor * (1 - kept) + plain * kept
+    return (1 - kept) * plain / scaling.factor + kept * plain
 
 
 def ntk_theta(theta: float, factor: float, head_dim: int) -> float:

@@ -10,6 +10,15 @@ CONFIG = "model.json"
 STATE = "state.json"
 
 
+def first_problem(error: ValidationError) -> str:
+    """The first field of a file that this version cannot read, and what is wrong with it."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        return f"{field} is not known here"
+    return f"{field}: {first['msg']}" if field else first["msg"]
+
+
 def read_config(uri: str) -> ModelConfig:
     """The model's sizes, as a checkpoint tells them."""
     where = storage.join(uri, CONFIG)
@@ -21,6 +30,6 @@ def read_config(uri: str) -> ModelConfig:
         raise ArtifactDamaged(
             "the sizes of a checkpoint's model cannot be read",
             where=where,
-            why=f"{error.errors()[0]['loc']}: {error.errors()[0]['msg']}",
+            why=first_problem(error),
             fix="it may be from another version of rayllm; use the one that its manifest names",
         ) from error

@@ -106,8 +106,21 @@ def choose(checkpoints: str) -> tuple[str, list[str]]:
 
 
 def read_state(uri: str) -> RunState:
-    """The progress that a checkpoint holds."""
-    return RunState(**json.loads(storage.read_bytes(storage.join(uri, STATE))))
+    """The progress that a checkpoint holds; what an older version did not know yet is as in a new run.
+
+    Raises:
+        ArtifactDamaged: Naming what this version does not know.
+    """
+    where = storage.join(uri, STATE)
+    values = json.loads(storage.read_bytes(where))
+    if unknown := sorted(values.keys() - RunState().state_dict().keys()):
+        raise ArtifactDamaged(
+            "the progress in a checkpoint cannot be read",
+            where=where,
+            why=f"{', '.join(unknown)} is not known here",
+            fix="it may be from another version of rayllm; use the one that its manifest names",
+        )
+    return RunState(**values)
 
 
 def restore(engine: Engine, state: RunState, uri: str) -> None:

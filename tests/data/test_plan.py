@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from rayllm.core.errors import ArtifactDamaged
 from rayllm.data.mixing.plan import Plan, RowIndex, StageRow
 
 STAGES = (StageRow(200, 32, 16, (341, 683)), StageRow(100, 128, 8, (512, 512)))
@@ -56,6 +57,15 @@ def test_a_table_of_an_older_run_without_stage_numbers_is_read():
     old = PLAN.to_json().replace(',\n   "stage": 0', "")
     assert '"stage"' not in old
     assert Plan.from_json(old) == PLAN
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "named"),
+    [('"steps"', '"updates"', "updates"), ('"domain_tokens"', '"tokens"', "lacks 'domain_tokens'"), ("{", "", "line")],
+)
+def test_a_table_of_another_version_is_refused_by_the_name_of_its_field(there, here, named):
+    with pytest.raises(ArtifactDamaged, match=named):
+        Plan.from_json(PLAN.to_json().replace(there, here))
 
 
 def test_best_fit_rows_of_several_lengths_are_warned_of():

@@ -113,5 +113,14 @@ def test_a_tokenizer_of_another_size_is_refused(checkpoint: Path, seal: Seal) ->
 def test_sizes_that_cannot_be_read_are_named(checkpoint: Path, seal: Seal) -> None:
     (checkpoint / "model.json").write_text('{"width": 3}')
     seal(checkpoint)
-    with pytest.raises(ArtifactDamaged, match="width"):
+    with pytest.raises(ArtifactDamaged, match="width is not known here"):
+        load_checkpoint(str(checkpoint))
+
+
+def test_a_setting_that_only_another_version_knows_is_named(checkpoint: Path, seal: Seal) -> None:
+    sizes = json.loads((checkpoint / "model.json").read_text())
+    sizes["positions"]["period"] = sizes["positions"].pop("theta", 1)
+    (checkpoint / "model.json").write_text(json.dumps(sizes))
+    seal(checkpoint)
+    with pytest.raises(ArtifactDamaged, match=r"positions\.\w*\.?period is not known here"):
         load_checkpoint(str(checkpoint))

@@ -16,8 +16,9 @@ from rayllm.core.checkpoint import (
     read_best,
     verify_checkpoint,
 )
-from rayllm.core.errors import ConfigError, RunFailed
+from rayllm.core.errors import ArtifactDamaged, ConfigError, RunFailed
 from rayllm.train import retention
+from rayllm.train.checkpoint import STATE, read_state
 from rayllm.train.config import BestConfig, CheckpointConfig
 
 
@@ -160,3 +161,13 @@ def test_the_state_tells_the_position_and_the_history(finished: Path) -> None:
     assert state["step"] == 6
     assert state["tokens"] == 6 * 256 == sum(state["domain_tokens"].values())
     assert len(state["losses"]) == 6
+
+
+def test_progress_that_another_version_saved_is_read_as_far_as_it_goes_or_refused_by_name(checkpoints: Path) -> None:
+    uri = checkpoints / "step-00000006-a1"
+    state = json.loads((uri / STATE).read_text())
+    (uri / STATE).write_text(json.dumps({name: value for name, value in state.items() if name != "rollbacks"}))
+    assert read_state(str(uri)).step == 6
+    (uri / STATE).write_text(json.dumps(state | {"momentum": 1}))
+    with pytest.raises(ArtifactDamaged, match="momentum is not known here"):
+        read_state(str(uri))

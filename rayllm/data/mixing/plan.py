@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from rayllm.core.errors import ArtifactDamaged
 from rayllm.data.mixing.weights import PERIOD, WORTHWHILE_EPOCHS
 
 Packing = Literal["concat", "best_fit"]
@@ -199,11 +200,23 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
-        """Read what ``to_json`` wrote."""
-        value = json.loads(text)
-        stages = tuple(StageRow(**{**stage, "weights": tuple(stage["weights"])}) for stage in value["stages"])
-        indexes = tuple(
-            RowIndex(index["seq_len"], tuple(index["rows"]), tuple(index["sha256"]))
-            for index in value.get("indexes", ())
-        )
-        return cls(value["seed"], value["domain_tokens"], stages, value.get("packing", "concat"), indexes)
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            ArtifactDamaged: If another version wrote it, naming the field that lacks or is not known.
+        """
+        try:
+            value = json.loads(text)
+            stages = tuple(StageRow(**{**stage, "weights": tuple(stage["weights"])}) for stage in value["stages"])
+            indexes = tuple(
+                RowIndex(index["seq_len"], tuple(index["rows"]), tuple(index["sha256"]))
+                for index in value.get("indexes", ())
+            )
+            return cls(value["seed"], value["domain_tokens"], stages, value.get("packing", "concat"), indexes)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactDamaged(
+                "the stage table of a run cannot be read",
+                where="plan.json",
+                why=f"it lacks {error}" if isinstance(error, KeyError) else str(error),
+                fix="it may be from another version of rayllm; use the one that the run's manifest names",
+            ) from error

@@ -5,6 +5,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rayllm.core import storage
 from rayllm.core.errors import ArtifactDamaged, ConfigError
 from rayllm.model.lora.config import LoraConfig
+from rayllm.model.saved import first_problem
 
 #: The weights of such a checkpoint, in place of a whole model's.
 ADAPTERS = "adapters.safetensors"
@@ -40,7 +41,10 @@ def read_note(uri: str) -> AdapterNote | None:
         return AdapterNote.model_validate_json(storage.read_bytes(where))
     except ValidationError as error:
         raise ArtifactDamaged(
-            "a checkpoint does not say what its adapters belong to", where=where, why=f"{NOTE} cannot be read"
+            "a checkpoint does not say what its adapters belong to",
+            where=where,
+            why=first_problem(error),
+            fix="it may be from another version of rayllm; use the one that its manifest names",
         ) from error
 
 

@@ -1,17 +1,18 @@
 """Fine-tuning from raw conversations on, in this process: prepare, the base's tokenizer, pack, steps, export."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from packing_fixture import make_packed
 from pydantic import ValidationError
 from ranks import run_ranks
-from small_session import all_records, forked_run, make_config
+from small_session import all_records, forked_run
 from transformers import AutoTokenizer
+from without_ray import stages_without_ray, trained_base
 
 from rayllm.cli import main
 from rayllm.core.artifact import Artifact
@@ -25,7 +26,7 @@ from rayllm.evals.runner import Conditions, evaluate
 from rayllm.inference.loading import load_checkpoint
 from rayllm.interchange.hf_export import export_checkpoint
 from rayllm.model.config import IGNORE_INDEX
-from rayllm.pipelines import fit_tokenizer, pack, prepare
+from rayllm.pipelines import fit_tokenizer
 from rayllm.pipelines.run_config import RunConfig, load_run, stage_config
 from rayllm.pipelines.runner import run_stages
 
@@ -33,31 +34,16 @@ MODEL = {"dim": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "ffn_dim
 STAGES = ["prepare", "fit_tokenizer", "pack"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_ray() -> Iterator[None]:
+    with stages_without_ray():
+        yield
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a run that has trained a model for a few steps."""
-    root = tmp_path_factory.mktemp("base")
-    packed = make_packed(root / "packed", vocab_size=384, count=60)
-    settings = make_config(root, engine={"kind": "torch"}, max_steps=4)
-    settings = settings.model_copy(update={"model": settings.model.model_copy(update={"max_seq_len": 256})})
-    run_ranks(forked_run, 1, settings, packed.uri, str(root / "runs/base/train-0123"))
-    return root / "runs/base"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_ray() -> Any:
-    """What Ray does, in a plain loop."""
-
-    def encode(tasks: Any, tokenizer: Artifact, config: object) -> Any:
-        for task in tasks:
-            row = {"task": task.model_dump_json()}
-            yield pack.read_row(pack.encode_row(row, tokenizer=tokenizer.uri, sha256=tokenizer.counts["sha256"]))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepare, "ensure_ray", lambda _: None)
-        patch.setattr(prepare, "run_on_ray", map)
-        patch.setattr(pack, "encode_shards", encode)
-        yield
+    return trained_base(tmp_path_factory.mktemp("base"))
 
 
 def settings(base: Path, root: Path, **changes: Any) -> dict[str, Any]:

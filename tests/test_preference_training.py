@@ -2,23 +2,24 @@
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-from packing_fixture import make_packed
 from pydantic import ValidationError
 from ranks import run_ranks
-from small_session import all_records, forked_run, make_config, records
+from small_session import all_records, forked_run, records
+from without_ray import score_here, stages_without_ray, trained_base
 
 from rayllm.cli import main
 from rayllm.core.artifact import Artifact
 from rayllm.core.errors import ConfigError
 from rayllm.data.preferences import open_scores
 from rayllm.data.shards.packed import PackedData
-from rayllm.pipelines import pack, prepare, reference
+from rayllm.pipelines import reference
 from rayllm.pipelines.run_config import RunConfig, load_run, stage_config
 from rayllm.pipelines.runner import run_stages
 
@@ -26,41 +27,16 @@ MODEL = {"dim": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "ffn_dim
 STAGES = ["prepare", "fit_tokenizer", "pack", "reference"]
 
 
-def score_here(tasks: list[reference.PartTask], packed_uri: str, config: reference.Config) -> Any:
-    """What the actors do, in this process."""
-    scorer = reference.Scorer(config, packed_uri, 1)
-    for task in tasks:
-        (error,) = scorer({"task": [task.model_dump_json()]})["error"]
-        assert not error, error
-        yield scorer.compute.precision
-
-
 @pytest.fixture(scope="module", autouse=True)
-def _no_ray() -> Any:
-    """What Ray does, in a plain loop."""
-
-    def encode(tasks: Any, tokenizer: Artifact, config: object) -> Any:
-        for task in tasks:
-            row = {"task": task.model_dump_json()}
-            yield pack.read_row(pack.encode_row(row, tokenizer=tokenizer.uri, sha256=tokenizer.counts["sha256"]))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepare, "ensure_ray", lambda _: None)
-        patch.setattr(prepare, "run_on_ray", map)
-        patch.setattr(pack, "encode_shards", encode)
-        patch.setattr(reference, "score_parts", score_here)
+def _no_ray() -> Iterator[None]:
+    with stages_without_ray():
         yield
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a run that has trained a model for a few steps."""
-    root = tmp_path_factory.mktemp("base")
-    packed = make_packed(root / "packed", vocab_size=384, count=60)
-    settings = make_config(root, engine={"kind": "torch"}, max_steps=4)
-    settings = settings.model_copy(update={"model": settings.model.model_copy(update={"max_seq_len": 256})})
-    run_ranks(forked_run, 1, settings, packed.uri, str(root / "runs/base/train-0123"))
-    return root / "runs/base"
+    return trained_base(tmp_path_factory.mktemp("base"))
 
 
 def write_pairs(root: Path) -> Path:

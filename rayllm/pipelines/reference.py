@@ -298,7 +298,7 @@ def score_parts(tasks: Sequence[PartTask], packed_uri: str, config: Config) -> I
     rows = ray.data.from_items([{"task": task.model_dump_json()} for task in tasks], override_num_blocks=len(tasks))
     scored = rows.map_batches(
         Scorer,
-        fn_constructor_args=(config, packed_uri, max(1, round(settings.worker_cpus))),
+        fn_constructor_args=(_placed(config), packed_uri, max(1, round(settings.worker_cpus))),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=settings.worker_cpus,
@@ -308,3 +308,12 @@ def score_parts(tasks: Sequence[PartTask], packed_uri: str, config: Config) -> I
         if row["error"]:
             raise error_from_json(row["error"])
         yield row["precision"]
+
+
+def _placed(config: Config) -> Config:
+    """The config with an absolute path of the model: actors may have another working directory."""
+    from rayllm.pipelines.train.job import absolute_init
+
+    assert config.train.init is not None, "the config of DPO names one"
+    train = config.train.model_copy(update={"init": absolute_init(config.train.init)})
+    return config.model_copy(update={"train": train})

@@ -1,87 +1,14 @@
-"""Records to curves: what the page draws, as plain JSON.
-
-A chart is a list of series over one axis, already thinned and rounded; ``templates/charts.js`` draws it.
-"""
+"""Records to curves: what the page draws."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from rayllm.report.chart import Chart, Point, Series, smooth, thin
 from rayllm.report.collect import RunRecords
 from rayllm.report.config import ReportConfig
 from rayllm.report.metrics_log import Record
 from rayllm.report.mixture import planned_until, weights_over_tokens
-
-Point = tuple[float, float]
-Style = Literal["line", "faint", "dashed"]
-#: Significant digits of a drawn number: far below a pixel.
-DIGITS = 6
-
-
-@dataclass(frozen=True)
-class Series:
-    """One curve.
-
-    Attributes:
-        name: In the legend.
-        points: In the order of x.
-        color: Index into the page's colours; -1 is the colour of the text.
-        style: How it is drawn.
-        baseline: A level to compare the curve with, drawn as a dotted line in its colour.
-    """
-
-    name: str
-    points: tuple[Point, ...]
-    color: int = 0
-    style: Style = "line"
-    baseline: float | None = None
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Curves over one axis.
-
-    Attributes:
-        key: Name in the page.
-        title: What is shown.
-        y_label: Quantity and unit of the vertical axis.
-        series: The curves.
-        x_label: Quantity and unit of the horizontal axis.
-        y_format: How values read: ``number``, ``count`` or ``percent``.
-        from_zero: Whether the vertical axis begins at 0.
-        note: One line below.
-    """
-
-    key: str
-    title: str
-    y_label: str
-    series: tuple[Series, ...]
-    x_label: str = "training tokens"
-    y_format: Literal["number", "count", "percent"] = "number"
-    from_zero: bool = False
-    note: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """What the script of the page reads."""
-        return {
-            "key": self.key,
-            "title": self.title,
-            "x": self.x_label,
-            "y": self.y_label,
-            "format": self.y_format,
-            "zero": self.from_zero,
-            "series": [
-                {
-                    "name": series.name,
-                    "color": series.color,
-                    "style": series.style,
-                    "baseline": series.baseline,
-                    "points": [[_rounded(x), _rounded(y)] for x, y in series.points],
-                }
-                for series in self.series
-            ],
-        }
 
 
 def all_charts(records: RunRecords, config: ReportConfig) -> dict[str, Chart]:
@@ -91,6 +18,8 @@ def all_charts(records: RunRecords, config: ReportConfig) -> dict[str, Chart]:
         loss_chart(records, config),
         surprise_chart(records, config),
         *(_train_chart(records, config, *choice) for choice in TRAIN_CHARTS),
+        *(_preference_chart(records, config, *choice) for choice in PREFERENCE_CHARTS),
+        rewards_chart(records, config),
         update_ratio_chart(records, config),
         mixture_chart(records, config),
         weights_chart(records, config),
@@ -152,6 +81,41 @@ def _train_chart(
     if len(points) < 2:
         return None
     return Chart(key, title, unit, (Series(title.lower(), points),), y_format=y_format, from_zero=from_zero)
+
+
+#: Charts of pairs of replies: key and measure, title, unit, format, and whether the training's own curve is drawn too.
+PREFERENCE_CHARTS: tuple[tuple[str, str, str, Literal["number", "percent"], bool], ...] = (
+    ("margin", "Reward margin", "chosen over rejected, held-out pairs", "number", True),
+    ("accuracy", "Accuracy", "share of held-out pairs whose margin is positive", "percent", True),
+    ("likelier", "Chosen is likelier", "share of held-out pairs, whatever the reference says", "percent", False),
+)
+
+
+def _preference_chart(
+    records: RunRecords,
+    config: ReportConfig,
+    key: str,
+    title: str,
+    unit: str,
+    y_format: Literal["number", "percent"],
+    with_training: bool,
+) -> Chart | None:
+    series = _validation_series(records, config, key)
+    training = _points(records.metrics.train, key, config)
+    if not series:
+        return None
+    if with_training and len(training) > 1:
+        series.insert(0, Series("training", training, color=-1, style="faint"))
+    return Chart(key, title, unit, tuple(series), y_format=y_format)
+
+
+def rewards_chart(records: RunRecords, config: ReportConfig) -> Chart | None:
+    """Mean rewards of both replies: a margin may grow while both become less likely."""
+    names = {"chosen": "mean_chosen_reward", "rejected": "mean_rejected_reward"}
+    curves = {name: _points(records.metrics.validation, field, config) for name, field in names.items()}
+    series = [Series(name, points, index) for index, (name, points) in enumerate(curves.items()) if len(points) > 1]
+    note = "Beta times the change of a reply's log-probability against the reference."
+    return Chart("rewards", "Rewards", "mean of held-out pairs", tuple(series), note=note) if series else None
 
 
 def update_ratio_chart(records: RunRecords, config: ReportConfig) -> Chart | None:
@@ -220,46 +184,3 @@ def _pairs(history: Sequence[Record], field: str) -> list[Point]:
     """(tokens, value) of the records that have a finite value."""
     found = ((record.get("tokens"), record.get(field)) for record in history)
     return [(x, y) for x, y in found if x is not None and y is not None and math.isfinite(y)]
-
-
-def thin(points: Sequence[Point], limit: int) -> tuple[Point, ...]:
-    """At most about ``limit`` points: the lowest and the highest of each stretch, so that no spike is lost."""
-    if len(points) <= limit:
-        return tuple(points)
-    stretches = max(1, (limit - 2) // 2)
-    kept = [points[0]]
-    for index in range(stretches):
-        part = points[index * len(points) // stretches : (index + 1) * len(points) // stretches]
-        heights = [y for _, y in part]
-        kept += [part[i] for i in sorted({heights.index(min(heights)), heights.index(max(heights))})]
-    return tuple(dict.fromkeys([*kept, points[-1]]))
-
-
-def smooth(points: Sequence[Point], half_life_frac: float) -> list[Point]:
-    """Exponential moving average over points, from both sides, so that it neither lags nor leans to an end.
-
-    Args:
-        points: The curve.
-        half_life_frac: Half-life of a point's weight, as a share of the number of points.
-    """
-    decay = 0.5 ** (1 / max(half_life_frac * len(points), 1e-9))
-    heights = [y for _, y in points]
-    past, future = _decayed_sums(heights, decay), _decayed_sums(heights[::-1], decay)[::-1]
-    return [
-        (x, (before[0] + after[0] - y) / (before[1] + after[1] - 1))
-        for (x, y), before, after in zip(points, past, future, strict=True)
-    ]
-
-
-def _decayed_sums(values: Sequence[float], decay: float) -> list[tuple[float, float]]:
-    """For each place, the sum of the values up to it and of their weights, which fall by ``decay`` at every step."""
-    total = weight = 0.0
-    sums = []
-    for value in values:
-        total, weight = decay * total + value, decay * weight + 1
-        sums.append((total, weight))
-    return sums
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")

@@ -6,6 +6,12 @@ from pydantic import Field
 
 from rayllm.core.config import ConfigModel
 
+#: What is measured of pairs of replies beside their loss, as means over them: the margin of the rewards, how often it
+#: is positive, the rewards, and how often the preferred reply is likelier than the other, whatever the reference says.
+PREFERENCE_MEASURES = ("margin", "accuracy", "chosen_reward", "rejected_reward", "likelier")
+#: The loss of pairs among the measures of a validation.
+PREFERENCE_LOSS = "preference_loss"
+
 
 class LanguageModelingConfig(ConfigModel):
     """Predict the next token: pretraining, and supervised fine-tuning on replies."""

@@ -18,11 +18,7 @@ from torch.nn.functional import logsigmoid
 from rayllm.data.batches import Batch
 from rayllm.data.preferences import halves, reply_log_probs
 from rayllm.model.config import IGNORE_INDEX
-from rayllm.train.objective_config import DpoConfig
-
-#: What is measured of pairs beside their loss, as means over them: the margin of the rewards, how often it is positive,
-#: the rewards, and how often the preferred reply is likelier than the other, whatever the reference says.
-MEASURES = ("margin", "accuracy", "chosen_reward", "rejected_reward", "likelier")
+from rayllm.train.objective_config import PREFERENCE_LOSS, PREFERENCE_MEASURES, DpoConfig
 
 
 @dataclass(frozen=True)
@@ -30,10 +26,10 @@ class DirectPreference:
     """DPO's loss, summed over pairs; counted in pairs."""
 
     config: DpoConfig
-    measures: tuple[str, ...] = MEASURES
+    measures: tuple[str, ...] = PREFERENCE_MEASURES
 
     def sums(self, token_losses: Float[Tensor, "rows seq"], batch: Batch) -> Float64[Tensor, " 1+measures"]:
-        """Sums over the pairs of the batch: the loss, then ``MEASURES``."""
+        """Sums over the pairs of the batch: the loss, then ``PREFERENCE_MEASURES``."""
         reference = batch.reference
         assert reference is not None, "rows of pairs carry what the reference says of them"
         log_probs = reply_log_probs(token_losses, batch, reference.shape[1])
@@ -63,13 +59,13 @@ def _real_pairs(batch: Batch, count: int) -> Bool[Tensor, "rows pairs"]:
 
 
 def preference_metrics(sums: Mapping[str, Float64[Tensor, " 2+measures"]]) -> dict[str, float]:
-    """Fields of a ``validation`` record: the loss and ``MEASURES`` of each domain, and their means over domains.
+    """Fields of a ``validation`` record: loss and ``PREFERENCE_MEASURES`` of each domain, and their means over domains.
 
     Args:
-        sums: For each domain sums over its pairs: their number, their loss, then ``MEASURES``.
+        sums: For each domain sums over its pairs: their number, their loss, then ``PREFERENCE_MEASURES``.
     """
     found: dict[str, float] = {}
-    for place, name in enumerate(("preference_loss", *MEASURES), 1):
+    for place, name in enumerate((PREFERENCE_LOSS, *PREFERENCE_MEASURES), 1):
         values = {domain: float(row[place] / row[0]) for domain, row in sums.items()}
         found |= {f"{name}/{domain}": value for domain, value in values.items()}
         found[f"mean_{name}"] = sum(values.values()) / len(values)

@@ -66,18 +66,25 @@ class Objective:
     reference: tuple[Point, ...] = ()
 
     @classmethod
-    def parse(cls, expression: str, domains: Sequence[str], reference: Sequence[Point] = ()) -> "Objective":
+    def parse(
+        cls,
+        expression: str,
+        domains: Sequence[str],
+        reference: Sequence[Point] = (),
+        measures: Sequence[str] = (),
+    ) -> "Objective":
         """Read an expression.
 
         Args:
             expression: As in the module's account.
             domains: Validation domains.
             reference: Curve of the reference run.
+            measures: Beyond ``MEASURES``, what validations have for every domain and, as ``mean_...``, in all.
 
         Raises:
             ConfigError: If it is no expression of this kind, or names a metric that validations do not have.
         """
-        return cls(expression, *_Parser(domains).read(expression)).against(reference)
+        return cls(expression, *_Parser(domains, measures).read(expression)).against(reference)
 
     @property
     def needs_reference(self) -> bool:
@@ -146,10 +153,11 @@ def _at(curve: Sequence[Point], metric: str, tokens: int) -> float:
 class _Parser:
     """Reads expressions over the metrics of certain domains."""
 
-    def __init__(self, domains: Sequence[str]) -> None:
+    def __init__(self, domains: Sequence[str], measures: Sequence[str]) -> None:
         self._domains = domains
-        families = [f"{measure}/{domain}" for measure in (*MEASURES, EXCESS) for domain in domains]
-        self._known = [*TOTALS, *families]
+        self._measures = (*MEASURES, *measures, EXCESS)
+        families = [f"{measure}/{domain}" for measure in self._measures for domain in domains]
+        self._known = [*TOTALS, *(f"mean_{measure}" for measure in measures), *families]
         self._uses: dict[str, None] = {}
 
     def read(self, expression: str) -> tuple[tuple[str, ...], Evaluate]:
@@ -172,7 +180,7 @@ class _Parser:
         plain = (
             re.sub(pattern, lambda found: f"{_PLAIN}{self._known.index(found[0])}", expression) if names else expression
         )
-        measures = "|".join((*MEASURES, EXCESS))
+        measures = "|".join(self._measures)
         if unknown := re.search(rf"(?<![\w/])({measures})/[^\s,()+*]*", plain):
             raise self._unknown(unknown[0])
         return plain
@@ -209,7 +217,7 @@ class _Parser:
     def _call(self, function: Callable[[list[float]], float], node: ast.Call, expression: str) -> Evaluate:
         parts: list[Evaluate] = []
         for argument in node.args:
-            if isinstance(argument, ast.Name) and argument.id in (*MEASURES, EXCESS):
+            if isinstance(argument, ast.Name) and argument.id in self._measures:
                 parts += [self._metric(f"{argument.id}/{domain}") for domain in self._domains]
             else:
                 parts.append(self._build(argument, expression))

@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from without_ray import encode_here
 
 from rayllm.core.artifact import Artifact
 from rayllm.core.errors import ArtifactDamaged, DataError
@@ -37,13 +38,7 @@ def tokenizer(corpus, tmp_path) -> Artifact:
 @pytest.fixture
 def inline(monkeypatch):
     """Encode in this process, as Ray's tasks do, which have tests of their own below."""
-
-    def encode(tasks, tokenizer, config):
-        for task in tasks:
-            row = {"task": task.model_dump_json()}
-            yield pack.read_row(pack.encode_row(row, tokenizer=tokenizer.uri, sha256=tokenizer.counts["sha256"]))
-
-    monkeypatch.setattr(pack, "encode_shards", encode)
+    monkeypatch.setattr(pack, "encode_shards", encode_here)
 
 
 def run_pack(corpus: Artifact, tokenizer: Artifact, root, **settings) -> Artifact:

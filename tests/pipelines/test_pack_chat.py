@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from without_ray import encode_here
 
 from rayllm.core.artifact import Artifact
 from rayllm.core.errors import ConfigError, DataError
@@ -75,12 +76,7 @@ def _metadata(document: Any) -> dict[str, Any]:
 def run_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Pack documents in this process: domains, then settings of ``pack.chat``."""
 
-    def encode(tasks, tokenizer, config):
-        for task in tasks:
-            row = {"task": task.model_dump_json()}
-            yield pack.read_row(pack.encode_row(row, tokenizer=tokenizer.uri, sha256=tokenizer.counts["sha256"]))
-
-    monkeypatch.setattr(pack, "encode_shards", encode)
+    monkeypatch.setattr(pack, "encode_shards", encode_here)
 
     def run(domains: dict[str, list[Any]], batch_bytes: int = 1 << 20, **chat: Any) -> Artifact:
         prepared = corpus(tmp_path, domains)

@@ -5,9 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayllm.core.artifact import Artifact
+from rayllm.report.chart import smooth, thin
 from rayllm.report.collect import RunRecords, collect
 from rayllm.report.config import ReportConfig
-from rayllm.report.plots import all_charts, smooth, thin
+from rayllm.report.metrics_log import MetricsLog
+from rayllm.report.plots import all_charts
 
 heights = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=300)
 
@@ -48,6 +50,24 @@ def test_every_curve_of_a_run_is_drawn_from_its_records(fake_run: dict[str, Arti
     assert english.points[0] == (0, pytest.approx(3.42))
     assert english.points[-1][0] == records.metrics.train[-1]["tokens"]
     assert [series.name for series in charts["validation"].series] == ["english", "math", "code", "mean"]
+
+
+def test_pairs_of_replies_are_drawn_by_domain_beside_the_training(fake_run: dict[str, Artifact]) -> None:
+    records = collect("quickstart", fake_run)
+    history = tuple(
+        {**record, "margin/math": place * 0.1, "accuracy/math": 0.5, "likelier/math": 0.4, "mean_chosen_reward": 0.1}
+        | {"mean_rejected_reward": -0.1}
+        for place, record in enumerate(records.metrics.validation)
+    )
+    steps = tuple({**record, "margin": 0.2, "accuracy": 0.6} for record in records.metrics.train)
+    compared = dataclasses.replace(records, metrics=MetricsLog(train=steps, validation=history))
+    charts = all_charts(compared, ReportConfig())
+    assert [(one.name, one.color) for one in charts["margin"].series] == [("training", -1), ("math", 1)]
+    assert charts["margin"].series[1].points[:2] == ((0, 0.0), (50 * 16_384, 0.1))
+    assert [one.name for one in charts["accuracy"].series] == ["training", "math"]
+    assert charts["accuracy"].y_format == "percent"
+    assert [one.name for one in charts["likelier"].series] == ["math"]
+    assert [one.points[0][1] for one in charts["rewards"].series] == [0.1, -0.1]
 
 
 def test_values_that_are_missing_leave_a_gap_and_no_error(fake_run: dict[str, Artifact]) -> None:

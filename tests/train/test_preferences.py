@@ -13,9 +13,9 @@ from rayllm.data.packing.rows import Piece
 from rayllm.data.preferences import chosen_only
 from rayllm.model.config import IGNORE_INDEX
 from rayllm.train.config import TrainConfig
-from rayllm.train.objective_config import DpoConfig
+from rayllm.train.objective_config import PREFERENCE_MEASURES, DpoConfig
 from rayllm.train.objectives import LanguageModeling, build_objective
-from rayllm.train.preferences import MEASURES, DirectPreference, preference_metrics
+from rayllm.train.preferences import DirectPreference, preference_metrics
 
 SEPARATOR = 0
 
@@ -91,7 +91,7 @@ def test_a_policy_that_is_the_reference_has_loss_log_2_and_no_margin() -> None:
     ]
     same = with_reference(dataclasses.replace(batch, reference=None), found)
     sums = DirectPreference(DpoConfig()).sums(losses, same).tolist()
-    values = dict(zip(("loss", *MEASURES), [value / 3 for value in sums], strict=True))
+    values = dict(zip(("loss", *PREFERENCE_MEASURES), [value / 3 for value in sums], strict=True))
     assert values["loss"] == pytest.approx(math.log(2), rel=1e-12)
     assert values["margin"] == pytest.approx(0, abs=1e-12)
     assert values["chosen_reward"] == pytest.approx(0, abs=1e-12)
@@ -105,7 +105,11 @@ def test_measures_follow_what_the_policy_says() -> None:
     losses = losses.masked_fill(batch.labels == IGNORE_INDEX, 0.0)
     flat = dataclasses.replace(batch, reference=torch.zeros_like(batch.reference))  # pyright: ignore[reportArgumentType]
     sums = dict(
-        zip(("loss", *MEASURES), DirectPreference(DpoConfig(beta=1.0)).sums(losses, flat).tolist(), strict=True)
+        zip(
+            ("loss", *PREFERENCE_MEASURES),
+            DirectPreference(DpoConfig(beta=1.0)).sums(losses, flat).tolist(),
+            strict=True,
+        )
     )
     lost, gained = 5.0, 2.0  # supervised tokens of these two replies
     assert sums["margin"] == gained - lost

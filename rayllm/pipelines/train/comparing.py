@@ -17,8 +17,8 @@ from rayllm.evals.scoring import DomainScore, score_batches
 from rayllm.train import collective
 from rayllm.train.config import TrainConfig
 from rayllm.train.engine import Engine
-from rayllm.train.objective_config import DpoConfig
-from rayllm.train.preferences import MEASURES, DirectPreference
+from rayllm.train.objective_config import PREFERENCE_MEASURES, DpoConfig
+from rayllm.train.preferences import DirectPreference
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Comparing:
 
         Returns:
             The score of the replies that were preferred, as for all text; and sums over the pairs: their number, their
-            loss, then ``MEASURES``.
+            loss, then ``PREFERENCE_MEASURES``.
         """
-        score, sums = DomainScore(), torch.zeros(2 + len(MEASURES), dtype=torch.float64)
+        score, sums = DomainScore(), torch.zeros(2 + len(PREFERENCE_MEASURES), dtype=torch.float64)
         rows = self.validation[domain]
         limit = config.validation.max_tokens
         with torch.no_grad():

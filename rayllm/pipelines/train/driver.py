@@ -12,7 +12,7 @@ from rayllm.pipelines.train.crew.fitting import remove_records
 from rayllm.pipelines.train.crew.sizing import Crew, size_crew
 from rayllm.pipelines.train.crew.stopping import StopRequest
 from rayllm.pipelines.train.crew.supervisor import Supervisor
-from rayllm.pipelines.train.job import STOP_FILE, Job
+from rayllm.pipelines.train.job import STOP_FILE, Job, with_absolute_paths
 from rayllm.train.console import open_display
 
 
@@ -29,7 +29,7 @@ def run_with_ray(work: Work) -> dict[str, Any]:
     crew = size_crew(config.train.workers, live_nodes())
     uris = {verb: storage.absolute(artifact.uri) for verb, artifact in work.inputs.items()}
     directory = storage.absolute(work.directory)
-    job = Job(config, uris["pack"], directory, reference_uri=uris.get("reference", ""))
+    job = Job(with_absolute_paths(config), uris["pack"], directory, reference_uri=uris.get("reference", ""))
     storage.make_dirs(job.checkpoints)
     display = open_display()
     try:

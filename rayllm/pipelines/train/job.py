@@ -35,6 +35,31 @@ class Job:
         return storage.join(self.directory, DIRECTORY)
 
 
+def with_absolute_paths(config: Config) -> Config:
+    """The config with what training reads of other runs named absolutely: Ray's workers have another working directory.
+
+    Args:
+        config: As in the run file, whose paths are relative to where the command was given.
+    """
+    train, mixture = config.train, config.mixture
+    if train.init is not None:
+        train = train.model_copy(update={"init": absolute_init(train.init)})
+    if train.fork is not None:
+        fork = train.fork.model_copy(update={"source": storage.absolute(train.fork.source)})
+        train = train.model_copy(update={"fork": fork})
+    if mixture.adaptive is not None and isinstance(mixture.adaptive.reference, str):
+        reference = storage.absolute(mixture.adaptive.reference)
+        adaptive = mixture.adaptive.model_copy(update={"reference": reference})
+        mixture = mixture.model_copy(update={"adaptive": adaptive})
+    return config.model_copy(update={"train": train, "mixture": mixture})
+
+
+def absolute_init(init: str) -> str:
+    """``train.init`` with its path made absolute."""
+    kind, _, uri = init.partition(":")
+    return f"{kind}:{storage.absolute(uri)}"
+
+
 def read_attempt(directory: str) -> int:
     """The latest start of a run; 0 before the first.
 

@@ -9,6 +9,7 @@ from rayllm.data.mixing.stages import Curriculum
 from rayllm.data.shards.packed import PackedData
 from rayllm.pipelines import train
 from rayllm.pipelines.tune.reference import read_curve
+from rayllm.train.objective_config import PREFERENCE_LOSS, PREFERENCE_MEASURES, DpoConfig
 from rayllm.tune.config import TuneConfig
 from rayllm.tune.explore import explore
 from rayllm.tune.objective import Objective
@@ -21,6 +22,8 @@ from rayllm.tune.trials import Trial, apply_settings, check_paths, current, tria
 
 #: Settings that trials do not read: where a run is, and how many processes it has.
 NOT_OF_A_TRIAL = ("name", "storage", "ray", "train.engine", "train.workers")
+#: Settings that shape the reference of a run that compares replies; see ``pipelines.reference``.
+OF_THE_REFERENCE = ("model", "train.init", "train.precision", "train.fp8", "train.seq_len", "train.objective.kind")
 #: What `tune.max_steps` takes the place of.
 _NO_OTHER_BUDGET = {"train.tokens": None, "train.tokens_per_param": None}
 #: References that the sweep trains itself.
@@ -86,12 +89,12 @@ def make_plan(base: train.Config, settings: TuneConfig, shares: Mapping[str, flo
     if settings.max_steps is not None:
         base = apply_settings(base, {"train.max_steps": settings.max_steps, **_NO_OTHER_BUDGET})
     weighted = [index for index, stage in enumerate(base.curriculum) if stage.weights is not None]
-    _check_settings(base.curriculum, settings)
+    _check_settings(base, settings)
     space = Space(settings.space, shares)
     made = [_whole(base, space, one) for one in baseline_settings(settings.baselines, weighted)]
     found = probes(settings, made, space)
     trial_configs(base, [Trial(index, one) for index, one in enumerate(found)])
-    objective, reference = _objective(settings, validated), None
+    objective, reference = _objective(base, settings, validated), None
     if objective.needs_reference and settings.reference in TRAINED_REFERENCES:
         reference = _whole(base, space, baseline_settings([settings.reference], weighted)[0])
     names = baseline_names(settings.baselines, made)
@@ -104,19 +107,35 @@ def _whole(base: train.Config, space: Space, settings: Settings) -> Settings:
     return {**settings, **space.walk(lambda path, _: known.get(path), only=known)}
 
 
-def _objective(settings: TuneConfig, validated: Sequence[str]) -> Objective:
-    objective = Objective.parse(settings.objective, validated)
+def _objective(base: train.Config, settings: TuneConfig, validated: Sequence[str]) -> Objective:
+    compares = isinstance(base.train.objective, DpoConfig)
+    objective = Objective.parse(
+        settings.objective, validated, measures=(PREFERENCE_LOSS, *PREFERENCE_MEASURES) if compares else ()
+    )
     if objective.needs_reference and settings.reference not in TRAINED_REFERENCES:
         return objective.against(read_curve(settings.reference))
     return objective
 
 
-def _check_settings(curriculum: Curriculum, settings: TuneConfig) -> None:
+def _check_settings(base: train.Config, settings: TuneConfig) -> None:
     known = [path for path in field_paths(train.Config) if not _below(path, NOT_OF_A_TRIAL)]
     named = [path for one in settings.baselines if not isinstance(one, str) for path in one]
     check_paths(settings.space, known, "tune.space")
     check_paths(named, known, "tune.baselines")
-    _check_weights_are_read(curriculum, settings)
+    _check_weights_are_read(base.curriculum, settings)
+    if isinstance(base.train.objective, DpoConfig):
+        _check_one_reference([*settings.space, *named])
+
+
+def _check_one_reference(paths: Sequence[str]) -> None:
+    """Refuse to vary what the reference's log-probabilities were computed with: all trials read the same."""
+    if fixed := sorted(path for path in paths if _below(path, OF_THE_REFERENCE)):
+        raise ConfigError(
+            f"the sweep varies `{fixed[0]}`, on which the reference's log-probabilities depend",
+            where="tune",
+            why="they are computed once, and every trial reads the same",
+            fix="make a sweep for each value",
+        )
 
 
 def _below(path: str, prefixes: Sequence[str]) -> bool:

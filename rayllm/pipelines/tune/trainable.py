@@ -17,7 +17,7 @@ from rayllm.core import storage
 from rayllm.core.checkpoint import DIRECTORY, list_checkpoints
 from rayllm.core.errors import RunFailed
 from rayllm.core.fork_config import ForkConfig
-from rayllm.pipelines.train.job import Job
+from rayllm.pipelines.train.job import Job, with_absolute_paths
 from rayllm.pipelines.train.metric_files import METRICS
 from rayllm.pipelines.train.worker import StopFile
 from rayllm.pipelines.tune.progress import Order, Progress, Surroundings
@@ -114,7 +114,8 @@ class TrialProcess(tune.Trainable):
 
     def _train(self, gate: Gate) -> bool:
         around = self._around
-        job = Job(self._order.config, around.packed_uri, self._directory, reference_uri=around.reference_uri)
+        config = with_absolute_paths(self._order.config)
+        job = Job(config, around.packed_uri, self._directory, reference_uri=around.reference_uri)
         return around.train(job, around.needs, gate, stop_asked(around.stop_file))
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from rayllm.report.chart import DIGITS
 from rayllm.report.formats import fixed
-from rayllm.report.plots import DIGITS
 from rayllm.report.sweep.axes import Axis, axes_of, flat, mixture_of
 from rayllm.report.sweep.records import SweepRecords
 from rayllm.tune.results import TrialResult

@@ -124,6 +124,38 @@ def test_an_excess_trains_its_reference_first(tmp_path, monkeypatch):
         tune.with_reference(plan, sweep, Ledger(str(tmp_path / "trials.jsonl")))
 
 
+COMPARING = {
+    "train": {
+        "objective": {"kind": "dpo"},
+        "init": "from_checkpoint:base",
+        "packing": "best_fit",
+        "seq_len": 32,
+        "global_batch_tokens": 128,
+        "max_steps": 40,
+    }
+}
+BETA = {"train.objective.beta": {"kind": "choice", "values": [0.1, 0.5]}}
+
+
+def test_a_sweep_of_preferences_is_judged_by_what_is_measured_of_pairs():
+    plan = made(COMPARING, space=BETA, objective="0.5 * mean_preference_loss - accuracy/code")
+    assert plan.objective.at({"mean_preference_loss": 0.6, "accuracy/code": 0.75}, 10) == pytest.approx(-0.45)
+    assert made(COMPARING, space=BETA, objective="-mean(accuracy)").objective.uses == (
+        "accuracy/english",
+        "accuracy/code",
+    )
+    with pytest.raises(ConfigError, match="no metric 'mean_accuracy'"):
+        made(objective="-mean_accuracy")
+
+
+@pytest.mark.parametrize("path", ["train.init", "train.precision", "model.dim"])
+def test_what_shapes_the_reference_is_the_same_in_all_trials(path):
+    with pytest.raises(ConfigError, match=f"varies `{path}`, on which the reference's"):
+        made(COMPARING, space={path: {"kind": "choice", "values": ["a", "b"]}})
+    with pytest.raises(ConfigError, match=f"varies `{path}`, on which the reference's"):
+        made(COMPARING, space=BETA, baselines=[{path: "a"}])
+
+
 def test_the_curve_of_a_run_has_the_tokens_of_its_steps():
     log = MetricsLog(
         train=tuple({"step": step, "tokens": tokens} for step, tokens in ((10, 1000), (20, 2000), (30, 5000))),

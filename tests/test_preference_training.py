@@ -22,6 +22,12 @@ from rayllm.data.shards.packed import PackedData
 from rayllm.pipelines import reference
 from rayllm.pipelines.run_config import RunConfig, load_run, stage_config
 from rayllm.pipelines.runner import run_stages
+from rayllm.pipelines.tune import execute
+from rayllm.pipelines.tune.stepwise import point_of
+from rayllm.pipelines.tune.trial_runs import Sweep
+from rayllm.train.objective_config import DpoConfig
+from rayllm.tune.results import Ledger, TrialResult
+from rayllm.tune.samplers.sampler import Sampler
 
 MODEL = {"dim": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "ffn_dim": 64, "max_seq_len": 256}
 STAGES = ["prepare", "fit_tokenizer", "pack", "reference"]
@@ -222,6 +228,46 @@ def test_a_stopped_reference_goes_on_with_the_parts_that_are_missing(
         for uri, artifacts in zip(uris, (made[1], again), strict=True)
     ]
     np.testing.assert_allclose(values[0], values[1], rtol=1e-5)
+
+
+def test_all_trials_of_a_sweep_read_one_reference(
+    made: tuple[Path, dict[str, Artifact]], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trials train in forked ranks here; everything else is the sweep's own."""
+    computed: list[int] = []
+
+    def counting(tasks: list[reference.PartTask], packed_uri: str, config: reference.Config) -> Any:
+        computed.append(len(tasks))
+        return score_here(tasks, packed_uri, config)
+
+    def train_here(sampler: Sampler, sweep: Sweep, ledger: Ledger) -> list[TrialResult]:
+        while (asked := sampler.ask()) is not None:
+            run = sweep.plan(len(ledger.results), asked)
+            run_ranks(forked_run, 1, run.config, sweep.packed_uri, run.directory, sweep.reference_uri)
+            curve = [point_of(record) for record in records(run.directory, "validation").values()]
+            ended = {"settings": asked, "group": run.group, "seed": run.config.seed, "status": "finished"}
+            found = TrialResult(trial=run.trial.index, key=run.key, curve=curve, metrics=curve[-1].metrics, **ended)
+            ledger.append(found)
+            sampler.tell(found)
+        return ledger.results
+
+    monkeypatch.setattr(reference, "score_parts", counting)
+    monkeypatch.setattr(execute, "run_trials", train_here)
+    betas = {"train.objective.beta": {"kind": "grid", "values": [0.1, 1.0]}}
+    sweep = {"space": betas, "objective": "1 - mean_accuracy", "significance": {"leaders": 0}, "budget": {"trials": 3}}
+    config = RunConfig.model_validate(settings(base, tmp_path, max_steps=2) | {"tune": sweep})
+    artifact = run_stages(config, [*STAGES, "tune"])["tune"]
+    assert len(computed) == 1
+    found = [TrialResult.model_validate_json(line) for line in Path(artifact.file("trials.jsonl")).read_text().split()]
+    assert [trial.settings["train.objective.beta"] for trial in found] == [0.5, 0.1, 1.0]
+    for trial in found:
+        first, last = trial.curve[0].metrics, trial.curve[-1].metrics
+        assert first["preference_loss/sums"] == pytest.approx(math.log(2), abs=1e-5)
+        assert first["likelier/sums"] == found[0].curve[0].metrics["likelier/sums"]
+        assert last["margin/sums"] > 0
+    best = load_run(artifact.file("best.yaml"), [])
+    assert isinstance(best.train.objective, DpoConfig)
+    assert artifact.counts["1 - mean_accuracy"] == min(1 - trial.metrics["mean_accuracy"] for trial in found)
 
 
 def test_a_reference_of_other_pairs_is_refused(

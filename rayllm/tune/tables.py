@@ -8,6 +8,9 @@ from pydantic import JsonValue
 from rayllm.tune.objective import Objective
 from rayllm.tune.results import TrialResult
 
+#: Measures of a validation that tables have for every domain, each with its heading.
+SHOWN = {"bits_per_byte": "Bits per byte", "accuracy": "Accuracy"}
+
 
 def to_json(ranked: Sequence[TrialResult], objective: Objective) -> dict[str, JsonValue]:
     """The ranking as JSON: each trial as in the ledger, with its ``value`` and what it cost."""
@@ -27,7 +30,7 @@ def to_json(ranked: Sequence[TrialResult], objective: Objective) -> dict[str, Js
 
 
 def to_markdown(ranked: Sequence[TrialResult], objective: Objective, shares: Mapping[int, float] | None = None) -> str:
-    """The ranking as a Markdown table: settings, how each ended, objective, bits per byte of each domain, cost.
+    """The ranking as a Markdown table: settings, how each ended, objective, measures of each domain, cost.
 
     Args:
         ranked: Best first.
@@ -35,8 +38,7 @@ def to_markdown(ranked: Sequence[TrialResult], objective: Objective, shares: Map
         shares: Of trials that are forks, by number: what each cost as a share of a whole run.
     """
     settings = list(dict.fromkeys(path for result in ranked for path in result.settings))
-    prefix = "bits_per_byte/"
-    domains = [name for name in ranked[0].metrics if name.startswith(prefix) and name != objective.expression]
+    domains = [name for name in shown(ranked[:1]) if name != objective.expression]
     costs = ["tokens", "seconds", "device s", *(["of a run"] if shares else [])]
     header = ["rank", "trial", *map(_cell, settings), _cell(objective.expression), *domains, *costs, "status"]
     rows = []
@@ -50,6 +52,12 @@ def to_markdown(ranked: Sequence[TrialResult], objective: Objective, shares: Map
         rows.append([str(place), str(result.trial), *values, *scores, *cost, _status(result)])
     rule = ["---"] * len(header)
     return "".join("| " + " | ".join(row) + " |\n" for row in [header, rule, *rows])
+
+
+def shown(results: Sequence[TrialResult]) -> list[str]:
+    """Metrics of some trials that tables have a column for, such as ``bits_per_byte/code``."""
+    names = dict.fromkeys(name for result in results for name in result.metrics)
+    return [name for measure in SHOWN for name in names if name.startswith(f"{measure}/")]
 
 
 def _value(result: TrialResult, objective: Objective) -> float | None:

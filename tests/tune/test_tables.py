@@ -31,6 +31,14 @@ def test_the_table_shows_settings_scores_and_causes():
     ]
 
 
+def test_trials_that_compare_replies_show_their_accuracy_too():
+    metrics = {OBJECTIVE: 2.0, "accuracy/code": 0.75, "bits_per_byte/code": 2.0, "margin/code": 0.5}
+    header, _, row = to_markdown([result(0, 2.0).model_copy(update={"metrics": metrics})], MEAN).splitlines()
+    shown = dict(zip(header.split(" | "), row.split(" | "), strict=True))
+    assert (shown["bits_per_byte/code"], shown["accuracy/code"]) == ("2.0000", "0.7500")
+    assert not any(name.startswith("margin") for name in shown)
+
+
 def test_the_ranking_is_plain_json():
     value = json.loads(
         json.dumps(to_json(rank([result(0, 2.0), result(1, 1.0), result(2, error="died")], MEAN.of), MEAN))

@@ -9,6 +9,7 @@ from rayllm.report.sweep.importance import Importances, importances
 from rayllm.report.sweep.records import SweepRecords
 from rayllm.report.table import Cell, Column, Table
 from rayllm.tune.results import TrialResult
+from rayllm.tune.tables import SHOWN, shown
 from rayllm.tune.verdict import Contender, Verdict
 
 _BITS = "bits_per_byte/"
@@ -107,13 +108,13 @@ def trials_table(records: SweepRecords) -> Table:
     paths = list(dict.fromkeys(path for result in records.results for path in flat(result.settings)))
     labels = {axis.path: axis.label for axis in axes_of(records.results)}
     paths = [path for path in paths if path in labels]
-    domains = list(dict.fromkeys(name for one in records.results for name in one.metrics if name.startswith(_BITS)))
+    domains = shown(records.results)
     columns = [
         Column("Trial"),
         Column("", numeric=False),
         Column(label_of(records.objective)),
         *(Column(labels[path], "Settings") for path in paths),
-        *(Column(name.removeprefix(_BITS), "Bits per byte") for name in domains),
+        *(Column(name.partition("/")[2], SHOWN[name.partition("/")[0]]) for name in domains),
         Column("Seed", "Cost and start"),
         Column("Tokens", "Cost and start"),
         Column("Time", "Cost and start"),

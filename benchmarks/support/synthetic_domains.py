@@ -17,8 +17,9 @@ from rayllm.tune.law.config import LawConfig
 from rayllm.tune.law.design import Bounds, Points, Shares
 from rayllm.tune.law.log_linear import Losses
 from rayllm.tune.law.optimum import Region, minimise
-from rayllm.tune.law.rounds import Outcome, Trainings, run_search
+from rayllm.tune.law.rounds import Outcome
 from rayllm.tune.law.runs import METRIC, Problem, same, with_mean
+from rayllm.tune.law.sampler import LawSampler
 from rayllm.tune.results import TrialResult
 from rayllm.tune.space import Settings
 
@@ -116,9 +117,9 @@ class Domains:
 def train_all(problem: Problem, train: Callable[[Settings], TrialResult]) -> tuple[Outcome, int]:
     """Search to the end; also the number of trainings."""
     trained: dict[str, TrialResult] = {}
-
-    def trainer(step: Trainings) -> list[TrialResult]:
-        trained.update({same(one): train(one) for one in step.settings if same(one) not in trained})
-        return [trained[same(one)] for one in step.settings]
-
-    return run_search(problem, trainer), len(trained)
+    sampler = LawSampler(problem, same)
+    while (settings := sampler.ask()) is not None:
+        name = same(settings)
+        trained[name] = trained.get(name) or train(settings)
+        sampler.tell(trained[name])
+    return sampler.outcome(), len(trained)

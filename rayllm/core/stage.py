@@ -48,6 +48,10 @@ class Work:
         return _scratch(self.directory)
 
 
+def _never(_: Manifest) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Task:
     """One stage bound to its config and parents.
@@ -61,6 +65,8 @@ class Task:
         in_place: Write straight into the final directory; the manifest alone publishes. For stages whose half-done
             work must keep its name (training: its checkpoints), and for object stores, which cannot rename.
         seen: What the stage found outside, such as a digest of its source files.
+        goes_on: Whether a finished artifact, by its manifest, is to be taken up again: it was as much as an earlier
+            limit allowed. Only for stages in place.
     """
 
     verb: str
@@ -70,6 +76,7 @@ class Task:
     version: int = 1
     in_place: bool = False
     seen: Mapping[str, Any] = field(default_factory=dict)
+    goes_on: Callable[[Manifest], bool] = _never
 
     @property
     def hash(self) -> str:
@@ -117,6 +124,7 @@ def run_task(task: Task, root: str, *, force: bool = False) -> tuple[Artifact, b
         if force or not task.in_place:
             storage.remove(partial)  # what a killed attempt left must not be published with the files of this one
             storage.remove(_scratch(partial))
+        storage.remove(storage.join(partial, MANIFEST))  # of what goes on: half done, it is no artifact
         storage.make_dirs(partial)
         with full_disk_named(root):
             manifest = _fill(task, partial)
@@ -129,8 +137,9 @@ def run_task(task: Task, root: str, *, force: bool = False) -> tuple[Artifact, b
 
 
 def is_made(task: Task, root: str) -> bool:
-    """Whether the stage's artifact is there already."""
-    return storage.exists(storage.join(task.uri(root), MANIFEST))
+    """Whether the stage's artifact is there already, and is all that it is asked for."""
+    uri = task.uri(root)
+    return storage.exists(storage.join(uri, MANIFEST)) and not task.goes_on(read_artifact(uri).manifest)
 
 
 def _scratch(directory: str) -> str:

@@ -1,10 +1,12 @@
 """The whole of a run file: the union of what its stages read."""
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import Field, model_validator
 
+from rayllm.core.artifact import Manifest
 from rayllm.core.config import ConfigModel, load_config
 from rayllm.core.errors import ConfigError
 from rayllm.corpus.sources import holds_conversations, holds_pairs
@@ -140,3 +142,12 @@ def stage_fingerprint(stage: Stage, run: RunConfig) -> dict[str, Any]:
     """What a stage's result depends on besides config and parents: the user's own files, for ``prepare``."""
     module = stage_module(stage)
     return module.fingerprint(stage_config(stage.verb, run)) if hasattr(module, "fingerprint") else {}
+
+
+def stage_goes_on(stage: Stage, run: RunConfig) -> Callable[[Manifest], bool]:
+    """Whether a finished artifact is to be taken up again, by its manifest; see ``core.stage.Task``."""
+    module = stage_module(stage)
+    if not hasattr(module, "goes_on"):
+        return lambda _: False
+    config = stage_config(stage.verb, run)
+    return lambda manifest: module.goes_on(config, manifest)

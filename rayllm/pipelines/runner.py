@@ -18,6 +18,7 @@ from rayllm.pipelines.run_config import (
     has_stage,
     stage_config,
     stage_fingerprint,
+    stage_goes_on,
     stage_module,
 )
 from rayllm.pipelines.storage_probe import probe_storage
@@ -109,6 +110,7 @@ def stage_task(config: RunConfig, verb: str, artifacts: Mapping[str, Artifact]) 
         seen=stage_fingerprint(stage, config),
         version=stage_module(stage).VERSION,
         in_place=stage.in_place,
+        goes_on=stage_goes_on(stage, config),
     )
 
 

@@ -35,6 +35,11 @@ class BudgetConfig(ConfigModel):
         description="Hours times GPUs held (CPUs where a trial holds no GPU). Trials that run then are ended.",
     )
 
+    def exceeds(self, other: "BudgetConfig") -> bool:
+        """Whether any limit is higher than the other's; a limit that is not set is the highest."""
+        pairs = ((getattr(self, name), getattr(other, name)) for name in BudgetConfig.model_fields)
+        return any(theirs is not None and (ours is None or ours > theirs) for ours, theirs in pairs)
+
 
 @dataclass(frozen=True)
 class Running:

@@ -25,7 +25,11 @@ class TuneConfig(ConfigModel):
     )
     sampler: SamplerConfig = Field(default=RandomSearch(), description="How settings are chosen.")
     scheduler: SchedulerConfig = Field(default=NoScheduler(), description="Which trials are ended early.")
-    budget: BudgetConfig = Field(default=BudgetConfig(trials=8), description="What the sweep may cost.")
+    budget: BudgetConfig = Field(
+        default=BudgetConfig(trials=8),
+        description="What the sweep may cost; a sweep that has ended goes on when it is raised.",
+        json_schema_extra=RUNTIME,
+    )
     baselines: list[Settings | Literal["natural", "uniform"]] = Field(
         default=[{}],
         description="What to try before the samples: `natural` or `uniform` for that mixture, or settings; `{}` is the "

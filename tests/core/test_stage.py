@@ -215,3 +215,19 @@ def test_scratch_work_stays_until_the_artifact_is_published(tmp_path: Path, in_p
     left.mkdir()
     assert run_task(task, str(tmp_path))[1]
     assert not left.exists()
+
+
+def test_a_finished_stage_goes_on_where_a_limit_was_raised(root: str) -> None:
+    def step(work: Work) -> dict[str, Any]:
+        known = storage.list_files(work.directory)
+        storage.write_bytes(work.path(str(len(known))), b"s")
+        return {"known": known}
+
+    first, _ = run_task(_task(run=step, in_place=True), root)
+    again = _task(run=step, in_place=True, goes_on=lambda manifest: manifest.counts["known"] == [])
+    artifact, found = run_task(again, root)
+    assert not found
+    assert artifact.uri == first.uri
+    assert artifact.counts == {"known": ["0"]}
+    artifact.verify(deep=True)
+    assert run_task(again, root) == (artifact, True)

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from rayllm.core import storage
+from rayllm.core.artifact import Manifest
 from rayllm.core.config import to_yaml
 from rayllm.core.errors import ConfigError, RunFailed
 from rayllm.core.log import get_logger
@@ -33,6 +34,7 @@ from rayllm.pipelines.tune.belief import (
 from rayllm.pipelines.tune.branch import branched, branching
 from rayllm.pipelines.tune.plan import Plan, make_plan, natural_shares
 from rayllm.pipelines.tune.trial_runs import Sweep
+from rayllm.tune.budget import BudgetConfig
 from rayllm.tune.config import TuneConfig
 from rayllm.tune.ranking import rank
 from rayllm.tune.results import Ledger, TrialResult
@@ -171,6 +173,12 @@ def fingerprint(config: Config) -> dict[str, str]:
     return train.fingerprint(branched(config, _settings(config)))
 
 
+def goes_on(config: Config, manifest: Manifest) -> bool:
+    """Whether a sweep that has ended is taken up again: its budget was raised since."""
+    earlier = BudgetConfig.model_validate(manifest.config["tune"]["budget"])
+    return _settings(config).budget.exceeds(earlier)
+
+
 def _settings(config: Config) -> TuneConfig:
     if config.tune is None:
         raise ConfigError(
@@ -206,9 +214,9 @@ def _write(
     law: FoundMixture | None,
 ) -> None:
     objective, best_uri, surface = plan.objective, work.path("best.yaml"), law.surface if law else None
-    html = page(config.name, objective, ranked, verdict, plan.names, best_uri, surface)
     begun = branching(config)
     shares = begun.shares(ranked) if begun else {}
+    html = page(config.name, objective, ranked, verdict, plan.names, best_uri, surface, shares)
     table = to_markdown(ranked, objective, shares)
     best = apply_settings(config, {**best_settings(ranked, verdict), "name": f"{config.name}-best"})
     numbers = to_json(ranked, objective) | ({"from": begun.to_json(shares)} if begun else {})

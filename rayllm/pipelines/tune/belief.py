@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from rayllm.core.errors import RunFailed
 from rayllm.core.log import get_logger
 from rayllm.report.sweep.page import render_sweep
 from rayllm.report.sweep.records import Surface, SweepRecords
@@ -119,9 +120,19 @@ class FoundMixture:
 
 
 def said_by_law(verdict: Verdict, law: FoundMixture, results: Sequence[TrialResult]) -> Verdict:
-    """The verdict of a search for a mixture: the law confirms its proposals itself, at equal seeds."""
+    """The verdict of a search for a mixture: the law confirms its proposals itself, at equal seeds.
+
+    Raises:
+        RunFailed: If the mixture to keep was not trained.
+    """
     group = group_of(law.settings)
     trained = [result for result in results if group_of(result.settings) == group or result.key == law.key]
+    if not trained:
+        raise RunFailed(
+            "the mixture to keep was not trained",
+            why=f"the budget ended before {law.settings} had its turn",
+            fix="raise `tune.budget`, and run the same command again: it goes on",
+        )
     best = min(trained, key=lambda result: result.trial)
     note = "The verdict is that of the mixture law; the contenders are the trainings by themselves."
     return verdict.model_copy(
@@ -149,6 +160,7 @@ def page(
     baselines: Mapping[str, str],
     best_uri: str,
     surface: Surface | None = None,
+    shares: Mapping[int, float] | None = None,
 ) -> str:
     """The page of a sweep as HTML.
 
@@ -160,6 +172,7 @@ def page(
         baselines: Name of each baseline, by group.
         best_uri: The run file with the best settings.
         surface: What a law predicts, if one was fitted.
+        shares: Of trials that are forks, by number: what each cost as a share of a whole run.
     """
 
     def score(metrics: Mapping[str, float], tokens: int) -> float | None:
@@ -169,6 +182,15 @@ def page(
     created = datetime.now(UTC).isoformat(timespec="seconds")
     return render_sweep(
         SweepRecords(
-            name, objective.expression, score, ranked, verdict, baselines, surface, best_uri=best_uri, created=created
+            name,
+            objective.expression,
+            score,
+            ranked,
+            verdict,
+            baselines,
+            surface,
+            shares or {},
+            best_uri=best_uri,
+            created=created,
         )
     )

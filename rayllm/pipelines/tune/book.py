@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rayllm.core import storage
 from rayllm.core.artifact import content_hash
@@ -204,12 +204,18 @@ class Book:
         return [Running(entry.begun_s, self._needs.devices) for entry in self.live.values() if entry.begun_s]
 
     def _out_of_budget(self) -> bool:
-        """Whether no further trial may begin. Those that wait for resources count; what failed before runs again."""
+        """Whether no further trial may begin.
+
+        Those that wait for resources count; what failed before runs again, and what confirmed the leaders of an
+        earlier, smaller budget is not among the trials of it.
+        """
         now_s = time.time()
         ended = [result for result in self._ledger.results if result.status != "failed" or result in self.results]
         waiting = [Running(now_s, self._needs.devices) for entry in self.live.values() if not entry.begun_s]
         spent = self._budget.spent(ended, [*self._running(), *waiting], now_s)
-        return not self._budget.allows_start(spent)
+        proposed = {result.key for result in self.results}
+        confirmed = {result.key for result in ended if SEED in result.settings} - proposed
+        return not self._budget.allows_start(replace(spent, trials=spent.trials - len(confirmed)))
 
 
 def read_clock(directory: str) -> float:

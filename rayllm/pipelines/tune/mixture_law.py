@@ -5,9 +5,9 @@ In: the run file, the packed tokens, a function that trains settings. Out: the m
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +22,12 @@ from rayllm.pipelines.tune.trial_runs import Sweep
 from rayllm.tune.budget import BudgetConfig
 from rayllm.tune.config import TuneConfig
 from rayllm.tune.law.design import Bounds
-from rayllm.tune.law.rounds import Outcome, Trainings, run_search
+from rayllm.tune.law.rounds import Outcome, Trainings
 from rayllm.tune.law.runs import METRIC, Problem
+from rayllm.tune.law.sampler import LawSampler
 from rayllm.tune.law.summary import confirmation_sentence, proposal_sentence, sentence, to_json
-from rayllm.tune.results import Ledger, TrialResult
-from rayllm.tune.samplers.sampler import ListSampler
+from rayllm.tune.results import Ledger
+from rayllm.tune.samplers.sampler import Sampler
 from rayllm.tune.schedulers import NoScheduler
 from rayllm.tune.simplex import Simplex
 from rayllm.tune.space import Settings
@@ -36,8 +37,8 @@ MIXTURE = "mixture.weights"
 #: What confirmations train at each seed at most: the proposal, natural, uniform, and the best so far.
 RIVALS = 4
 
-#: Trains settings that are not trained yet; gives the results of all, or of as many as the budget allowed.
-Execute = Callable[[Sequence[Settings]], list[TrialResult]]
+#: Trains what a sampler proposes until it is done or the budget is spent, as ``run_trials`` does.
+Execute = Callable[[Sampler], Any]
 
 logger = get_logger(__name__)
 
@@ -58,47 +59,44 @@ def search_mixture(sweep: Sweep, full: train.Config, ledger: Ledger) -> Settings
         RunFailed: If too few trainings finished.
         SavedForRerun: If the sweep was interrupted.
     """
+    from rayllm.pipelines.tune.execute import run_trials
+
     packed = PackedData.open(sweep.packed_uri)
     problem = make_problem(sweep, full, packed)
     limited = replace(
         sweep, settings=sweep.settings.model_copy(update={"budget": budget(sweep.settings, len(problem.sizes))})
     )
-    outcome = find_mixture(problem, partial(execute_trials, limited, ledger))
+    outcome = find_mixture(problem, lambda sampler: run_trials(sampler, limited, ledger), key_of(sweep))
     storage.write_text(storage.join(sweep.directory, FILE), json.dumps(to_json(problem, outcome), indent=1))
     return problem.settings(outcome.best)
 
 
-def execute_trials(sweep: Sweep, ledger: Ledger, settings: Sequence[Settings]) -> list[TrialResult]:
-    """Results of settings, trained where they are not; fewer where the budget ends.
-
-    A training that the ledger has under other settings, such as the run file's own, is found by its key.
-    """
-    from rayllm.pipelines.tune.execute import run_trials
-
-    ended = {result.key: result for result in run_trials(ListSampler(settings), sweep, ledger)}
-    keys = [(one, sweep.plan(0, one).key) for one in settings]
-    return [ended[key].model_copy(update={"settings": one}) for one, key in keys if key in ended]
+def key_of(sweep: Sweep) -> Callable[[Settings], str]:
+    """What a training is known by: one that the ledger has under other settings, as the run file's own, is found."""
+    return lambda settings: sweep.plan(0, settings).key
 
 
-def find_mixture(problem: Problem, execute: Execute) -> Outcome:
+def find_mixture(problem: Problem, execute: Execute, key: Callable[[Settings], str]) -> Outcome:
     """Search to the end, telling how it goes.
 
     Args:
         problem: What is asked.
-        execute: See ``Execute``.
+        execute: See ``Execute``. Called once: what trains stays warm from the first round to the last.
+        key: The key of the training of some settings.
 
     Raises:
         RunFailed: If too few trainings finished.
         SavedForRerun: If training was interrupted; the same call goes on.
     """
 
-    def trainer(step: Trainings) -> list[TrialResult]:
+    def say(step: Trainings) -> None:
         if step.proposal:
             logger.info("%s", proposal_sentence(problem, step.proposal))
         logger.info("%s: %d trainings", step.purpose, len(step.settings))
-        return execute(step.settings)
 
-    outcome = run_search(problem, trainer)
+    sampler = LawSampler(problem, key, say)
+    execute(sampler)
+    outcome = sampler.outcome()
     for number, one in enumerate(outcome.rounds, 1):
         if one.confirmation:
             logger.info("round %d: %s", number, confirmation_sentence(one.confirmation))

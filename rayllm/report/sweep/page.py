@@ -1,11 +1,12 @@
 """The page of a sweep: one HTML file that needs nothing but itself, with the verdict first."""
 
 import shlex
+from statistics import median
 from typing import Any
 
 from markupsafe import Markup
 
-from rayllm.report.formats import change, count, duration, fixed, significant
+from rayllm.report.formats import change, count, duration, fixed, percent, significant
 from rayllm.report.summary import Command, Figure
 from rayllm.report.sweep import tables
 from rayllm.report.sweep.figures import figures_of, label_of
@@ -51,6 +52,8 @@ def key_figures(records: SweepRecords) -> list[Figure]:
     stopped = sum(one.status == "stopped" for one in records.results)
     detail = f"{stopped} stopped early" if stopped else ""
     found.append(Figure("trials", str(len(records.results)), detail))
+    if records.shares:
+        found.append(Figure("cost of a trial", percent(median(records.shares.values()), 0), "of a whole run"))
     device_s, tokens = sum(one.device_s for one in records.results), sum(one.tokens for one in records.results)
     found.append(Figure("device time", duration(device_s), f"{count(tokens)} tokens"))
     return found

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rayllm.tune.results import TrialResult
 from rayllm.tune.verdict import Verdict
@@ -38,6 +38,7 @@ class SweepRecords:
         verdict: What they show.
         baselines: Name of each baseline, by group.
         surface: What a law predicts, if one was fitted.
+        shares: Of trials that are forks, by number: what each cost as a share of a whole run.
         best_uri: The run file with the best settings.
         created: When the page was made, ISO 8601; empty if not known.
     """
@@ -49,6 +50,7 @@ class SweepRecords:
     verdict: Verdict
     baselines: Mapping[str, str]
     surface: Surface | None = None
+    shares: Mapping[int, float] = field(default_factory=dict)
     best_uri: str = ""
     created: str = ""
 

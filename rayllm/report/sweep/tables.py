@@ -120,6 +120,7 @@ def trials_table(records: SweepRecords) -> Table:
         Column("Time", "Cost and start"),
         Column("Device time", "Cost and start"),
         Column("Start", "Cost and start"),
+        *([Column("Of a run", "Cost and start")] if records.shares else []),
     ]
     rows = tuple(_trial_row(records, result, paths, domains) for result in records.results)
     note = "A setting without a value is as in the run file. What was stopped early stands at its last validation."
@@ -143,7 +144,12 @@ def _trial_row(
         Cell(duration(result.wall_s), order=result.wall_s),
         Cell(duration(result.device_s), order=result.device_s),
         Cell(duration(result.start_s), order=result.start_s),
+        *([_share(records.shares.get(result.trial))] if records.shares else []),
     )
+
+
+def _share(share: float | None) -> Cell:
+    return Cell(MISSING) if share is None else Cell(percent(share, 0), order=share)
 
 
 def _setting(value: object) -> Cell:

@@ -7,7 +7,7 @@ promises is under the noise, when the rounds are spent, or when a training that 
 """
 
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,10 +90,6 @@ class Outcome:
     why: str
 
 
-#: Trains what is not trained yet; gives the results of all, or of as many as the budget allows.
-Trainer = Callable[[Trainings], Sequence[TrialResult]]
-
-
 def search(problem: Problem) -> Generator[Trainings, Sequence[TrialResult], Outcome]:
     """Ask for trainings until the best mixture is known; send the results of each step's settings.
 
@@ -122,17 +118,6 @@ def search(problem: Problem) -> Generator[Trainings, Sequence[TrialResult], Outc
             return state.end("the budget is spent before the proposal was confirmed")
         state.judge(proposal, trainings)
     return state.end(f"all {problem.config.rounds} rounds are done")
-
-
-def run_search(problem: Problem, trainer: Trainer) -> Outcome:
-    """Search to the end with a function that trains."""
-    walk = search(problem)
-    wanted = next(walk)
-    while True:
-        try:
-            wanted = walk.send(trainer(wanted))
-        except StopIteration as end:
-            return end.value
 
 
 class _Search:

@@ -3,6 +3,7 @@ import logging
 import pytest
 from simulated_sweep import objective, trial
 
+from rayllm.core.errors import RunFailed
 from rayllm.pipelines.tune.belief import (
     FoundMixture,
     best_settings,
@@ -97,3 +98,10 @@ def test_a_search_by_law_has_the_laws_verdict_mixture_and_surface(ledger):
     assert found.surface is not None
     assert (found.surface.points, found.surface.optimum) == (((point, 1.5),), point)
     assert FoundMixture.read(law | {"surface": None}, {}, "").surface is None
+
+
+def test_a_mixture_that_the_law_keeps_but_that_was_never_trained_is_an_error(ledger):
+    law = {"verdict": "", "confirmed": False, "rounds": [], "surface": None}
+    found = FoundMixture.read(law, {"lr": 7}, "unknown")
+    with pytest.raises(RunFailed, match="was not trained"):
+        said_by_law(verdict_of(ledger.results, config(), objective, BASELINES), found, ledger.results)

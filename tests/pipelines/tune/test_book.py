@@ -145,3 +145,16 @@ def test_what_a_trial_asks_for_is_shared_by_its_workers_and_refused_where_no_nod
 def test_the_resource_that_a_waiting_trial_lacks_is_named():
     free, total = {"CPU": 4.0, "GPU": 0.5}, {"CPU": 8.0, "GPU": 2.0}
     assert lacking(Needs(1, 1, 1), free, total) == "it wants 1 GPU (0.5 of 2 free)"
+
+
+def test_a_raised_budget_of_trials_does_not_count_what_confirmed_earlier_leaders(tmp_path):
+    ledger = Ledger(f"{tmp_path}/trials.jsonl")
+    first = make_book(tmp_path, [1e-3, 2e-3, 3e-3], ledger, budget={"trials": 2})
+    run_one(first, ended="finished", loss=1.0), run_one(first, ended="finished", loss=1.0)
+    assert first.next_run() is None
+    for seed in range(4):
+        ledger.append(first.results[0].model_copy(update={"key": f"fresh {seed}", "settings": {"seed": seed}}))
+    raised = make_book(tmp_path, [1e-3, 2e-3, 3e-3, 4e-3], ledger, budget={"trials": 3})
+    assert raised.next_run().trial.settings == {LR: 3e-3}
+    assert raised.next_run() is None
+    assert raised.exhausted

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from rayllm.pipelines.tune import execute, mixture_law
 from rayllm.pipelines.tune.trial_runs import Sweep
 from rayllm.tune.law import surfaces, validation
 from rayllm.tune.results import Ledger, TrialResult
-from rayllm.tune.samplers.sampler import ListSampler
+from rayllm.tune.samplers.sampler import Sampler
 
 SIZES = {"code": 40_000, "english": 100_000, "math": 20_000}
 LAW = {"until_converged": True, "rounds": 2, "bootstraps": 20}
@@ -68,11 +69,13 @@ class Trainer:
     """Stands in for ``run_trials``: makes results, and dies after some."""
 
     def __init__(self, dies_after: int | None = None) -> None:
-        self.made, self._left = 0, dies_after
+        self.made, self.calls, self._left = 0, 0, dies_after
 
-    def __call__(self, sampler: ListSampler, sweep: Sweep, ledger: Ledger) -> list[TrialResult]:
+    def __call__(self, sampler: Sampler, sweep: Sweep, ledger: Ledger) -> list[TrialResult]:
+        self.calls += 1
         found = []
-        while (settings := sampler.ask()) is not None:
+        limit = sweep.settings.budget.trials
+        while (limit is None or len(found) < limit) and (settings := sampler.ask()) is not None:
             known = ledger.finished()
             key = sweep.plan(0, settings).key
             if key not in known:
@@ -82,11 +85,13 @@ class Trainer:
                 ledger.append(made_training(settings, seed, len(known), key))
                 self.made += 1
             found.append(ledger.finished()[key])
+            sampler.tell(found[-1])
         return found
 
 
 def run_law(config: tune.Config, packed: Artifact, root: Path) -> Artifact:
-    return run_task(Task("tune", tune.run, config, {"pack": packed}, in_place=True), str(root))[0]
+    goes_on = partial(tune.goes_on, config)
+    return run_task(Task("tune", tune.run, config, {"pack": packed}, in_place=True, goes_on=goes_on), str(root))[0]
 
 
 def outputs(artifact: Artifact) -> dict[str, str]:
@@ -109,6 +114,7 @@ def test_the_mixture_that_is_found_is_confirmed_and_stands_in_best_yaml(
     assert best.seed == make_config(tmp_path).seed
     assert artifact.counts["trials"] == trainer.made
     assert trainer.made >= 18
+    assert trainer.calls == 1, "what trains stays warm over all rounds"
 
 
 def test_a_search_that_was_killed_anywhere_ends_as_if_it_had_not_been(
@@ -129,18 +135,31 @@ def test_a_search_that_was_killed_anywhere_ends_as_if_it_had_not_been(
         assert second.made == trainer.made - kill
 
 
-def test_a_training_that_the_ledger_has_under_other_settings_is_found(
-    tmp_path: Path, packed: Artifact, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(execute, "run_trials", Trainer())
+def test_a_training_is_known_whatever_its_settings_are_called(tmp_path: Path, packed: Artifact) -> None:
     config = make_config(tmp_path)
     assert config.tune is not None
-    base = tune.train.Config.model_validate({name: getattr(config, name) for name in tune.train.Config.model_fields})
-    sweep = Sweep(base, config.tune, packed.uri, config.ray, str(tmp_path), lambda metrics, tokens: 0.0)
-    ledger, natural = Ledger(str(tmp_path / "trials.jsonl")), {"mixture.weights": "natural"}
-    earlier = made_training(natural, base.seed, 0, sweep.plan(0, {}).key)
-    ledger.append(earlier.model_copy(update={"settings": {}}))
-    assert mixture_law.execute_trials(sweep, ledger, [natural]) == [earlier]
+    sweep = Sweep(tune.base_config(config), config.tune, packed.uri, config.ray, str(tmp_path), lambda *_: 0.0)
+    key = mixture_law.key_of(sweep)
+    assert key({"mixture.weights": "natural"}) == sweep.plan(7, {}).key
+    assert key({"mixture.weights": "uniform"}) != key({})
+
+
+def test_a_raised_budget_goes_on_with_the_same_search(
+    tmp_path: Path, packed: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, large = make_config(tmp_path, budget={"trials": 15}), make_config(tmp_path, budget={"trials": 60})
+    first, second = Trainer(), Trainer()
+    monkeypatch.setattr(execute, "run_trials", first)
+    artifact = run_law(small, packed, tmp_path / "sweeps")
+    assert first.made == 15
+    assert "the budget is spent" in artifact.counts["verdict"]
+    assert not tune.goes_on(small, artifact.manifest)
+    assert tune.goes_on(large, artifact.manifest)
+    monkeypatch.setattr(execute, "run_trials", second)
+    again = run_law(large, packed, tmp_path / "sweeps")
+    assert again.uri == artifact.uri
+    assert second.made == again.counts["trials"] - 15 > 0
+    assert "the budget is spent" not in again.counts["verdict"]
 
 
 def test_proposals_keep_the_repetition_caps_of_the_whole_run(

@@ -86,3 +86,9 @@ def test_a_sweep_of_one_trial_without_curves_has_a_page():
 def test_the_head_says_best_floor_gain_and_cost(records):
     labels = [figure.label for figure in key_figures(records)]
     assert labels[1:] == ["noise floor", "against the baseline", "trials", "device time"]
+
+
+def test_the_head_of_a_sweep_of_forks_says_what_a_trial_costs_of_a_run(records):
+    shares = {0: 0.2, 1: 0.2, 2: 0.1}
+    found = {figure.label: figure.value for figure in key_figures(dataclasses.replace(records, shares=shares))}
+    assert found["cost of a trial"] == "20\u00a0%"

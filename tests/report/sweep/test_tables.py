@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 from sweep_records import DOMAINS, mixture_sweep
 
+from rayllm.report.formats import MISSING
 from rayllm.report.sweep.tables import changes_table, contenders_table, cost_table, trials_table
 
 
@@ -42,3 +45,10 @@ def test_costs_add_up(records):
     table = cost_table(records)
     numbers = [int(cell.text) for cell in column(table, "Number")]
     assert numbers[-1] == sum(numbers[:-1]) == len(records.results)
+
+
+def test_trials_that_are_forks_show_what_they_cost_of_a_run(records):
+    assert "Cost and start, Of a run" not in [one.full_label for one in trials_table(records).columns]
+    first = records.results[0].trial
+    cells = column(trials_table(replace(records, shares={first: 0.2})), "Cost and start, Of a run")
+    assert [cell.text for cell in cells[:2]] == ["20\u00a0%", MISSING]

@@ -13,6 +13,7 @@ from small_sweep import LR, make_sweep, run_rates, seconds_until_free, slow_trai
 
 from rayllm.core.artifact import Artifact
 from rayllm.core.errors import SavedForRerun
+from rayllm.pipelines.tune.execute import run_trials
 from rayllm.pipelines.tune.stepwise import Stepwise
 from rayllm.tune.results import Ledger
 
@@ -91,6 +92,33 @@ def test_an_interrupted_sweep_ends_in_seconds_and_goes_on(tmp_path, packed, ray_
     results = run_rates(sweep, [0.001, 0.002, 0.003, 0.004])
     assert sorted(result.trial for result in results) == [0, 1, 2, 3]
     assert [result for result in results if result in before] == before
+
+
+class InRounds:
+    """Proposes two trials, and two more when both have ended."""
+
+    def __init__(self):
+        self._left, self._ended = [4e-3, 3e-3, 2e-3, 1e-3], 0
+
+    @property
+    def done(self):
+        return not self._left
+
+    def ask(self):
+        waits = len(self._left) == 2 and self._ended < 2
+        return None if waits or self.done else {LR: self._left.pop()}
+
+    def tell(self, result):
+        self._ended += 1
+
+
+@pytest.mark.ray
+def test_a_sampler_that_waits_for_results_finds_its_processes_warm(tmp_path, packed, ray_session, slowly):
+    slowly()
+    sweep = make_sweep(tmp_path, packed.uri)
+    results = run_trials(InRounds(), sweep, Ledger(f"{sweep.directory}/trials.jsonl"))
+    assert [result.status for result in results] == ["finished"] * 4
+    assert [result.reused for result in results[2:]] == [True, True]
 
 
 @pytest.mark.ray

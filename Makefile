@@ -50,9 +50,10 @@ lint: $(VENV)/.dev ## style, types, import layers
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
-# Two processes: many tests fork ranks of their own, and memory bounds what runs at once.
+# Two processes: many tests fork ranks of their own, and memory bounds what runs at once. Each takes half of the list and
+# then from the other's end, so what a file's tests share is made in one of them.
 unit: $(VENV)/.dev ## the default tests that need no Ray
-	$(BIN)/python -m pytest -n $(JOBS) -m "not ray and not gpu and not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not ray and not gpu and not slow" $(PYTEST_ARGS)
 
 test: unit ## the default tests, the handful on a real Ray included
 	$(BIN)/python -m pytest -m "ray and not gpu and not slow" $(PYTEST_ARGS)

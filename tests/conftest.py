@@ -1,5 +1,6 @@
 """Fixtures for all tests: the shared real data, and one small Ray for the tests that need a real one."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,9 @@ import fault_table
 import hypothesis
 import pytest
 from jaxtyping import install_import_hook
+
+# Before anything imports torch: tests run beside each other and fork ranks, so threads of their own only wait there.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Before any test imports them: shapes and dtypes in the signatures of these packages are checked at every call.
 install_import_hook(["rayllm.model", "rayllm.inference"], "beartype.beartype")
@@ -35,6 +39,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests on Ray come last: others fork, which is safe only while this process has no Ray."""
     items.sort(key=lambda item: item.get_closest_marker("ray") is not None)
     fault_table.declare(items)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected lives as long as the session: no collection of garbage looks through it."""
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -192,6 +192,8 @@ def import_deepspeed(device: torch.device) -> Any:
     """Import DeepSpeed so that it needs no compiler and stays quiet."""
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        # Else every backward pass at stage 3 runs `numactl` twice, to count what only hierarchical partitions ask for.
+        os.environ.setdefault("LOCAL_SIZE", os.environ.get("LOCAL_WORLD_SIZE", "1"))
     os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
     import deepspeed
     import deepspeed.ops

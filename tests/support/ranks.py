@@ -1,5 +1,6 @@
 """Run a function on ranks of their own over a gloo file store, and build small runs for them."""
 
+import gc
 import importlib
 import multiprocessing
 import os
@@ -95,6 +96,7 @@ def _ray_runs() -> bool:
 
 
 def _rank_main(function: Callable[..., Any], rank: int, world_size: int, scratch: str, args: tuple[Any, ...]) -> None:
+    gc.freeze()  # what a fork inherits is not looked through, which would copy it: ZeRO-3 collects in every start
     torch.set_num_threads(1)
     faults._specs.cache_clear()
     os.environ["DS_ACCELERATOR"] = "cpu"

@@ -128,15 +128,15 @@ def plot(searches: Sequence[Search], kind: str, count: int) -> str:
     """Share of the gain over trainings, for every way and noise."""
     mine = [one for one in searches if (one.case.kind, one.case.count) == (kind, count)]
     lines = []
-    for noise in sorted({one.case.noise for one in mine}):
+    for rank, noise in enumerate(sorted({one.case.noise for one in mine})):
         for way, name in enumerate(WAYS):
             points = []
             for effort in sorted({one.case.effort for one in mine}):
                 at = [one for one in mine if (one.case.noise, one.case.effort) == (noise, effort)]
                 points.append((float(np.mean([one.trainings for one in at])), share(at, way)))
-            lines.append(Line(f"{name}, noise {noise:g}", len(lines), points))
+            lines.append(Line(f"{name}, noise {noise:g}", way, points, dashed=rank > 0))
     title = f"Share of the possible gain, {count} domains whose law is not the fitted one"
-    return line_plot(lines, title, "trainings", "share of the possible gain", (-0.2, 1.0))
+    return line_plot(lines, title, "trainings", "share of the possible gain", (0.0, 1.0))
 
 
 def main() -> None:

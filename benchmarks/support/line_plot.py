@@ -20,11 +20,18 @@ class Line:
         label: In the legend; empty for a further curve of the same kind.
         colour: Index into ``COLOURS``.
         points: (x, y).
+        dashed: Whether the line is.
     """
 
     label: str
     colour: int
     points: Sequence[tuple[float, float]]
+    dashed: bool = False
+
+    @property
+    def stroke(self) -> str:
+        """Its colour and dashes as SVG."""
+        return f'stroke="{COLOURS[self.colour]}"' + (' stroke-dasharray="6 4"' if self.dashed else "")
 
 
 def line_plot(lines: Sequence[Line], title: str, x_label: str, y_label: str, y_range: tuple[float, float]) -> str:
@@ -64,15 +71,14 @@ def line_plot(lines: Sequence[Line], title: str, x_label: str, y_label: str, y_r
         parts.append(_text(x, y + 19, f"{tick:g}", anchor="middle"))
     for line in lines:
         path = "L".join("{:.1f} {:.1f}".format(*place(x, y)) for x, y in line.points)
-        colour = COLOURS[line.colour]
         parts.append(
-            f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="1.6" opacity="0.8" clip-path="url(#plot)"/>'
+            f'<path d="M{path}" fill="none" {line.stroke} stroke-width="1.6" opacity="0.8" clip-path="url(#plot)"/>'
         )
     labelled = [line for line in lines if line.label]
     for number, line in enumerate(labelled):
         x = LEFT + number % LEGEND_COLUMNS * (WIDTH - LEFT - RIGHT) / LEGEND_COLUMNS
         y = HEIGHT - BOTTOM + 62 + number // LEGEND_COLUMNS * 20
-        parts.append(f'<path d="M{x:.1f} {y - 4}h24" stroke="{COLOURS[line.colour]}" stroke-width="3"/>')
+        parts.append(f'<path d="M{x:.1f} {y - 4}h24" {line.stroke} stroke-width="3"/>')
         parts.append(_text(x + 32, y, line.label))
     return "\n".join([*parts, "</svg>", ""])
 

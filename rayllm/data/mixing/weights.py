@@ -18,6 +18,8 @@ from rayllm.data.mixing.adaptive_config import AdaptiveConfig
 
 #: Draws in a period of the mixture; weights are multiples of its inverse.
 PERIOD = 1024
+#: Mixtures that have a name.
+NAMED: tuple[Literal["natural"], Literal["uniform"]] = ("natural", "uniform")
 #: Up to about four epochs, repeated text is worth almost as much as new text. Source: Muennighoff et al. 2023, Scaling
 #: Data-Constrained Language Models, arXiv:2305.16264, section 6.
 WORTHWHILE_EPOCHS = 4.0
@@ -84,13 +86,13 @@ class MixtureConfig(ConfigModel):
 
 
 def domain_shares(
-    weights: Weights, sizes: Mapping[str, int], where: str = "mixture.weights", temperature: float = 1.0
+    weights: Weights, sizes: Mapping[str, float], where: str = "mixture.weights", temperature: float = 1.0
 ) -> dict[str, float]:
     """The share of each domain in the tokens, in the order of ``sizes``, summing to 1.
 
     Args:
         weights: As in ``MixtureConfig.weights``.
-        sizes: Tokens of each domain.
+        sizes: Tokens of each domain, or what is proportional to them.
         where: The setting to name in an error.
         temperature: As in ``MixtureConfig.temperature``.
 

@@ -94,6 +94,8 @@ def run(work: Work) -> dict[str, Any]:
     if law is None:
         _search(plan, replace(sweep, settings=searching(settings)), ledger)
         _confirm(plan, replace(sweep, settings=confirming(settings)), ledger)
+    else:
+        plan = replace(plan, names=law.references)
     ranked = rank(latest(ledger), plan.objective.of)
     verdict = verdict_of(ranked, settings, plan.objective.of, plan.names)
     if law is not None:
@@ -216,7 +218,7 @@ def _write(
     objective, best_uri, surface = plan.objective, work.path("best.yaml"), law.surface if law else None
     begun = branching(config)
     shares = begun.shares(ranked) if begun else {}
-    html = page(config.name, objective, ranked, verdict, plan.names, best_uri, surface, shares)
+    html = page(config.name, objective, ranked, verdict, plan.names, best_uri, plan.space.shares, surface, shares)
     table = to_markdown(ranked, objective, shares)
     best = apply_settings(config, {**best_settings(ranked, verdict), "name": f"{config.name}-best"})
     numbers = to_json(ranked, objective) | ({"from": begun.to_json(shares)} if begun else {})

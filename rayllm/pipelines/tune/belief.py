@@ -8,10 +8,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
+
+from pydantic import JsonValue
 
 from rayllm.core.errors import RunFailed
 from rayllm.core.log import get_logger
+from rayllm.data.mixing.weights import NAMED, Weights, domain_shares
 from rayllm.report.sweep.page import render_sweep
 from rayllm.report.sweep.records import Surface, SweepRecords
 from rayllm.tune.config import TuneConfig
@@ -95,6 +98,7 @@ class FoundMixture:
         key: Of a trial with these settings and the run's own seed.
         sentence: Its verdict.
         confirmed: Whether the mixture is a proposal that is better for sure.
+        references: Name of each mixture that it had to beat, by group.
         surface: What the last law predicts, for three domains.
     """
 
@@ -102,6 +106,7 @@ class FoundMixture:
     key: str
     sentence: str
     confirmed: bool
+    references: dict[str, str]
     surface: Surface | None
 
     @classmethod
@@ -116,7 +121,8 @@ class FoundMixture:
         proposals = [one["proposal"]["mixture"] for one in law["rounds"] if one["proposal"]]
         points = tuple((point["weights"], point["objective"]) for point in law["surface"] or ())
         surface = Surface(points, proposals[-1] if proposals else None) if points else None
-        return cls(settings, key, law["verdict"], law["confirmed"], surface)
+        references = {group_of({law["setting"]: name}): name for name in NAMED}
+        return cls(settings, key, law["verdict"], law["confirmed"], references, surface)
 
 
 def said_by_law(verdict: Verdict, law: FoundMixture, results: Sequence[TrialResult]) -> Verdict:
@@ -152,6 +158,19 @@ def best_settings(results: Sequence[TrialResult], verdict: Verdict) -> Settings:
     return {path: value for path, value in best.settings.items() if path != SEED}
 
 
+def spelled_out(results: Sequence[TrialResult], natural: Mapping[str, float]) -> list[TrialResult]:
+    """Trials with the words ``natural`` and ``uniform`` as weights, which have a place among the others."""
+
+    def weights(path: str, value: JsonValue) -> JsonValue:
+        known = value in NAMED and path.endswith("weights")
+        return cast(JsonValue, domain_shares(cast(Weights, value), natural, path)) if known else value
+
+    return [
+        one.model_copy(update={"settings": {path: weights(path, value) for path, value in one.settings.items()}})
+        for one in results
+    ]
+
+
 def page(
     name: str,
     objective: Objective,
@@ -159,6 +178,7 @@ def page(
     verdict: Verdict,
     baselines: Mapping[str, str],
     best_uri: str,
+    natural: Mapping[str, float],
     surface: Surface | None = None,
     shares: Mapping[int, float] | None = None,
 ) -> str:
@@ -171,6 +191,7 @@ def page(
         verdict: What they show.
         baselines: Name of each baseline, by group.
         best_uri: The run file with the best settings.
+        natural: Natural share of each training domain.
         surface: What a law predicts, if one was fitted.
         shares: Of trials that are forks, by number: what each cost as a share of a whole run.
     """
@@ -185,7 +206,7 @@ def page(
             name,
             objective.expression,
             score,
-            ranked,
+            spelled_out(ranked, natural),
             verdict,
             baselines,
             surface,

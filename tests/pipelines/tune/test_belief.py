@@ -11,6 +11,7 @@ from rayllm.pipelines.tune.belief import (
     confirming,
     said_by_law,
     searching,
+    spelled_out,
     verdict_of,
 )
 from rayllm.tune.budget import BudgetConfig
@@ -88,6 +89,7 @@ def test_a_search_by_law_has_the_laws_verdict_mixture_and_surface(ledger):
     law = {
         "verdict": "Not better.",
         "confirmed": False,
+        "setting": "mixture.weights",
         "rounds": [{"proposal": {"mixture": point}}, {"proposal": None}],
         "surface": [{"weights": point, "objective": 1.5}],
     }
@@ -95,13 +97,24 @@ def test_a_search_by_law_has_the_laws_verdict_mixture_and_surface(ledger):
     verdict = said_by_law(verdict_of(ledger.results, config(), objective, BASELINES), found, ledger.results)
     assert (verdict.kind, verdict.sentence, verdict.trial) == ("tied", "Not better.", 1)
     assert best_settings(ledger.results, verdict) == {"lr": 1}
+    assert found.references == {group_of({"mixture.weights": name}): name for name in ("natural", "uniform")}
     assert found.surface is not None
     assert (found.surface.points, found.surface.optimum) == (((point, 1.5),), point)
     assert FoundMixture.read(law | {"surface": None}, {}, "").surface is None
 
 
 def test_a_mixture_that_the_law_keeps_but_that_was_never_trained_is_an_error(ledger):
-    law = {"verdict": "", "confirmed": False, "rounds": [], "surface": None}
+    law = {"verdict": "", "confirmed": False, "setting": "lr", "rounds": [], "surface": None}
     found = FoundMixture.read(law, {"lr": 7}, "unknown")
     with pytest.raises(RunFailed, match="was not trained"):
         said_by_law(verdict_of(ledger.results, config(), objective, BASELINES), found, ledger.results)
+
+
+def test_mixtures_that_have_a_name_stand_in_the_page_with_their_weights():
+    named = [trial(n, {"mixture.weights": name, "lr": "uniform"}, 1.0) for n, name in enumerate(("natural", "uniform"))]
+    shown = spelled_out(named, {"a": 0.75, "b": 0.25})
+    assert [one.settings for one in shown] == [
+        {"mixture.weights": {"a": 0.75, "b": 0.25}, "lr": "uniform"},
+        {"mixture.weights": {"a": 0.5, "b": 0.5}, "lr": "uniform"},
+    ]
+    assert [one.group for one in shown] == [one.group for one in named]

@@ -66,9 +66,11 @@ def _value(result: TrialResult, objective: Objective) -> float | None:
 
 
 def show(value: JsonValue) -> str:
-    """A setting for people: weights of a mixture in a line."""
+    """A setting for people: weights of a mixture, and what a list holds, in a line."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {show(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(show, value))
     return f"{value:.3g}" if isinstance(value, float) else _cell(str(value))
 
 

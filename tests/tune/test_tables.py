@@ -17,14 +17,14 @@ def test_the_table_shows_settings_scores_and_causes():
             result(0, 2.5),
             result(3, 1.5, status="stopped", curve=[Point(step=7, tokens=64, metrics={OBJECTIVE: 1.5})]),
             result(1, error="a|b\ntrace"),
-            result(2, 1.25, settings={"lr": 0.125, "w": {"a": 1 / 3}}, tokens=1024, cpus=2),
+            result(2, 1.25, settings={"lr": ["x", "y"], "w": {"a": 1 / 3}}, tokens=1024, cpus=2),
         ],
         MEAN.of,
     )
     assert to_markdown(ranked, MEAN).splitlines() == [
         "| rank | trial | lr | w | mean_bits_per_byte | bits_per_byte/code | tokens | seconds | device s | status |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-        "| 1 | 2 | 0.125 | a 0.333 | 1.2500 | 2.2500 | 1,024 | 3 | 6 | finished |",
+        "| 1 | 2 | x, y | a 0.333 | 1.2500 | 2.2500 | 1,024 | 3 | 6 | finished |",
         "| 2 | 0 | as in the run file | as in the run file | 2.5000 | 3.5000 | 0 | 3 | 3 | finished |",
         "| 3 | 3 | as in the run file | as in the run file | 1.5000 | 2.5000 | 0 | 3 | 3 | stopped at step 7 |",
         "| 4 | 1 | as in the run file | as in the run file |  |  | 0 | 3 | 3 | failed: a\\|b |",

@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from rayllm.report.formats import significant
 from rayllm.tune.results import SEED, TrialResult
+from rayllm.tune.tables import show
 
 #: Spread of values from which on an axis is logarithmic.
 LOG_SPAN = 10.0
@@ -49,7 +50,7 @@ class Axis:
     def ticks(self) -> list[tuple[float, str]]:
         """Places with the text that stands there."""
         if self.kind == "choice":
-            return [(index / (len(self.values) - 1), str(value)) for index, value in enumerate(self.values)]
+            return [(index / (len(self.values) - 1), show(value)) for index, value in enumerate(self.values)]
         return [(0.0, significant(_number(self.values[0]))), (1.0, significant(_number(self.values[1])))]
 
     def _scaled(self, value: JsonValue) -> float:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from pydantic import JsonValue
+
 from rayllm.report.formats import MISSING, count, duration, fixed, percent, significant
 from rayllm.report.sweep.axes import axes_of, flat
 from rayllm.report.sweep.figures import label_of
@@ -9,7 +11,7 @@ from rayllm.report.sweep.importance import Importances, importances
 from rayllm.report.sweep.records import SweepRecords
 from rayllm.report.table import Cell, Column, Table
 from rayllm.tune.results import TrialResult
-from rayllm.tune.tables import SHOWN, shown
+from rayllm.tune.tables import SHOWN, show, shown
 from rayllm.tune.verdict import Contender, Verdict
 
 _BITS = "bits_per_byte/"
@@ -152,10 +154,10 @@ def _share(share: float | None) -> Cell:
     return Cell(MISSING) if share is None else Cell(percent(share, 0), order=share)
 
 
-def _setting(value: object) -> Cell:
+def _setting(value: JsonValue) -> Cell:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return Cell(significant(float(value)), order=float(value))
-    return Cell(MISSING if value is None else str(value))
+    return Cell(MISSING if value is None else show(value))
 
 
 def importance_table(records: SweepRecords) -> Table | None:

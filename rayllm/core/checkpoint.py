@@ -212,12 +212,14 @@ def train_artifact(uri: str) -> str:
     """The train artifact of a run's directory; any other directory as it is.
 
     Raises:
-        ConfigError: If there are several.
+        ConfigError: If there are several that came to a checkpoint.
     """
     fs, path = storage.filesystem(uri)
     entries = fs.ls(path, detail=False) if fs.isdir(path) else []
     names = sorted(str(entry).rstrip("/").rpartition("/")[2] for entry in entries)
     found = [name for name in names if name.startswith("train-")]
+    if len(found) > 1:
+        found = [name for name in found if list_checkpoints(storage.join(uri, name, DIRECTORY))] or found
     if len(found) > 1:
         raise ConfigError(
             "this run has been trained with several settings", where=uri, why=", ".join(found), fix="name one of them"

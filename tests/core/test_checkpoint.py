@@ -128,6 +128,16 @@ def test_a_user_may_name_the_artifact_the_directory_or_the_checkpoint(run: str) 
         find_checkpoint(storage.join(run, "elsewhere"))
 
 
+def test_a_training_that_never_saved_is_no_rival_to_one_that_did(run: str) -> None:
+    whole, never, other = (storage.join(run, name) for name in ("train-a", "train-b", "train-c"))
+    last = save(whole, 5)
+    storage.write_text(storage.join(never, "attempt.json"), "{}")
+    assert find_checkpoint(run) == last
+    save(other, 5)
+    with pytest.raises(ConfigError, match=r"several settings(.|\n)*train-a, train-c"):
+        find_checkpoint(run)
+
+
 def test_the_best_is_preferred_while_it_is_whole(run: str) -> None:
     best, last = save(run, 5), save(run, 9)
     directory = storage.join(run, DIRECTORY)

@@ -109,11 +109,11 @@ def preferences_table(records: RunRecords) -> Table | None:
     columns += [Column(when, label) for _, label in shares for when in ("first", "last")]
     rows = tuple(
         (
-            Cell(domain),
+            Cell(domain, domain=index),
             *(Cell(fixed(at.get(f"{name}/{domain}"), digits)) for name, _, digits in measures for at in (first, last)),
             *(Cell(percent(at.get(f"{name}/{domain}"))) for name, _ in shares for at in (first, last)),
         )
-        for domain in domains
+        for index, domain in enumerate(domains)
     )
     note = (
         "Held-out pairs. A reply's reward is beta times the change of its log-probability against the reference; "

@@ -60,7 +60,7 @@ def num_parameters(records: RunRecords) -> int | None:
 
 def figures(records: RunRecords) -> list[Figure]:
     """The key numbers."""
-    found: list[Figure] = []
+    found = preference_figures(records)
     before, after = (mean_of(s, "bits_per_byte") for s in (records.scores_before, records.scores_after))
     if after is not None:
         against = f"{change(before, after)} from {fixed(before)}" if before is not None else ""
@@ -79,6 +79,19 @@ def figures(records: RunRecords) -> list[Figure]:
         total = sum(artifact.manifest.wall_s for artifact in records.artifacts.values())
         found.append(Figure("wall time, all stages", duration(total)))
     return found
+
+
+def preference_figures(records: RunRecords) -> list[Figure]:
+    """How well held-out pairs of replies are told apart; nothing where none were compared."""
+    history = records.metrics.validation
+    if not history or "mean_accuracy" not in history[-1]:
+        return []
+    first, last = history[0], history[-1]
+    before = f"chosen likelier at first: {percent(first.get('mean_likelier'))}"
+    return [
+        Figure("accuracy on held-out pairs", percent(last["mean_accuracy"]), before),
+        Figure("reward margin", fixed(last.get("mean_margin")), "mean of domains"),
+    ]
 
 
 def data_sentence(records: RunRecords) -> str:

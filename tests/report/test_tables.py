@@ -12,6 +12,7 @@ from rayllm.report.mixture import planned_tokens, realised_tokens
 from rayllm.report.render import TABLES
 from rayllm.report.run_tables import events_table, settings_table, time_table, trials_table
 from rayllm.report.score_tables import HISTORY_ROWS, history_table, preferences_table, validation_table
+from rayllm.report.summary import preference_figures
 from rayllm.report.table import Cell, Column, Table
 
 Artifacts = dict[str, Artifact]
@@ -203,3 +204,11 @@ def test_pairs_are_shown_before_and_after_training(records: RunRecords) -> None:
     assert (row["Loss, first"], row["Margin, last"]) == ("0.6931", "1.250")
     assert (row["Accuracy, first"], row["Accuracy, last"]) == ("50.0 %", "75.0 %")
     assert row["Chosen is likelier, last"] == "45.0 %"
+    assert preference_figures(records) == []
+    first, last = ({**at, "mean_likelier": 0.4, "mean_accuracy": 0.75, "mean_margin": 1.25} for at in history)
+    [accuracy, margin] = preference_figures(dataclasses.replace(records, metrics=MetricsLog(validation=(first, last))))
+    assert [text.replace("\u00a0", " ") for text in (accuracy.value, accuracy.detail, margin.value)] == [
+        "75.0 %",
+        "chosen likelier at first: 40.0 %",
+        "1.250",
+    ]

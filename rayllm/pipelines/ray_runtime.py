@@ -2,17 +2,16 @@
 
 import atexit
 import contextlib
-import functools
 import logging
 import os
 import socket
 from collections.abc import Iterator
-from typing import Any
 from urllib.parse import urlsplit
 
 from rayllm.core.errors import ClusterLost, SetupError
 from rayllm.core.log import get_logger
 from rayllm.pipelines.frame import RayConfig
+from rayllm.pipelines.local_ray import Crowd, lean_start
 
 logger = get_logger(__name__)
 
@@ -37,10 +36,15 @@ ENVIRONMENT = {
 }
 #: Nobody takes this machine away with notice: Ray Train need not start a process that looks out for it.
 NO_PREEMPTION = ("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+NOBODY_MORE = Crowd()
 
 
-def ensure_ray(config: RayConfig) -> None:
+def ensure_ray(config: RayConfig, crowd: Crowd = NOBODY_MORE) -> None:
     """Start a local Ray, or join the cluster that the config names; nothing to do when this process has one.
+
+    Args:
+        config: Where Ray is, or what it gets here.
+        crowd: The worker processes that a local Ray starts at once.
 
     Raises:
         SetupError: If the cluster does not answer within seconds, or refuses the token.
@@ -54,7 +58,7 @@ def ensure_ray(config: RayConfig) -> None:
         _join(config)
         return
     os.environ.setdefault(*NO_PREEMPTION)
-    with without_idle_processes():
+    with lean_start(crowd):
         ray.init(
             address="local",
             num_cpus=config.num_cpus,
@@ -65,24 +69,6 @@ def ensure_ray(config: RayConfig) -> None:
         )
     quiet_libraries()
     logger.info("Ray started on this machine: %s", describe_resources())
-
-
-@contextlib.contextmanager
-def without_idle_processes() -> Iterator[None]:
-    """Start Ray without the reader of its log files, whose lines nobody is sent, and without what scales clusters.
-
-    ``ray.init`` has no arguments for them. Together they take 1.3 s of a processor to start, and a training on two
-    cores 0.6 % of its time.
-    """
-    from ray._private import parameter
-
-    complete = parameter.RayParams
-    left_out: dict[str, Any] = {"include_log_monitor": False, "no_monitor": True}
-    parameter.RayParams = functools.partial(complete, **left_out)
-    try:
-        yield
-    finally:
-        parameter.RayParams = complete
 
 
 def prepare_environment() -> None:

@@ -6,14 +6,17 @@ from rayllm.core import storage
 from rayllm.core.checkpoint import list_checkpoints
 from rayllm.core.stage import Work
 from rayllm.pipelines import ray_runtime
+from rayllm.pipelines.local_ray import Crowd
 from rayllm.pipelines.nodes import live_nodes
 from rayllm.pipelines.train import Config
-from rayllm.pipelines.train.crew.fitting import remove_records
 from rayllm.pipelines.train.crew.sizing import Crew, size_crew
 from rayllm.pipelines.train.crew.stopping import StopRequest
-from rayllm.pipelines.train.crew.supervisor import Supervisor
 from rayllm.pipelines.train.job import STOP_FILE, Job, with_absolute_paths
 from rayllm.train.console import open_display
+
+#: A local Ray has a process ready for each worker, and for the board, the controller and the workers' barrier, which
+#: hold no CPU; while they wait they import what most of them need, beside the driver.
+CROWD = Crowd(beyond_cpus=3, modules=("rayllm.pipelines.train.crew.lean_trainer",))
 
 
 def run_with_ray(work: Work) -> dict[str, Any]:
@@ -25,7 +28,11 @@ def run_with_ray(work: Work) -> dict[str, Any]:
         SetupError: If the cluster is too small, or was for too long.
     """
     config: Config = work.config
-    ray_runtime.ensure_ray(config.ray)
+    ray_runtime.ensure_ray(config.ray, CROWD)
+    # Ray Train takes a second to import: once Ray is started, so that its processes do so at the same time.
+    from rayllm.pipelines.train.crew.fitting import remove_records
+    from rayllm.pipelines.train.crew.supervisor import Supervisor
+
     crew = size_crew(config.train.workers, live_nodes())
     uris = {verb: storage.absolute(artifact.uri) for verb, artifact in work.inputs.items()}
     directory = storage.absolute(work.directory)

@@ -19,7 +19,7 @@ from rayllm.core.artifact import content_hash
 from rayllm.core.checkpoint import clear_staging, clear_uncommitted
 from rayllm.core.config import to_yaml
 from rayllm.core.errors import DataError, RunFailed
-from rayllm.core.log import MetricSink, SinkGroup
+from rayllm.core.log import BesideSink, MetricSink, SinkGroup
 from rayllm.core.rng import derive_seed
 from rayllm.data.batches import BatchReader, describe_rows, open_reader
 from rayllm.data.mixing.adaptive import move_plan
@@ -346,7 +346,7 @@ def _loggers(job: Job) -> list[MetricSink]:
     scratch = job.directory if storage.is_local(job.directory) else os.getcwd()
     run_id = content_hash({"directory": job.directory})[:12]
     settings = config.model_dump(mode="json")
-    return [WandbSink(config.train.logging.wandb_project, config.name, scratch, settings, run_id)]
+    return [BesideSink(WandbSink(config.train.logging.wandb_project, config.name, scratch, settings, run_id))]
 
 
 def _claim(job: Job, state: RunState, files: MetricFiles) -> Callable[[], None]:

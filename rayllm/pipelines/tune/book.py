@@ -197,7 +197,8 @@ class Book:
         else:
             outcome = "stopped before its first validation"
         limit = self._sweep.settings.budget.trials
-        done = f"{len(self._ledger.finished())} done" + (f" of {limit}" if limit else "")
+        finished = self._ledger.finished().keys()
+        done = f"{len(finished - self._confirmed())} done of {limit}" if limit else f"{len(finished)} done"
         return f"trial-{result.trial:03d}: {outcome} ({result.wall_s:.0f} s, start {result.start_s:.2f} s; {done})"
 
     def _running(self) -> list[Running]:
@@ -206,16 +207,18 @@ class Book:
     def _out_of_budget(self) -> bool:
         """Whether no further trial may begin.
 
-        Those that wait for resources count; what failed before runs again, and what confirmed the leaders of an
-        earlier, smaller budget is not among the trials of it.
+        Those that wait for resources count; what failed before runs again.
         """
         now_s = time.time()
         ended = [result for result in self._ledger.results if result.status != "failed" or result in self.results]
         waiting = [Running(now_s, self._needs.devices) for entry in self.live.values() if not entry.begun_s]
         spent = self._budget.spent(ended, [*self._running(), *waiting], now_s)
-        proposed = {result.key for result in self.results}
-        confirmed = {result.key for result in ended if SEED in result.settings} - proposed
-        return not self._budget.allows_start(replace(spent, trials=spent.trials - len(confirmed)))
+        return not self._budget.allows_start(replace(spent, trials=spent.trials - len(self._confirmed())))
+
+    def _confirmed(self) -> set[str]:
+        """Keys of what confirmed the leaders of an earlier, smaller budget: not among the trials of this one."""
+        finished = self._ledger.finished().values()
+        return {result.key for result in finished if SEED in result.settings} - {one.key for one in self.results}
 
 
 def read_clock(directory: str) -> float:

@@ -50,10 +50,10 @@ def key_figures(records: SweepRecords) -> list[Figure]:
         tone = "good" if clear else ""
         found.append(Figure("against the baseline", value, detail + ("" if clear else ", within noise"), tone))
     stopped = sum(one.status == "stopped" for one in records.results)
-    detail = f"{stopped} stopped early" if stopped else ""
-    found.append(Figure("trials", str(len(records.results)), detail))
+    details = [f"{stopped} stopped early"] if stopped else []
     if records.shares:
-        found.append(Figure("cost of a trial", percent(median(records.shares.values()), 0), "of a whole run"))
+        details.append(f"each {percent(median(records.shares.values()), 0)} of a whole run")
+    found.append(Figure("trials", str(len(records.results)), ", ".join(details)))
     device_s, tokens = sum(one.device_s for one in records.results), sum(one.tokens for one in records.results)
     found.append(Figure("device time", duration(device_s), f"{count(tokens)} tokens"))
     return found

@@ -119,10 +119,10 @@ def trials_table(records: SweepRecords) -> Table:
         *(Column(name.partition("/")[2], SHOWN[name.partition("/")[0]]) for name in domains),
         Column("Seed", "Cost and start"),
         Column("Tokens", "Cost and start"),
+        *([Column("Of a run", "Cost and start")] if records.shares else []),
         Column("Time", "Cost and start"),
         Column("Device time", "Cost and start"),
         Column("Start", "Cost and start"),
-        *([Column("Of a run", "Cost and start")] if records.shares else []),
     ]
     rows = tuple(_trial_row(records, result, paths, domains) for result in records.results)
     note = "A setting without a value is as in the run file. What was stopped early stands at its last validation."
@@ -143,10 +143,10 @@ def _trial_row(
         *(Cell(fixed(result.metrics.get(name)), order=result.metrics.get(name)) for name in domains),
         Cell(str(result.seed), order=result.seed),
         Cell(count(result.tokens), order=result.tokens),
+        *([_share(records.shares.get(result.trial))] if records.shares else []),
         Cell(duration(result.wall_s), order=result.wall_s),
         Cell(duration(result.device_s), order=result.device_s),
         Cell(duration(result.start_s), order=result.start_s),
-        *([_share(records.shares.get(result.trial))] if records.shares else []),
     )
 
 

@@ -90,5 +90,5 @@ def test_the_head_says_best_floor_gain_and_cost(records):
 
 def test_the_head_of_a_sweep_of_forks_says_what_a_trial_costs_of_a_run(records):
     shares = {0: 0.2, 1: 0.2, 2: 0.1}
-    found = {figure.label: figure.value for figure in key_figures(dataclasses.replace(records, shares=shares))}
-    assert found["cost of a trial"] == "20\u00a0%"
+    found = {figure.label: figure.detail for figure in key_figures(dataclasses.replace(records, shares=shares))}
+    assert found["trials"].endswith("each 20\u00a0% of a whole run")

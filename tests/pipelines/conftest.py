@@ -1,4 +1,4 @@
-"""A corpus artifact made of given texts."""
+"""A corpus artifact made of given texts, and a run that others fork."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -7,6 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from packing_fixture import make_packed
+from parent_run import PARENT, train_run
+from small_session import make_config
 
 from rayllm.core.artifact import Artifact
 from rayllm.core.stage import Task, Work, run_task
@@ -14,6 +17,18 @@ from rayllm.pipelines.frame import Frame
 
 Shards = Sequence[Sequence[str]]
 MakeCorpus = Callable[[Mapping[str, Mapping[str, Shards]]], Artifact]
+
+
+@pytest.fixture(scope="session")
+def parent_data(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """What ``parent`` was trained on."""
+    return make_packed(tmp_path_factory.mktemp("packed"), count=120)
+
+
+@pytest.fixture(scope="session")
+def parent(parent_data: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a finished run; whoever changes it takes a copy."""
+    return train_run(make_config(tmp_path_factory.mktemp("parent"), **PARENT), parent_data)
 
 
 @pytest.fixture

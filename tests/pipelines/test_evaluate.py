@@ -6,24 +6,17 @@ import os
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
+from packing_fixture import pack_splits
 
 from rayllm.core.artifact import Artifact
-from rayllm.core.config import ConfigModel
 from rayllm.core.errors import ArtifactDamaged
 from rayllm.core.stage import Task, Work, run_task
-from rayllm.data.shards.flatten import pack_texts
-from rayllm.data.shards.format import PackedIndex
 from rayllm.data.shards.packed import PackedData
-from rayllm.data.shards.writer import ShardWriter
 from rayllm.evals.config import EvaluateConfig, SampleConfig
 from rayllm.evals.samples import choose_prompts
 from rayllm.pipelines import evaluate, report
 from rayllm.pipelines import train as train_stage
-from rayllm.tokenizer.bpe import train_bpe
-from rayllm.tokenizer.codec import Codec
-from rayllm.tokenizer.freeze import freeze
 
 VALIDATION_TOKENS = 600
 SAMPLES = SampleConfig(per_domain=3, prompt_tokens=8, max_new_tokens=12)
@@ -36,26 +29,13 @@ def texts_of(domain: str) -> list[str]:
     return [source[i : i + 300] for i in range(0, 36_000, 300)]
 
 
-def pack(work: Work) -> dict[str, object]:
+def pack(root: str) -> Artifact:
     texts = {domain: texts_of(domain) for domain in ("math", "code")}
-    every = iter(text for part in texts.values() for text in part)
-    sha256 = freeze(train_bpe(every, vocab_size=400, min_frequency=2, max_digits=1, num_reserved=0), work.directory)
-    codec = Codec.load(work.directory)
-    splits: dict[str, dict[str, list]] = {"train": {}, "validation": {}}
-    for domain, part in texts.items():
-        for split, chosen in (("validation", part[::5]), ("train", [t for i, t in enumerate(part) if i % 5])):
-            batch = pack_texts(codec, pa.array(chosen))
-            with ShardWriter(work.directory, f"{split}/{domain}/00000", "uint16") as writer:
-                writer.append(batch.tokens, batch.starts, batch.text_bytes)
-            splits[split][domain] = [writer.record]
-    PackedIndex(
-        dtype="uint16",
-        vocab_size=codec.vocab_size,
-        tokenizer_sha256=sha256,
-        separator_id=codec.separator_id,
-        splits=splits,
-    ).write(work.directory)
-    return {}
+    splits = {
+        "train": {domain: [text for i, text in enumerate(part) if i % 5] for domain, part in texts.items()},
+        "validation": {domain: part[::5] for domain, part in texts.items()},
+    }
+    return pack_splits(Path(root), splits, 400)
 
 
 def train(work: Work) -> dict[str, object]:
@@ -63,15 +43,11 @@ def train(work: Work) -> dict[str, object]:
     return {}
 
 
-class Nothing(ConfigModel):
-    """No settings."""
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     """The pack and train artifacts of twelve steps on two little domains."""
     root = str(tmp_path_factory.mktemp("run"))
-    packed, _ = run_task(Task("pack", pack, Nothing()), root)
+    packed = pack(root)
     config = train_stage.Config.model_validate(
         {
             "name": "tiny",

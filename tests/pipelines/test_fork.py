@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 from packing_fixture import make_packed
-from ranks import run_ranks
-from safetensors import safe_open
-from small_session import all_records, forked_run, make_config, records
+from parent_run import PARENT, train_run, weights
+from small_session import all_records, make_config, records
 
 from rayllm.core.artifact import Artifact
 from rayllm.core.checkpoint import list_checkpoints
@@ -21,30 +20,6 @@ from rayllm.data.shards.packed import PackedData
 from rayllm.pipelines import train
 from rayllm.pipelines.train.fork import fork_fingerprint, load_fork
 
-#: A run of twelve steps with checkpoints at 4, 8 and 12, whose learning rate decays from step 8 on.
-PARENT: dict[str, Any] = {
-    "engine": {"kind": "torch"},
-    "checkpoint": {"every_steps": 4, "keep_last": 3},
-    "schedule": {"kind": "wsd", "warmup_frac": 0.1, "decay_frac": 0.34},
-    "samples": {"every_steps": 0},
-}
-
-
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return make_packed(tmp_path_factory.mktemp("packed"), count=120)
-
-
-@pytest.fixture(scope="module")
-def parent(packed: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_run(make_config(tmp_path_factory.mktemp("parent"), **PARENT), packed)
-
-
-def train_run(config: train.Config, packed: Artifact, ranks: int = 1) -> Path:
-    directory = Path(config.storage) / "run"
-    run_ranks(forked_run, ranks, config, packed.uri, str(directory))
-    return directory
-
 
 def fork(root: Path, source: Path | str, step: int | str = "last", **changes: Any) -> train.Config:
     return make_config(root, **PARENT | {"fork": {"source": str(source), "step": step}} | changes)
@@ -52,11 +27,6 @@ def fork(root: Path, source: Path | str, step: int | str = "last", **changes: An
 
 def losses(run: Path) -> dict[int, float]:
     return {step: record["loss"] for step, record in records(str(run), "train").items()}
-
-
-def weights(run: Path) -> dict[str, bytes]:
-    with safe_open(Path(list_checkpoints(str(run / "checkpoints"))[-1].uri) / "model.safetensors", "np") as file:
-        return {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118
 
 
 def digest(directory: Path) -> str:
@@ -70,10 +40,10 @@ def plan_of(run: Path) -> Plan:
 
 @pytest.mark.parametrize("step", [0, 4, "stable"])
 def test_a_fork_without_changes_is_the_parents_continuation_bit_for_bit(
-    step: int | str, parent: Path, packed: Artifact, tmp_path: Path
+    step: int | str, parent: Path, parent_data: Artifact, tmp_path: Path
 ) -> None:
     before = digest(parent)
-    run = train_run(fork(tmp_path, parent, step), packed)
+    run = train_run(fork(tmp_path, parent, step), parent_data)
     first = {0: 0, 4: 4, "stable": 8}[step]
     assert losses(run) == {at: loss for at, loss in losses(parent).items() if at > first}
     assert weights(run) == weights(parent)
@@ -82,13 +52,13 @@ def test_a_fork_without_changes_is_the_parents_continuation_bit_for_bit(
 
 
 def test_another_learning_rate_and_mixture_count_from_the_forks_first_step(
-    parent: Path, packed: Artifact, tmp_path: Path
+    parent: Path, parent_data: Artifact, tmp_path: Path
 ) -> None:
     config = fork(tmp_path, parent, 4, optimizer={"lr": 1e-3}, max_steps=16)
     config = config.model_copy(
         update={"mixture": config.mixture.model_copy(update={"weights": {"code": 3, "math": 1}})}
     )
-    run = train_run(config, packed)
+    run = train_run(config, parent_data)
     found = records(str(run), "train")
     assert list(found) == list(range(5, 17))
     assert found[5]["lr"] == pytest.approx(1e-3)
@@ -97,29 +67,31 @@ def test_another_learning_rate_and_mixture_count_from_the_forks_first_step(
     assert tokens["code"] / tokens["math"] == pytest.approx((4 * 8 + 12 * 12) / (4 * 8 + 12 * 4), rel=0.05)
 
 
-def test_another_seed_reads_what_is_left_in_another_order(parent: Path, packed: Artifact, tmp_path: Path) -> None:
+def test_another_seed_reads_what_is_left_in_another_order(parent: Path, parent_data: Artifact, tmp_path: Path) -> None:
     config = fork(tmp_path, parent, 4)
-    run = train_run(config.model_copy(update={"seed": 5}), packed)
+    run = train_run(config.model_copy(update={"seed": 5}), parent_data)
     assert [(row.steps, row.shuffle) for row in plan_of(run).stages] == [(4, None), (8, 5)]
     assert losses(run)[5] != losses(parent)[5]
     assert losses(run) == pytest.approx({at: loss for at, loss in losses(parent).items() if at > 4}, rel=0.2)
 
 
-def test_a_fork_of_any_sharding_goes_on_with_the_same_batches(packed: Artifact, parent: Path, tmp_path: Path) -> None:
-    run = train_run(fork(tmp_path, parent, 8, engine={"kind": "deepspeed", "zero_stage": 3}), packed, ranks=2)
+def test_a_fork_of_any_sharding_goes_on_with_the_same_batches(
+    parent_data: Artifact, parent: Path, tmp_path: Path
+) -> None:
+    run = train_run(fork(tmp_path, parent, 8, engine={"kind": "deepspeed", "zero_stage": 3}), parent_data, ranks=2)
     assert losses(run) == pytest.approx({at: loss for at, loss in losses(parent).items() if at > 8}, rel=1e-4)
 
 
-def test_an_interrupted_fork_resumes_without_its_parent(parent: Path, packed: Artifact, tmp_path: Path) -> None:
+def test_an_interrupted_fork_resumes_without_its_parent(parent: Path, parent_data: Artifact, tmp_path: Path) -> None:
     source = tmp_path / "parent"
     shutil.copytree(parent, source)
     config = fork(tmp_path, source, 4, max_steps=14)
-    run = train_run(config, packed)
+    run = train_run(config, parent_data)
     straight = losses(run), weights(run)
     for ref in list_checkpoints(str(run / "checkpoints"))[1:]:
         shutil.rmtree(ref.uri)
     shutil.rmtree(source)
-    train_run(config, packed)
+    train_run(config, parent_data)
     assert (losses(run), weights(run)) == straight
     assert json.loads((run / "fork.json").read_text())["step"] == 4
     said = " ".join(record["message"] for record in all_records(str(run), "event"))
@@ -127,13 +99,13 @@ def test_an_interrupted_fork_resumes_without_its_parent(parent: Path, packed: Ar
     assert "resumed from" in said
 
 
-def test_a_fork_of_a_fork_goes_on_in_its_table(parent: Path, packed: Artifact, tmp_path: Path) -> None:
+def test_a_fork_of_a_fork_goes_on_in_its_table(parent: Path, parent_data: Artifact, tmp_path: Path) -> None:
     def reweighted(config: train.Config) -> train.Config:
         mixture = config.mixture.model_copy(update={"weights": {"code": 3, "math": 1}})
         return config.model_copy(update={"mixture": mixture})
 
-    first = train_run(reweighted(fork(tmp_path / "a", parent, 4)), packed)
-    second = train_run(reweighted(fork(tmp_path / "b", first, 8)), packed)
+    first = train_run(reweighted(fork(tmp_path / "a", parent, 4)), parent_data)
+    second = train_run(reweighted(fork(tmp_path / "b", first, 8)), parent_data)
     assert plan_of(second) == plan_of(first)
     assert weights(second) == weights(first)
 
@@ -166,38 +138,40 @@ def begin(config: train.Config, packed: Artifact) -> None:
     plan_packed(config, data, load_fork(config, data, ""))
 
 
-def test_other_data_and_budgets_that_are_spent_are_refused(parent: Path, packed: Artifact, tmp_path: Path) -> None:
+def test_other_data_and_budgets_that_are_spent_are_refused(parent: Path, parent_data: Artifact, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="other data"):
         begin(fork(tmp_path, parent), make_packed(tmp_path / "other", count=110))
     with pytest.raises(ConfigError, match="go on at step 12, and ends at step 12"):
-        begin(fork(tmp_path, parent), packed)
+        begin(fork(tmp_path, parent), parent_data)
     with pytest.raises(ConfigError, match=r"a budget in tokens cannot be kept"):
-        begin(fork(tmp_path, parent, 4, max_steps=None, tokens=65536, global_batch_tokens=2048), packed)
+        begin(fork(tmp_path, parent, 4, max_steps=None, tokens=65536, global_batch_tokens=2048), parent_data)
 
 
 def test_steps_without_a_checkpoint_and_runs_without_a_stable_part_are_refused(
-    parent: Path, packed: Artifact, tmp_path: Path
+    parent: Path, parent_data: Artifact, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="those of steps 4, 8, 12"):
         train.check(fork(tmp_path, parent, 5))
     with pytest.raises(ConfigError, match="there is no checkpoint to fork from"):
         train.check(fork(tmp_path, tmp_path / "none"))
     other = train_run(
-        make_config(tmp_path / "cosine", **PARENT | {"schedule": {"kind": "cosine"}, "max_steps": 2}), packed
+        make_config(tmp_path / "cosine", **PARENT | {"schedule": {"kind": "cosine"}, "max_steps": 2}), parent_data
     )
     with pytest.raises(ConfigError, match="no stable part"):
         train.check(fork(tmp_path, other, "stable"))
 
 
-def test_a_run_that_is_stable_and_then_decays_keeps_the_checkpoint_between(packed: Artifact, tmp_path: Path) -> None:
+def test_a_run_that_is_stable_and_then_decays_keeps_the_checkpoint_between(
+    parent_data: Artifact, tmp_path: Path
+) -> None:
     settings = PARENT | {"checkpoint": {"every_steps": 3, "keep_last": 2}, "max_steps": 15}
-    trunk = train_run(make_config(tmp_path / "trunk", **settings), packed)
+    trunk = train_run(make_config(tmp_path / "trunk", **settings), parent_data)
     assert [ref.step for ref in list_checkpoints(str(trunk / "checkpoints"))] == [10, 12, 15]
-    run = train_run(fork(tmp_path, trunk, "stable", **settings), packed)
+    run = train_run(fork(tmp_path, trunk, "stable", **settings), parent_data)
     assert (losses(run), weights(run)) == ({at: losses(trunk)[at] for at in range(11, 16)}, weights(trunk))
 
 
-def test_a_damaged_parent_is_not_loaded(parent: Path, packed: Artifact, tmp_path: Path) -> None:
+def test_a_damaged_parent_is_not_loaded(parent: Path, parent_data: Artifact, tmp_path: Path) -> None:
     source = tmp_path / "parent"
     shutil.copytree(parent, source)
     state = Path(list_checkpoints(str(source / "checkpoints"))[-1].uri) / "state" / "rank-00000.safetensors"
@@ -205,7 +179,7 @@ def test_a_damaged_parent_is_not_loaded(parent: Path, packed: Artifact, tmp_path
     data[-1] ^= 1
     state.write_bytes(data)
     with pytest.raises(ArtifactDamaged):
-        begin(fork(tmp_path, source, max_steps=20), packed)
+        begin(fork(tmp_path, source, max_steps=20), parent_data)
 
 
 def test_the_identity_of_a_fork_holds_its_parents_checkpoint(parent: Path, tmp_path: Path) -> None:

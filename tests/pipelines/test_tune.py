@@ -5,26 +5,19 @@ import random
 import time
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 import yaml
+from packing_fixture import pack_splits
 from simulated_sweep import trial
 
 from rayllm.core.artifact import Artifact
 from rayllm.core.errors import ConfigError, DataError, RunFailed, SetupError
-from rayllm.core.stage import Task, Work, run_task
-from rayllm.data.shards.flatten import pack_texts
-from rayllm.data.shards.format import PackedIndex, ShardRecord, dtype_for
-from rayllm.data.shards.writer import ShardWriter
+from rayllm.core.stage import Task, run_task
 from rayllm.pipelines import tune
-from rayllm.pipelines.frame import Frame
 from rayllm.pipelines.run_config import load_run
 from rayllm.pipelines.train import run_single
 from rayllm.pipelines.tune.plan import Plan, make_plan
 from rayllm.pipelines.tune.trial_runs import Sweep, TrialRun
-from rayllm.tokenizer.bpe import train_bpe
-from rayllm.tokenizer.codec import Codec
-from rayllm.tokenizer.freeze import freeze
 
 WORDS = {
     "english": ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "two", "dogs"],
@@ -41,33 +34,11 @@ def texts_of(domain: str, seed: int) -> list[str]:
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """Two small domains, tokenised, as pack would publish them."""
-
-    def make(work: Work) -> dict:
-        texts = [text for domain in DOMAINS for text in texts_of(domain, 0)]
-        freeze(train_bpe(iter(texts), vocab_size=300, min_frequency=2, max_digits=1, num_reserved=4), work.directory)
-        codec = Codec.load(work.directory)
-        splits = {
-            split: {
-                domain: [write(work, codec, f"{split}/{domain}/00000", texts_of(domain, seed))] for domain in DOMAINS
-            }
-            for seed, split in enumerate(("train", "validation"))
-        }
-        PackedIndex(
-            dtype=dtype_for(codec.vocab_size),
-            vocab_size=codec.vocab_size,
-            tokenizer_sha256=codec.sha256,
-            separator_id=codec.separator_id,
-            splits=splits,
-        ).write(work.directory)
-        return {}
-
-    def write(work: Work, codec: Codec, name: str, texts: list[str]) -> ShardRecord:
-        with ShardWriter(work.directory, name, dtype_for(codec.vocab_size)) as writer:
-            writer.append(*pack_texts(codec, pa.array(texts)))
-        return writer.record
-
-    root = tmp_path_factory.mktemp("packed")
-    return run_task(Task("pack", make, Frame(name="test")), str(root))[0]
+    splits = {
+        split: {domain: texts_of(domain, seed) for domain in DOMAINS}
+        for seed, split in enumerate(("train", "validation"))
+    }
+    return pack_splits(tmp_path_factory.mktemp("packed"), splits, 300)
 
 
 def make_config(tmp_path: Path, **sweep) -> tune.Config:
@@ -166,7 +137,8 @@ def test_what_trials_do_not_read_leaves_the_hash_of_a_sweep(tmp_path):
     config = make_config(tmp_path)
     other = config.model_copy(update={"name": "other", "tune": config.tune.model_copy(update={"cpus_per_trial": 2})})
     assert other.identity() == config.identity()
-    assert make_config(tmp_path, budget={"trials": 4}).identity() != config.identity()
+    assert make_config(tmp_path, budget={"trials": 4}).identity() == config.identity(), "a raised budget goes on"
+    assert make_config(tmp_path, max_steps=4).identity() != config.identity()
 
 
 def test_a_trial_killed_after_its_last_checkpoint_still_gives_its_final_metrics(tmp_path, packed):
@@ -200,8 +172,8 @@ def test_a_sweep_trains_ranks_and_writes_a_run_file_of_the_best(tmp_path, packed
 @pytest.mark.ray
 def test_a_failed_trial_is_reported_and_only_it_runs_again(tmp_path, packed, ray_session, monkeypatch):
     log = tmp_path / "log"
-    space = {"train.optimizer.lr": {"kind": "grid", "values": [0.001, 0.002, 0.003]}}
-    config = make_config(tmp_path, space=space, baselines=[])
+    space = {"train.optimizer.lr": {"kind": "grid", "values": [0.001, 0.002, 0.003, 0.004]}}
+    config = make_config(tmp_path, space=space, baselines=[], budget={"trials": 4})
 
     def train(config, directory):
         lr = config.train.optimizer.lr
@@ -209,21 +181,24 @@ def test_a_failed_trial_is_reported_and_only_it_runs_again(tmp_path, packed, ray
             file.write(f"{lr}\n")
         if lr == 0.002 and log.read_text().count("0.002") == 1:
             raise DataError("a shard is gone", where="s3://data")
+        if lr == 0.004:
+            raise ValueError("nothing works")
         return {"mean_bits_per_byte": float("nan") if lr == 0.003 else lr}
 
     fake_training(monkeypatch, train)
     artifact = run_sweep(config, packed, tmp_path / "sweeps")
     rows = json.loads(Path(artifact.file("table.json")).read_text())["trials"]
-    assert [row["trial"] for row in rows] == [0, 1, 2]
+    assert [row["trial"] for row in rows] == [0, 1, 2, 3]
     assert rows[1]["error"] == "a shard is gone\n  where: s3://data"
     assert rows[2]["error"] == "its last validation gave no finite mean_bits_per_byte"
-    assert artifact.counts["failed"] == 2
+    assert rows[3]["error"] == "ValueError: nothing works"
+    assert artifact.counts["failed"] == 3
     assert "DataError" in next(Path(artifact.uri).glob("trials/trial-001-*/error.txt")).read_text()
 
     Path(artifact.file("manifest.json")).unlink()  # as if it had been killed before the end
     again = run_sweep(config, packed, tmp_path / "sweeps")
-    assert again.counts["failed"] == 1
-    assert sorted(log.read_text().split()) == ["0.001", "0.002", "0.002", "0.003", "0.003"]
+    assert again.counts["failed"] == 2
+    assert sorted(log.read_text().split()) == ["0.001", "0.002", "0.002", "0.003", "0.003", "0.004", "0.004"]
 
 
 def test_the_leaders_are_trained_again_with_fresh_seeds_before_one_is_named(tmp_path, packed, monkeypatch):
@@ -253,14 +228,21 @@ def test_the_leaders_are_trained_again_with_fresh_seeds_before_one_is_named(tmp_
     assert (best["train"]["optimizer"]["lr"], best["seed"]) == (0.0005, config.seed)
 
 
-@pytest.mark.ray
-def test_a_sweep_fails_when_all_trials_do(tmp_path, packed, ray_session, monkeypatch):
-    def train(config, directory):
-        raise ValueError("nothing works")
+def test_a_sweep_fails_when_all_trials_do(tmp_path, packed, monkeypatch):
+    from rayllm.pipelines.tune import execute
 
-    fake_training(monkeypatch, train)
+    def train(sampler, sweep, ledger):
+        while (settings := sampler.ask()) is not None:
+            run = sweep.plan(len(ledger.results), settings)
+            failed = {"status": "failed", "error": "ValueError: nothing works", "metrics": {}}
+            ledger.append(trial(run.trial.index, settings, 0.0, key=run.key).model_copy(update=failed))
+            sampler.tell(ledger.results[-1])
+        return ledger.results
+
+    monkeypatch.setattr(execute, "run_trials", train)
+    space = {"train.optimizer.lr": {"kind": "grid", "values": [0.001, 0.002]}}
     with pytest.raises(RunFailed, match="trial 0: ValueError: nothing works"):
-        run_sweep(make_config(tmp_path, budget={"trials": 2}), packed, tmp_path / "sweeps")
+        run_sweep(make_config(tmp_path, space=space, baselines=[]), packed, tmp_path / "sweeps")
 
 
 @pytest.mark.ray

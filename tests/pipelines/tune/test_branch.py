@@ -4,13 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from packing_fixture import make_packed
+from parent_run import PARENT, weights
 from ranks import run_ranks
-from safetensors import safe_open
 from small_session import forked_run, make_config, records
 
 from rayllm.core.artifact import Artifact
-from rayllm.core.checkpoint import list_checkpoints
 from rayllm.core.errors import ConfigError
 from rayllm.pipelines import train
 from rayllm.pipelines.frame import RayConfig
@@ -21,64 +19,41 @@ from rayllm.tune.objective import Objective
 from rayllm.tune.results import Point, TrialResult
 from rayllm.tune.tables import to_markdown
 
-TRUNK: dict[str, Any] = {
-    "engine": {"kind": "torch"},
-    "checkpoint": {"every_steps": 4, "keep_last": 3},
-    "schedule": {"kind": "wsd", "warmup_frac": 0.1, "decay_frac": 0.34},
-    "samples": {"every_steps": 0},
-}
-
-
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return make_packed(tmp_path_factory.mktemp("packed"), count=120)
-
-
-@pytest.fixture(scope="module")
-def trunk(packed: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("trunk")
-    run_ranks(forked_run, 1, make_config(root, **TRUNK), packed.uri, str(root / "run"))
-    return root / "run"
-
 
 def settings(**values: Any) -> TuneConfig:
     return TuneConfig.model_validate({"space": {"seed": {"kind": "choice", "values": [1]}}} | values)
 
 
-def from_stable(trunk: Path) -> TuneConfig:
-    return settings(**{"from": {"source": str(trunk), "step": "stable"}})
+def from_stable(parent: Path) -> TuneConfig:
+    return settings(**{"from": {"source": str(parent), "step": "stable"}})
 
 
-def weights(run: Path | str) -> dict[str, bytes]:
-    last = list_checkpoints(str(Path(run, "checkpoints")))[-1].uri
-    with safe_open(Path(last) / "model.safetensors", "np") as file:
-        return {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118
-
-
-def test_a_trial_without_settings_matches_the_run_that_it_forks(trunk: Path, packed: Artifact, tmp_path: Path) -> None:
-    config = branched(make_config(tmp_path, **TRUNK), from_stable(trunk))
-    sweep = Sweep(config, from_stable(trunk), packed.uri, RayConfig(), str(tmp_path), lambda *_: 0.0)
+def test_a_trial_without_settings_matches_the_run_that_it_forks(
+    parent: Path, parent_data: Artifact, tmp_path: Path
+) -> None:
+    config = branched(make_config(tmp_path, **PARENT), from_stable(parent))
+    sweep = Sweep(config, from_stable(parent), parent_data.uri, RayConfig(), str(tmp_path), lambda *_: 0.0)
     same, other = sweep.plan(0, {}), sweep.plan(1, {"train.optimizer.lr": 1e-3})
     for run in (same, other):
-        run_ranks(forked_run, 1, run.config, packed.uri, run.directory)
+        run_ranks(forked_run, 1, run.config, parent_data.uri, run.directory)
     assert list(records(same.directory, "train")) == [9, 10, 11, 12]
-    assert weights(same.directory) == weights(trunk)
-    assert weights(other.directory) != weights(trunk)
+    assert weights(same.directory) == weights(parent)
+    assert weights(other.directory) != weights(parent)
 
 
-def test_all_trials_fork_the_checkpoint_that_was_named_at_the_start(trunk: Path, tmp_path: Path) -> None:
-    config = branched(make_config(tmp_path, **TRUNK), from_stable(trunk))
+def test_all_trials_fork_the_checkpoint_that_was_named_at_the_start(parent: Path, tmp_path: Path) -> None:
+    config = branched(make_config(tmp_path, **PARENT), from_stable(parent))
     assert config.train.fork is not None
-    assert config.train.fork.source == str(trunk / "checkpoints" / "step-00000008-a1")
+    assert config.train.fork.source == str(parent / "checkpoints" / "step-00000008-a1")
     found = branching(config)
     assert found == Branching(config.train.fork.source, 8)
     assert found.describe(12).endswith("4 of 12 steps each, 33% of a whole run")
     assert train.fingerprint(config)["fork"]
-    beginning = branched(make_config(tmp_path, **TRUNK), settings(**{"from": {"source": str(trunk), "step": 0}}))
-    assert branching(beginning) == Branching(str(trunk / "checkpoints" / "step-00000012-a1"), 0)
+    beginning = branched(make_config(tmp_path, **PARENT), settings(**{"from": {"source": str(parent), "step": 0}}))
+    assert branching(beginning) == Branching(str(parent / "checkpoints" / "step-00000012-a1"), 0)
 
 
-def test_the_table_shows_what_each_trial_cost_of_a_run(trunk: Path) -> None:
+def test_the_table_shows_what_each_trial_cost_of_a_run(parent: Path) -> None:
     results = [
         TrialResult(
             trial=trial,
@@ -92,7 +67,7 @@ def test_the_table_shows_what_each_trial_cost_of_a_run(trunk: Path) -> None:
         )
         for trial, step in ((0, 12), (1, 10))
     ]
-    found = Branching(str(trunk), 8)
+    found = Branching(str(parent), 8)
     assert found.shares(results) == {0: pytest.approx(1 / 3), 1: pytest.approx(0.2)}
     objective = Objective.parse("mean_loss", ["code"])
     lines = to_markdown(results, objective, found.shares(results)).splitlines()
@@ -100,9 +75,9 @@ def test_the_table_shows_what_each_trial_cost_of_a_run(trunk: Path) -> None:
     assert [line.split("|")[-3].strip() for line in lines[2:]] == ["33%", "20%"]
 
 
-def test_two_checkpoints_to_go_on_from_are_refused(trunk: Path, tmp_path: Path) -> None:
+def test_two_checkpoints_to_go_on_from_are_refused(parent: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="names two checkpoints"):
-        branched(make_config(tmp_path, **TRUNK | {"fork": str(trunk)}), from_stable(trunk))
+        branched(make_config(tmp_path, **PARENT | {"fork": str(parent)}), from_stable(parent))
 
 
 def test_the_setting_is_written_as_it_is_read() -> None:

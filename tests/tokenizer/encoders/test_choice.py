@@ -60,8 +60,9 @@ def test_the_fast_encoder_is_chosen_for_a_tokenizer_of_ours_and_said(codec, log)
     assert "its ids equal those of tokenizers" in log.text
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ["gpt2", "llama2", "superbpe", pytest.param("cl100k", marks=pytest.mark.slow)])
 def test_adopted_tokenizers_get_the_same_ids_from_both(name, shared_data):
+    """A file of each form by default; cl100k, which the formats' tests compare with tiktoken, is slow."""
     known = {**FILES[name]}
     data = read_tokenizer(str(shared_data / "tokenizers" / known.pop("path")), **known)
     tokenizer = ordinary(Tokenizer.from_str(data.decode()))

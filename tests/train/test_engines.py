@@ -101,9 +101,8 @@ def test_a_step_that_is_not_finite_is_skipped_on_all_ranks(
     assert [event["step"] for event in events] == [3]
 
 
-def test_every_element_is_owned_once(tmp_path: Path) -> None:
-    for stage in (0, 1, 2, 3):
-        owned = run_ranks(_owned_ranges, 2, stage)
+def test_every_element_is_owned_once() -> None:
+    for stage, owned in enumerate(zip(*run_ranks(_owned_ranges_of_each_stage, 2), strict=True)):
         counts: dict[tuple[str, str], torch.Tensor] = {}
         sizes = {name: tensor.numel() for name, tensor in Transformer(MODEL).named_parameters()}
         for ranges in owned:
@@ -112,6 +111,10 @@ def test_every_element_is_owned_once(tmp_path: Path) -> None:
                 seen[offset : offset + length] += 1
         assert set(counts) == {(name, kind) for name in sizes for kind in ("master", "exp_avg", "exp_avg_sq")}
         assert all((seen == 1).all() for seen in counts.values()), f"stage {stage}"
+
+
+def _owned_ranges_of_each_stage() -> list[list[tuple[str, str, int, int]]]:
+    return [_owned_ranges(stage) for stage in (0, 1, 2, 3)]
 
 
 def _owned_ranges(stage: int) -> list[tuple[str, str, int, int]]:

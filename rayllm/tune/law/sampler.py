@@ -4,6 +4,7 @@ All rounds are so one search of the executor, whose processes stay warm between 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from rayllm.core.errors import RunFailed
 from rayllm.tune.law.rounds import Outcome, Trainings, search
@@ -24,11 +25,16 @@ class LawSampler:
     def __init__(
         self, problem: Problem, key: Callable[[Settings], str], begun: Callable[[Trainings], None] = lambda _: None
     ) -> None:
-        self._walk, self._key, self._begun = search(problem), key, begun
+        self._problem, self._key, self._begun = problem, key, begun
+        self._walk = search(problem)
         self._results: dict[str, TrialResult] = {}
         self._outcome: Outcome | None = None
         self._error: RunFailed | None = None
         self._begin(next(self._walk))
+
+    def __reduce__(self) -> tuple[type["LawSampler"], tuple[Any, ...]]:
+        """A copy begins anew: a walk cannot be written down, which Ray Tune does with all that it is given."""
+        return LawSampler, (self._problem, self._key, self._begun)
 
     @property
     def done(self) -> bool:

@@ -1,6 +1,7 @@
 """The search as a sampler: one step at a time, the next one when all results of the last are told."""
 
 import pytest
+from ray import cloudpickle
 from support.synthetic_domains import Domains
 
 from rayllm.core.errors import RunFailed
@@ -48,3 +49,10 @@ def test_too_few_results_are_an_error_at_the_end_and_not_within_the_executor() -
     assert sampler.done
     with pytest.raises(RunFailed):
         sampler.outcome()
+
+
+def test_it_can_be_written_down_in_the_middle_and_a_copy_begins_anew() -> None:
+    sampler = LawSampler(PROBLEM, same)
+    first = sampler.ask()
+    sampler.ask()
+    assert cloudpickle.loads(cloudpickle.dumps(sampler)).ask() == first

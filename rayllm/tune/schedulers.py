@@ -3,6 +3,7 @@
 The decisions themselves are Ray Tune's; see ``pipelines.tune``.
 """
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -38,7 +39,7 @@ class AshaScheduler(ConfigModel):
         Args:
             max_steps: Steps of a whole trial.
         """
-        step = float(self.first or max(1, round(max_steps / self.reduction**2)))
+        step = float(self.first or math.ceil(max_steps / self.reduction**2))
         found = []
         while step < max_steps:
             found.append(round(step))

@@ -34,6 +34,7 @@ class OwnRay:
         self.environment = inherited | {
             "HOME": str(home),
             "RAY_TMPDIR": str(home / "r"),
+            "RAY_worker_niceness": "0",  # by default, workers wait for whatever else computes on the machine
             "DS_ACCELERATOR": "cpu",
             "OMP_NUM_THREADS": "1",
             "WANDB_MODE": "offline",

@@ -143,7 +143,7 @@ def _search(plan: Plan, sweep: Sweep, ledger: Ledger) -> None:
     """Train what the sampler proposes and the ledger lacks."""
     from rayllm.pipelines.tune.execute import run_trials
 
-    run_trials(Recorded(plan.sampler(), storage.join(sweep.directory, PROPOSALS), ledger), sweep, ledger)
+    run_trials(Recorded(plan.sampler(), storage.join(sweep.directory, PROPOSALS)), sweep, ledger)
 
 
 def _search_mixture(config: Config, sweep: Sweep, ledger: Ledger) -> FoundMixture:

@@ -38,13 +38,21 @@ def needs_of(settings: TuneConfig, nodes: Sequence[Node]) -> Needs:
     """What a trial asks for.
 
     Raises:
-        SetupError: If the nodes have no room for one trial; Ray would wait for ever.
+        SetupError: If the nodes have no room for one trial, for which Ray would wait for ever, or if workers of one
+            trial would have to share a GPU.
     """
     most = {"CPU": max(node.cpus for node in nodes), "GPU": max(node.gpus for node in nodes)}
     gpus = settings.gpus_per_trial
     if gpus is None:
         gpus = float(settings.workers) if most["GPU"] > 0 else 0.0
     needs = Needs(settings.cpus_per_trial / settings.workers, gpus / settings.workers, settings.workers)
+    if settings.workers > 1 and needs.gpus % 1:
+        raise SetupError(
+            "the workers of a trial cannot share a GPU",
+            where="tune.gpus_per_trial",
+            why=f"{gpus:g} GPU for {settings.workers} workers",
+            fix=f"set it to {settings.workers}, or to 0, or use one worker",
+        )
     if needs.trials([(node.cpus, node.gpus) for node in nodes]) < 1:
         wanted = f"{settings.cpus_per_trial:g} CPU and {gpus:g} GPU"
         shared = f" for {needs.workers} workers" if needs.workers > 1 else ""

@@ -9,19 +9,13 @@ import logging
 import math
 import os
 import time
-from pathlib import Path
 from typing import Any
 
-import ray
-from ray import cloudpickle, tune
-from ray.exceptions import RayTaskError
-from ray.tune import Callback, Stopper
-from ray.tune.experiment import Trial
-from ray.util import placement_group_table
+from ray import tune
+from ray.tune import Stopper
 
 from rayllm.core import storage
 from rayllm.core.errors import SavedForRerun
-from rayllm.core.log import get_logger
 from rayllm.data.shards.packed import PackedData
 from rayllm.pipelines import ray_runtime
 from rayllm.pipelines.nodes import live_nodes
@@ -29,16 +23,17 @@ from rayllm.pipelines.train.crew.stopping import StopRequest
 from rayllm.pipelines.train.job import STOP_FILE
 from rayllm.pipelines.train.planning import plan_packed
 from rayllm.pipelines.tune.book import Book
-from rayllm.pipelines.tune.capacity import Needs, lacking, needs_of
+from rayllm.pipelines.tune.branch import branching
+from rayllm.pipelines.tune.capacity import Needs, needs_of
 from rayllm.pipelines.tune.nested import train_trial
 from rayllm.pipelines.tune.population import Exploring
-from rayllm.pipelines.tune.preparing import prepare_training
+from rayllm.pipelines.tune.preparing import Course, prepare_training
 from rayllm.pipelines.tune.progress import Surroundings
 from rayllm.pipelines.tune.schedulers import Judged, build_scheduler
 from rayllm.pipelines.tune.search import Search
-from rayllm.pipelines.tune.stepwise import describe
 from rayllm.pipelines.tune.trainable import TrialProcess
 from rayllm.pipelines.tune.trial_runs import Sweep
+from rayllm.pipelines.tune.watch import Watch
 from rayllm.tune.results import Ledger, TrialResult
 from rayllm.tune.samplers.sampler import Sampler
 from rayllm.tune.schedulers import PbtScheduler
@@ -57,13 +52,10 @@ ENVIRONMENT = {
 BESIDE_DRIVER = {"node:__internal_head__": 0.001}
 #: Tune's own files, removed at the end.
 SCRATCH = ".ray-tune"
-WAITING_NOTICE_S = 30.0
 #: Seconds between looks at the nodes.
 LOOK_S = 2.0
 #: A trial whose process died is tried once more; one that failed with an error is not.
 RETRIES = 1
-
-logger = get_logger(__name__)
 
 
 def run_trials(sampler: Sampler, sweep: Sweep, ledger: Ledger) -> list[TrialResult]:
@@ -118,8 +110,11 @@ def _tuner(
         sweep.reference_uri and storage.absolute(sweep.reference_uri),
     )
     total_steps = plan_packed(sweep.config, PackedData.open(sweep.packed_uri)).total_steps
-    prepare = functools.partial(prepare_training, sweep.settings.scheduler, total_steps)
-    scheduler = Judged(build_scheduler(sweep.settings.scheduler, total_steps, Exploring(sweep, prepare)), sweep.judge)
+    begun = branching(sweep.config)
+    course, kind = Course(total_steps, begun.step if begun else 0), sweep.settings.scheduler
+    prepare = functools.partial(prepare_training, kind, course)
+    scheduler = build_scheduler(kind, course, Exploring(sweep, prepare))
+    scheduler = Judged(scheduler, sweep.judge, course.origin(kind))
     scheduler.recall(ledger.results)
     room = Room(needs, whole=isinstance(sweep.settings.scheduler, PbtScheduler))
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(room.places())
@@ -165,7 +160,9 @@ class Room:
         """How many the nodes have room for; at least one, which then waits."""
         if time.monotonic() - self._looked_s > LOOK_S:
             self._looked_s = time.monotonic()
-            self._places = max(1, self._needs.trials([(node.cpus, node.gpus) for node in live_nodes()]))
+            self._places = max(
+                1, self._needs.trials([(node.cpus, node.gpus) for node in live_nodes() if not node.leaving])
+            )
         return self._places
 
 
@@ -182,61 +179,3 @@ class Interrupted(Stopper):
     def stop_all(self) -> bool:
         """Whether somebody asked."""
         return self._stop.asked
-
-
-class Watch(Callback):
-    """Tells the book what Tune knows, ends trials where the budget does, and says so when nothing can run."""
-
-    def __init__(self, book: Book, needs: Needs, stop: StopRequest) -> None:
-        self._book, self._needs, self._stop = book, needs, stop
-        self._last_life = time.monotonic()
-        self._over = False
-
-    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        """Its time runs from here."""
-        self._book.begin(trial.trial_id)
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
-    ) -> None:
-        """Note how far it came."""
-        self._last_life = time.monotonic()
-        self._book.note(trial.trial_id, result["progress"])
-
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        """Settle it, unless the sweep was interrupted: then it goes on next time."""
-        if not self._stop.asked:
-            self._book.close(trial.trial_id)
-
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        """Its process died, and died again when it was tried once more."""
-        error = _error_of(trial)
-        if not self._stop.asked:
-            self._book.close(trial.trial_id, describe(error), str(error))
-
-    def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
-        """End trials in time for the budget; Tune waits for resources without a word: say what it waits for."""
-        if not self._over and not self._stop.asked and self._book.overdue():
-            self._over = True
-            logger.info("the budget is spent: the trials that run now save and end")
-            self._stop.write()
-        now = time.monotonic()
-        if any(trial.status == Trial.RUNNING for trial in trials) and self._needs.workers == 1:
-            self._last_life = now
-        elif self._book.live and now - self._last_life > WAITING_NOTICE_S and _resources_wait():
-            self._last_life = now
-            what = lacking(self._needs, ray.available_resources(), ray.cluster_resources())
-            logger.warning("no trial can start: %s", what)
-
-
-def _resources_wait() -> bool:
-    """Whether Ray has not been able to set aside what was asked for; else processes are only starting."""
-    return any(group["state"] in ("PENDING", "RESCHEDULING") for group in placement_group_table().values())
-
-
-def _error_of(trial: Trial) -> BaseException:
-    """The error of a trial, from the file that Tune wrote in this process a moment ago; it offers no other way."""
-    path = trial.pickled_error_file
-    assert path, "Tune keeps the error of every failed trial"
-    error = cloudpickle.loads(Path(path).read_bytes())
-    return error.cause if isinstance(error, RayTaskError) else error

@@ -1,10 +1,12 @@
 """A trial of several workers: a run of the crew, driven from the trial's process.
 
-The process itself holds no resources; the workers' placement group is Ray Train's, returned when they have ended. The
-decision to stop a trial is passed down to them as a file, as Ctrl-C is; they save and return, and only then is the
-trial over. So nothing is killed that holds resources, and no placement group is left behind.
+The process itself holds no resources, so it can always start; the workers' placement group is Ray Train's, set aside as
+a whole or not at all, and returned when they have ended. So trials never wait for each other with half of what they
+need. The decision to stop a trial is passed down to its workers as a file, as Ctrl-C is; they save and return, and only
+then is the trial over. What a killed process leaves behind is given back by the sweep's driver (``abandoned``).
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -79,13 +81,21 @@ def train_with_crew(job: Job, needs: Needs, gate: Gate, all_asked: Callable[[], 
     stop = PassedDown(storage.join(job.directory, STOP_FILE), all_asked)
     gate.on_end = stop.tell
     try:
-        Supervisor(job, Crew(needs.workers, needs.cpus, int(needs.gpus)), GateDisplay(gate), stop).run()
+        crew = Crew(needs.workers, needs.cpus, int(needs.gpus))
+        Supervisor(_with_workers(job, needs.workers), crew, GateDisplay(gate), stop).run()
     except SavedForRerun:
         return False
     finally:
         stop.clear()
         remove_records(job.directory)
     return True
+
+
+def _with_workers(job: Job, count: int) -> Job:
+    """The same training with so many workers, whatever the run file says: a trial that grew would take others' room."""
+    training = job.config.train
+    training = training.model_copy(update={"workers": training.workers.model_copy(update={"count": count})})
+    return dataclasses.replace(job, config=job.config.model_copy(update={"train": training}))
 
 
 def train_trial(job: Job, needs: Needs, gate: Gate, all_asked: Callable[[], bool]) -> bool:

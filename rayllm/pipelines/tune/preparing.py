@@ -3,6 +3,9 @@
 Nothing of this changes what the trial learns.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from rayllm.train.config import TrainConfig
 from rayllm.tune.schedulers import AshaScheduler, MedianScheduler, NoScheduler, PbtScheduler, SchedulerConfig
 
@@ -10,35 +13,62 @@ from rayllm.tune.schedulers import AshaScheduler, MedianScheduler, NoScheduler, 
 KEEP = 1000
 
 
-def prepare_training(scheduler: SchedulerConfig, total_steps: int, config: TrainConfig) -> TrainConfig:
+@dataclass(frozen=True)
+class Course:
+    """The steps of a whole trial.
+
+    Attributes:
+        total: The last one.
+        begun: Where it begins: 0, or the step of the checkpoint that it forks.
+    """
+
+    total: int
+    begun: int = 0
+
+    def origin(self, scheduler: SchedulerConfig) -> int:
+        """The step from which a scheduler counts: the fork; a population saves at multiples of its interval only."""
+        return self.begun - self.begun % self.interval(scheduler) if isinstance(scheduler, PbtScheduler) else self.begun
+
+    def own(self, scheduler: SchedulerConfig) -> int:
+        """Steps from there to the end."""
+        return self.total - self.origin(scheduler)
+
+    def interval(self, scheduler: PbtScheduler) -> int:
+        """Steps between a population's changes."""
+        return scheduler.interval(self.total - self.begun)
+
+
+def prepare_training(scheduler: SchedulerConfig, course: Course, config: TrainConfig) -> TrainConfig:
     """The training of a trial under a scheduler.
 
     Args:
         scheduler: The section of the run file.
-        total_steps: Of a whole trial.
+        course: Of a whole trial.
         config: Of the trial.
     """
-    steps = judged_at(scheduler, total_steps)
+    steps = judged_at(scheduler, course)
     validation = config.validation.model_copy(update={"at_steps": sorted({*config.validation.at_steps, *steps})})
     samples = config.samples.model_copy(update={"every_steps": 0, "max_new_tokens": 1})  # which nobody reads
     config = config.model_copy(update={"validation": validation, "samples": samples})
     if not isinstance(scheduler, PbtScheduler):
         return config
-    every = scheduler.interval(total_steps)
+    every = course.interval(scheduler)
     checkpoint = config.checkpoint.model_copy(update={"every_steps": every, "keep_last": KEEP})
     return config.model_copy(update={"checkpoint": checkpoint})
 
 
-def judged_at(scheduler: SchedulerConfig, total_steps: int) -> list[int]:
+def judged_at(scheduler: SchedulerConfig, course: Course) -> list[int]:
     """Steps before the last at which a scheduler wants to know how a trial does."""
+    own = course.own(scheduler)
     match scheduler:
         case NoScheduler():
-            return []
+            after: Sequence[int] = []
         case AshaScheduler():
-            return scheduler.rungs(total_steps)
+            after = scheduler.rungs(own)
         case MedianScheduler():
-            first = scheduler.first_step(total_steps)
-            return list(range(first, total_steps, first))
+            first = scheduler.first_step(own)
+            after = range(first, own, first)
         case PbtScheduler():
-            every = scheduler.interval(total_steps)
-            return list(range(every, total_steps, every))
+            every = course.interval(scheduler)
+            after = range(every, own, every)
+    return [course.origin(scheduler) + steps for steps in after]

@@ -1,6 +1,6 @@
 """Who decides which trials go on: Ray Tune's own schedulers, on values that the sweep's objective gives.
 
-In: the ``tune.scheduler`` section, the steps of a whole trial. Out: a scheduler for Tune, which knows what the trials
+In: the ``tune.scheduler`` section, the course of a whole trial. Out: a scheduler for Tune, which knows what the trials
 of earlier starts of the sweep have shown.
 """
 
@@ -17,6 +17,7 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
+from rayllm.pipelines.tune.preparing import Course
 from rayllm.pipelines.tune.trial_runs import Judge
 from rayllm.tune.results import Point, TrialResult
 from rayllm.tune.schedulers import AshaScheduler, MedianScheduler, NoScheduler, PbtScheduler, SchedulerConfig
@@ -28,14 +29,15 @@ _COMMON: dict[str, Any] = {"time_attr": STEP, "metric": VALUE, "mode": "min"}
 Explore = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def build_scheduler(config: SchedulerConfig, total_steps: int, explore: Explore) -> TrialScheduler:
-    """Tune's scheduler.
+def build_scheduler(config: SchedulerConfig, course: Course, explore: Explore) -> TrialScheduler:
+    """Tune's scheduler; it counts steps from ``course.origin``.
 
     Args:
         config: The section.
-        total_steps: Of a whole trial.
+        course: Of a whole trial.
         explore: For population-based training.
     """
+    total_steps = course.own(config)
     match config:
         case NoScheduler():
             return FIFOScheduler()
@@ -54,7 +56,7 @@ def build_scheduler(config: SchedulerConfig, total_steps: int, explore: Explore)
         case PbtScheduler():
             return PopulationBasedTraining(
                 **_COMMON,
-                perturbation_interval=config.interval(total_steps),
+                perturbation_interval=course.interval(config),
                 quantile_fraction=config.quantile,
                 custom_explore_fn=explore,
                 synch=True,  # the same trials meet at every change, however few run at a time
@@ -68,11 +70,12 @@ class Judged(FIFOScheduler):
     Args:
         inner: Decides.
         judge: Gives the value; a point that has none is as bad as can be.
+        origin: Step from which ``inner`` counts.
     """
 
-    def __init__(self, inner: TrialScheduler, judge: Judge) -> None:
+    def __init__(self, inner: TrialScheduler, judge: Judge, origin: int = 0) -> None:
         super().__init__()
-        self._inner, self._judge = inner, judge
+        self._inner, self._judge, self._origin = inner, judge, origin
 
     def recall(self, results: Iterable[TrialResult]) -> None:
         """Let it know the trials of earlier starts, in the order in which they ended."""
@@ -87,7 +90,7 @@ class Judged(FIFOScheduler):
 
     def _valued(self, point: Point) -> dict[str, Any]:
         value = self._judge(point.metrics, point.tokens)
-        return {STEP: point.step, VALUE: value if value == value else float("inf")}
+        return {STEP: point.step - self._origin, VALUE: value if value == value else float("inf")}
 
     def _with_value(self, result: Mapping[str, Any]) -> dict[str, Any]:
         progress = result.get("progress")

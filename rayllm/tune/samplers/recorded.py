@@ -1,8 +1,9 @@
 """A sampler that survives interruptions: what it was asked and told is kept, and done again at the next start.
 
-In: a sampler in its first state, the file of its record, the ledger of results. Out: the same sampler, brought to where
-it was. It proposes again all that it proposed before, in order, so that the executor finds the finished trials in the
-ledger and goes on with the others under their old numbers; then it goes on as if nothing had happened.
+In: a sampler in its first state, the file of its record. Out: the same sampler, brought to where it was. It proposes
+again all that it proposed before, in order, so that the executor finds the finished trials in the ledger and goes on
+with the others under their old numbers; then it goes on as if nothing had happened. The record holds the results that
+were told, so that nothing else need be whole: a trial that the ledger has lost runs again.
 """
 
 from collections import deque
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rayllm.core import storage
 from rayllm.core.errors import ArtifactDamaged
-from rayllm.tune.results import Ledger, TrialResult
+from rayllm.tune.results import TrialResult
 from rayllm.tune.samplers.sampler import Sampler
 from rayllm.tune.space import Settings
 
@@ -21,13 +22,13 @@ class Event(BaseModel):
 
     Attributes:
         ask: What was proposed.
-        tell: Which line of the ledger was told, from 0.
+        tell: What was told, without its curve, from which no sampler learns.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     ask: Settings | None = None
-    tell: int | None = None
+    tell: TrialResult | None = None
 
 
 class Recorded:
@@ -36,14 +37,13 @@ class Recorded:
     Args:
         sampler: In its first state.
         uri: The record, a JSONL file; read and done again if it exists.
-        ledger: Takes every result before it is told.
 
     Raises:
         ArtifactDamaged: If the record cannot be read, or the sampler now proposes something else.
     """
 
-    def __init__(self, sampler: Sampler, uri: str, ledger: Ledger) -> None:
-        self._sampler, self._uri, self._ledger = sampler, uri, ledger
+    def __init__(self, sampler: Sampler, uri: str) -> None:
+        self._sampler, self._uri = sampler, uri
         self._events: list[Event] = []
         self._again: deque[Settings] = deque()
         text = storage.read_text(uri) if storage.exists(uri) else ""
@@ -66,10 +66,10 @@ class Recorded:
 
     def tell(self, result: TrialResult) -> None:
         """Pass a result on that the sampler does not know."""
-        line = self._ledger.results.index(result)
-        if Event(tell=line) not in self._events:
+        event = Event(tell=result.model_copy(update={"curve": []}))
+        if event not in self._events:
             self._sampler.tell(result)
-            self._add(Event(tell=line))
+            self._add(event)
 
     def _add(self, event: Event) -> None:
         self._events.append(event)
@@ -84,9 +84,7 @@ class Recorded:
             raise ArtifactDamaged("the record of the sampler cannot be read", where=where, why=why, fix=_FIX) from error
         self._events.append(event)
         if event.tell is not None:
-            if event.tell >= len(self._ledger.results):
-                raise ArtifactDamaged("the record names a result that the ledger lacks", where=where, fix=_FIX)
-            self._sampler.tell(self._ledger.results[event.tell])
+            self._sampler.tell(event.tell)
             return
         settings = self._sampler.ask()
         if settings is None or settings != event.ask:

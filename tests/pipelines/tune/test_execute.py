@@ -121,6 +121,29 @@ def test_a_sampler_that_waits_for_results_finds_a_process_warm(tmp_path, packed,
     assert any(result.reused for result in results[2:])  # Tune ends a process that waits while another one works
 
 
+@pytest.mark.fault("T8", "others hold a CPU that a trial needs", "it is named; the trial begins when it is free")
+@pytest.mark.ray
+def test_what_a_trial_waits_for_is_named(tmp_path, packed, ray_session, slowly, monkeypatch):
+    from ray.util import placement_group, remove_placement_group
+
+    from rayllm.pipelines.tune import watch
+
+    slowly()
+    monkeypatch.setattr(watch, "WAITING_NOTICE_S", 1.0)
+    held = placement_group([{"CPU": 1}])
+    assert held.wait(60)
+    told: list[str] = []
+
+    def tell(message: str, *values: object) -> None:
+        told.append(message % values)
+        remove_placement_group(held)
+
+    monkeypatch.setattr(watch.logger, "warning", tell)
+    [result] = run_rates(make_sweep(tmp_path, packed.uri, cpus_per_trial=2), [0.001])
+    assert told == ["no trial can start: it wants 2 CPU (1 of 2 free)"]
+    assert result.status == "finished"
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize("budget", [{"hours": 20 / 3600}, {"device_hours": 30 / 3600}], ids=["hours", "device_hours"])

@@ -7,7 +7,7 @@ killed process of a trial would leave its workers' CPUs and GPUs taken, and ever
 import ray
 from ray._private.state import state
 from ray._raylet import PlacementGroupID
-from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData  # pyright: ignore[reportAttributeAccessIssue]
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from rayllm.core.log import get_logger

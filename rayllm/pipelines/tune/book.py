@@ -5,7 +5,6 @@ to the sampler the moment that it is known.
 """
 
 import itertools
-import json
 import math
 import time
 from dataclasses import dataclass, field, replace
@@ -16,15 +15,14 @@ from rayllm.core.checkpoint import DIRECTORY
 from rayllm.core.errors import ConfigError
 from rayllm.core.log import get_logger
 from rayllm.pipelines.tune.capacity import Needs
-from rayllm.pipelines.tune.progress import Progress
+from rayllm.pipelines.tune.progress import Order, Progress
+from rayllm.pipelines.tune.standing import Stand, Standing, forked, read_standing, write_standing
 from rayllm.pipelines.tune.trial_runs import Sweep, TrialRun
 from rayllm.tune.budget import Budget, Running
 from rayllm.tune.results import SEED, Ledger, Point, TrialResult, group_of
 from rayllm.tune.samplers.sampler import Sampler
+from rayllm.tune.schedulers import PbtScheduler
 from rayllm.tune.space import Settings
-
-#: The seconds that the starts of a sweep took, beside its ledger.
-CLOCK = "clock.json"
 
 logger = get_logger(__name__)
 
@@ -38,7 +36,9 @@ class Entry:
         settings: What it trains with now; a population changes them.
         begun_s: When it got resources, in seconds since 1970; 0 before.
         curve: Its validations by step.
+        earlier_s: Seconds that earlier starts of the sweep spent on it.
         stints: Seconds by when a process took it up.
+        directories: Where it has written; the last one is where it does.
         first: What it reported first.
         last: What it reported last.
     """
@@ -47,9 +47,21 @@ class Entry:
     settings: Settings
     begun_s: float = 0.0
     curve: dict[int, Point] = field(default_factory=dict)
+    earlier_s: float = 0.0
+    directories: list[str] = field(default_factory=list)
     stints: dict[float, float] = field(default_factory=dict)
     first: Progress | None = None
     last: Progress | None = None
+
+    def stand(self, now_s: float) -> Stand:
+        """Where it stands, for the next start of the sweep."""
+        return Stand(
+            settings=self.settings,
+            wall_s=round(self.earlier_s + (now_s - self.begun_s if self.begun_s else 0.0), 3),
+            curve=[self.curve[step] for step in sorted(self.curve)],
+            directory=self.directories[-1] if self.directories[1:] else "",
+            parent=self.last.parent if self.last else "",
+        )
 
 
 class Book:
@@ -68,9 +80,12 @@ class Book:
         self.results: list[TrialResult] = []
         self.exhausted = False
         self._numbers = {result.key: result.trial for result in ledger.results}
-        self._earlier_s = read_clock(sweep.directory)
+        self.before = read_standing(sweep.directory)
+        self.changes = self.before.changes
+        self._waiting = dict(self.before.trials)
+        self._unused: list[str] = []
         self._began_s = time.time()
-        self._budget = Budget(sweep.settings.budget, earlier_s=self._earlier_s, began_s=self._began_s)
+        self._budget = Budget(sweep.settings.budget, earlier_s=self.before.wall_s, began_s=self._began_s)
 
     def next_run(self) -> TrialRun | None:
         """The next trial; None if there is none now, or, once ``exhausted``, ever."""
@@ -86,9 +101,17 @@ class Book:
                 self.results.append(found)
                 self._sampler.tell(found)
             elif run.id not in self.live:
-                self.live[run.id] = Entry(run, dict(settings))
+                self.live[run.id] = self._entry(run, settings)
                 return run
         return None
+
+    def order(self, run: TrialRun) -> Order:
+        """What its process is told: to begin it, or to go on as what it was when the sweep was interrupted."""
+        stand = self.before.trials.get(run.id)
+        if stand is None or not stand.directory:
+            return Order(run.config, run.trial.settings, time.time())
+        config = self._sweep.plan(run.trial.index, stand.settings).config
+        return Order(forked(config, stand.parent), stand.settings, time.time(), stand.directory)
 
     def begin(self, trial: str) -> None:
         """A trial has got its resources."""
@@ -97,12 +120,19 @@ class Book:
 
     def note(self, trial: str, progress: Progress) -> None:
         """A trial has reported."""
-        entry = self.live[trial]
+        entry, point = self.live[trial], progress.reached.point
         entry.first, entry.last, entry.settings = entry.first or progress, progress, progress.settings
+        taken_up = progress.turn_s not in entry.stints
         entry.stints[progress.turn_s] = progress.wall_s
-        for point in (*progress.earlier, progress.reached.point):
-            if point is not None:
-                entry.curve[point.step] = point
+        entry.curve |= {one.step: one for one in progress.earlier}
+        if point is not None:
+            if taken_up:  # from a checkpoint before what it had shown
+                entry.curve = {step: one for step, one in entry.curve.items() if step < point.step}
+            entry.curve[point.step] = point
+        if progress.directory != entry.directories[-1]:
+            entry.directories.append(progress.directory)
+            self.changes += 1
+            self.keep()
 
     def close(self, trial: str, error: str = "", trace: str = "") -> None:
         """A trial has ended: by itself, by its scheduler, or by an error; what was only interrupted is forgotten.
@@ -113,6 +143,7 @@ class Book:
             trace: More of it, for a file.
         """
         entry = self.live.pop(trial)
+        self._waiting.pop(trial, None)
         reached = entry.last.reached if entry.last else None
         if reached is not None and reached.ended == "failed":
             error, trace = reached.error, reached.trace
@@ -124,18 +155,39 @@ class Book:
             storage.write_text(storage.join(entry.run.directory, "error.txt"), trace or error)
         result = self._result(entry, last, error, "failed" if error else "finished" if ended else "stopped")
         self._settle(result)
+        self._unused += [storage.join(directory, DIRECTORY) for directory in entry.directories]
+        if not isinstance(self._sweep.settings.scheduler, PbtScheduler):  # of which others may still go on
+            self.tidy()
+
+    def tidy(self) -> None:
+        """Remove the checkpoints of ended trials, unless they are to be kept."""
         if not self._sweep.settings.keep_checkpoints:
-            storage.remove(storage.join(entry.run.directory, DIRECTORY))
+            for uri in self._unused:
+                storage.remove(uri)
+        self._unused = []
 
     def overdue(self) -> bool:
         """Whether the trials that run now must end, for the budget."""
         now_s = time.time()
         return now_s >= self._budget.deadline_s(self._ledger.results, self._running(), now_s)
 
-    def keep_clock(self) -> None:
-        """Write down how long the sweep has taken, over all its starts."""
-        wall_s = self._earlier_s + time.time() - self._began_s
-        storage.write_text(storage.join(self._sweep.directory, CLOCK), json.dumps({"wall_s": round(wall_s, 3)}))
+    def keep(self) -> None:
+        """Write down where the sweep stands, for its next start."""
+        now_s = time.time()
+        stands = {trial: entry.stand(now_s) for trial, entry in self.live.items() if entry.begun_s}
+        wall_s = round(self.before.wall_s + now_s - self._began_s, 3)
+        standing = Standing(wall_s=wall_s, changes=self.changes, trials=self._waiting | stands)
+        write_standing(self._sweep.directory, standing)
+
+    def _entry(self, run: TrialRun, settings: Settings) -> Entry:
+        """A trial that was asked for; as it stood, if the sweep was interrupted while it ran."""
+        stand = self.before.trials.get(run.id)
+        own = storage.absolute(run.directory)
+        if stand is None:
+            return Entry(run, dict(settings), directories=[own])
+        curve = {point.step: point for point in stand.curve}
+        moved = [stand.directory] if stand.directory else []
+        return Entry(run, stand.settings, curve=curve, earlier_s=stand.wall_s, directories=[own, *moved])
 
     def _plan(self, settings: Settings) -> TrialRun | None:
         """The trial of some settings; where they make no valid run, it has failed already."""
@@ -168,7 +220,7 @@ class Book:
             metrics=last.metrics if last and not error else {},
             status=status,  # pyright: ignore[reportArgumentType] - one of three
             tokens=last.tokens if last else 0,
-            wall_s=round(sum(entry.stints.values()), 3),
+            wall_s=round(entry.earlier_s + sum(entry.stints.values()), 3),
             start_s=round(first.start_s, 3) if first else 0.0,
             cpus=self._needs.cpus * self._needs.workers,
             gpus=self._needs.gpus * self._needs.workers,
@@ -182,7 +234,7 @@ class Book:
         self._ledger.append(result)
         self.results.append(result)
         self._sampler.tell(result)
-        self.keep_clock()
+        self.keep()
         logger.info("%s", self._line(result))
 
     def _line(self, result: TrialResult) -> str:
@@ -202,7 +254,8 @@ class Book:
         return f"trial-{result.trial:03d}: {outcome} ({result.wall_s:.0f} s, start {result.start_s:.2f} s; {done})"
 
     def _running(self) -> list[Running]:
-        return [Running(entry.begun_s, self._needs.devices) for entry in self.live.values() if entry.begun_s]
+        running = [entry for entry in self.live.values() if entry.begun_s]
+        return [Running(entry.begun_s - entry.earlier_s, self._needs.devices) for entry in running]
 
     def _out_of_budget(self) -> bool:
         """Whether no further trial may begin.
@@ -219,9 +272,3 @@ class Book:
         """Keys of what confirmed the leaders of an earlier, smaller budget: not among the trials of this one."""
         finished = self._ledger.finished().values()
         return {result.key for result in finished if SEED in result.settings} - {one.key for one in self.results}
-
-
-def read_clock(directory: str) -> float:
-    """Seconds that earlier starts of a sweep took."""
-    uri = storage.join(directory, CLOCK)
-    return float(json.loads(storage.read_text(uri))["wall_s"]) if storage.exists(uri) else 0.0

@@ -87,7 +87,7 @@ def run_trials(sampler: Sampler, sweep: Sweep, ledger: Ledger) -> list[TrialResu
         try:
             _tuner(book, sweep, ledger, needs, stop, stop_file, scratch).fit()
         finally:
-            book.keep_clock()
+            book.keep()
             stop.clear()
             storage.remove(scratch)
     if stop.asked:
@@ -95,6 +95,7 @@ def run_trials(sampler: Sampler, sweep: Sweep, ledger: Ledger) -> list[TrialResu
         raise SavedForRerun(
             "the sweep was interrupted", why=f"not finished: {names}", fix="run the same command again to go on"
         )
+    book.tidy()
     return book.results
 
 
@@ -113,9 +114,10 @@ def _tuner(
     begun = branching(sweep.config)
     course, kind = Course(total_steps, begun.step if begun else 0), sweep.settings.scheduler
     prepare = functools.partial(prepare_training, kind, course)
-    scheduler = build_scheduler(kind, course, Exploring(sweep, prepare))
+    scheduler = build_scheduler(kind, course, Exploring(sweep, prepare, book.changes))
     scheduler = Judged(scheduler, sweep.judge, course.origin(kind))
     scheduler.recall(ledger.results)
+    scheduler.go_on(book.before.furthest)
     room = Room(needs, whole=isinstance(sweep.settings.scheduler, PbtScheduler))
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(room.places())
     alone = needs.workers == 1

@@ -23,10 +23,11 @@ class Exploring:
     Args:
         sweep: Knows how.
         prepare: What the scheduler needs of a trial's training.
+        changes: How many were made in earlier starts of the sweep.
     """
 
-    def __init__(self, sweep: Sweep, prepare: Callable[[TrainConfig], TrainConfig]) -> None:
-        self._sweep, self._prepare, self._changes = sweep, prepare, 0
+    def __init__(self, sweep: Sweep, prepare: Callable[[TrainConfig], TrainConfig], changes: int = 0) -> None:
+        self._sweep, self._prepare, self._changes = sweep, prepare, changes
 
     def __call__(self, config: dict[str, Any]) -> dict[str, Any]:
         """From the good trial's config for Tune to the other's; settings that make no valid run are not taken."""

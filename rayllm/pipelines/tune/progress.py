@@ -44,11 +44,13 @@ class Order:
         config: The run.
         settings: What made it differ from the run file.
         asked_s: When the trial was asked for, in seconds since 1970.
+        directory: Where it goes on, if not in its own.
     """
 
     config: train.Config
     settings: Settings
     asked_s: float
+    directory: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Progress:
         reused: Whether the process had trained another before.
         parent: URI of the checkpoint that it goes on from, of another trial.
         settings: What it trains with.
+        directory: Where it writes; another one each time that it goes on from another trial's checkpoint.
     """
 
     reached: Reached
@@ -74,3 +77,4 @@ class Progress:
     reused: bool
     parent: str
     settings: Settings
+    directory: str

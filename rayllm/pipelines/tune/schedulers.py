@@ -88,6 +88,13 @@ class Judged(FIFOScheduler):
                 for point in result.curve:
                     self._inner.on_trial_result(None, trial, self._valued(point))  # pyright: ignore[reportArgumentType]
 
+    def go_on(self, furthest: int) -> None:
+        """A population that was interrupted meets next after the step that the furthest of its trials had reached."""
+        inner = self._inner
+        if isinstance(inner, PopulationBasedTraining) and furthest > self._origin:
+            every = inner._perturbation_interval
+            inner._next_perturbation_sync = ((furthest - self._origin) // every + 1) * every
+
     def _valued(self, point: Point) -> dict[str, Any]:
         value = self._judge(point.metrics, point.tokens)
         return {STEP: point.step - self._origin, VALUE: value if value == value else float("inf")}

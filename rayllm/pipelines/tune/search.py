@@ -1,7 +1,7 @@
 """Our samplers as Ray Tune sees them: an algorithm that gives it one trial at a time, as many as fit."""
 
-import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from ray.tune.experiment import Experiment, Trial
@@ -9,7 +9,6 @@ from ray.tune.experiment.config_parser import _create_trial_from_spec, _make_par
 from ray.tune.search import SearchAlgorithm
 
 from rayllm.pipelines.tune.book import Book
-from rayllm.pipelines.tune.progress import Order
 from rayllm.pipelines.tune.trial_runs import TrialRun
 from rayllm.train.config import TrainConfig
 
@@ -43,7 +42,8 @@ class Search(SearchAlgorithm):
         return self._trial(run) if run else None
 
     def _trial(self, run: TrialRun) -> Trial:
-        config = run.config.model_copy(update={"train": self._prepare(run.config.train)})
-        order = Order(config, run.trial.settings, time.time())
+        order = self._book.order(run)
+        config = order.config.model_copy(update={"train": self._prepare(order.config.train)})
+        order = replace(order, config=config)
         spec = {**self._spec, "config": {"order": order}}
         return _create_trial_from_spec(spec, self._parser, trial_id=run.id, experiment_tag=run.trial.name)

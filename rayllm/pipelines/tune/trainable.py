@@ -16,11 +16,11 @@ from ray import tune
 from rayllm.core import storage
 from rayllm.core.checkpoint import DIRECTORY, list_checkpoints
 from rayllm.core.errors import RunFailed
-from rayllm.core.fork_config import ForkConfig
 from rayllm.pipelines.train.job import Job, with_absolute_paths
 from rayllm.pipelines.train.metric_files import METRICS
 from rayllm.pipelines.train.worker import StopFile
 from rayllm.pipelines.tune.progress import Order, Progress, Surroundings
+from rayllm.pipelines.tune.standing import forked
 from rayllm.pipelines.tune.stepwise import Gate, Stepwise, point_of
 from rayllm.report.metrics_log import read_metrics
 from rayllm.tune.results import Point
@@ -61,6 +61,7 @@ class TrialProcess(tune.Trainable):
             reused=self._reused,
             parent=self._parent,
             settings=self._order.settings,
+            directory=self._directory,
         )
         self._step = reached.point.step if reached.point else self._step
         return {"progress": progress, "step": self._step, "done": bool(reached.ended)}
@@ -93,14 +94,14 @@ class TrialProcess(tune.Trainable):
         else:
             self._directory, self._parent = uri.rpartition(f"/{DIRECTORY}/")[0], parent
         if self._parent:
-            training = self._order.config.train.model_copy(update={"fork": ForkConfig(source=self._parent)})
-            self._order = replace(self._order, config=self._order.config.model_copy(update={"train": training}))
+            self._order = replace(self._order, config=forked(self._order.config, self._parent))
 
     def _take(self, order: Order) -> None:
         os.chdir(os.environ.get("TUNE_ORIG_WORKING_DIR", "."))  # Tune changes it; paths of a run file may be relative
         self._order = order
         self._turn_s = max(order.asked_s, self._free_since)
-        self._base = self._directory = storage.join(self._around.trials, self.trial_id)
+        self._base = storage.join(self._around.trials, self.trial_id)
+        self._directory = order.directory or self._base
         self._training: Stepwise | None = None
         fork = order.config.train.fork
         self._parent, self._step = fork.source if fork else "", 0

@@ -8,9 +8,10 @@ from rayllm.core.errors import SetupError
 from rayllm.pipelines import train
 from rayllm.pipelines.frame import RayConfig
 from rayllm.pipelines.nodes import Node
-from rayllm.pipelines.tune.book import Book, read_clock
+from rayllm.pipelines.tune.book import Book
 from rayllm.pipelines.tune.capacity import Needs, lacking, needs_of
 from rayllm.pipelines.tune.progress import Progress
+from rayllm.pipelines.tune.standing import read_standing
 from rayllm.pipelines.tune.stepwise import Reached
 from rayllm.pipelines.tune.trial_runs import Sweep
 from rayllm.tune.config import TuneConfig
@@ -33,16 +34,26 @@ def make_book(root, values, ledger=None, **settings):
     return Book(make_sweep(root, **settings), sampler, ledger or Ledger(f"{root}/trials.jsonl"), NEEDS)
 
 
-def progress(step, ended="", earlier=(), turn_s=1.0, wall_s=2.0, **metrics):
+def progress(run, step, ended="", earlier=(), turn_s=1.0, wall_s=2.0, moved="", lr=1e-3, **metrics):
     point = Point(step=step, tokens=10 * step, metrics=metrics) if metrics else None
     reached = Reached(point, ended, "broken" if ended == "failed" else "", "trace")
-    return Progress(reached, earlier, turn_s, wall_s, 0.1, reused=True, parent="", settings={LR: 1e-3})
+    return Progress(
+        reached,
+        earlier,
+        turn_s,
+        wall_s,
+        0.1,
+        reused=True,
+        parent=moved and "good/checkpoint",
+        settings={LR: lr},
+        directory=f"{run.directory}{moved}",
+    )
 
 
 def run_one(book, **report):
     run = book.next_run()
     book.begin(run.id)
-    book.note(run.id, progress(4, **report))
+    book.note(run.id, progress(run, 4, **report))
     book.close(run.id)
     return book.results[-1]
 
@@ -80,13 +91,55 @@ def test_a_trial_that_was_interrupted_keeps_its_number(tmp_path):
 def test_a_trial_that_was_taken_up_twice_has_one_curve_and_all_its_seconds(tmp_path):
     book = make_book(tmp_path, [1e-3])
     run = book.next_run()
-    book.note(run.id, progress(2, loss=3.0, turn_s=1.0, wall_s=5.0))
+    book.note(run.id, progress(run, 2, loss=3.0, turn_s=1.0, wall_s=5.0))
     before = Point(step=2, tokens=20, metrics={"loss": 3.0})
-    book.note(run.id, progress(4, loss=2.0, turn_s=9.0, wall_s=4.0, earlier=(before,), ended="finished"))
+    book.note(run.id, progress(run, 4, loss=2.0, turn_s=9.0, wall_s=4.0, earlier=(before,), ended="finished"))
     book.close(run.id)
     [result] = book.results
     assert [point.step for point in result.curve] == [2, 4]
     assert (result.wall_s, result.tokens, result.metrics) == (9.0, 40, {"loss": 2.0})
+
+
+def test_what_a_lost_process_had_shown_beyond_its_checkpoint_is_forgotten(tmp_path):
+    book = make_book(tmp_path, [1e-3])
+    run = book.next_run()
+    for step in (2, 4):
+        book.note(run.id, progress(run, step, loss=1.0))
+    book.note(run.id, progress(run, 3, loss=2.0, turn_s=9.0))
+    book.close(run.id)
+    assert [point.step for point in book.results[0].curve] == [2, 3]
+
+
+def test_an_interrupted_sweep_knows_what_its_trials_have_cost_and_whose_place_they_took(tmp_path):
+    first = make_book(tmp_path, [1e-3, 2e-3])
+    kept, moved = first.next_run(), first.next_run()
+    for run in (kept, moved):
+        first.begin(run.id)
+        first.note(run.id, progress(run, 2, loss=3.0))
+    first.note(moved.id, progress(moved, 4, loss=2.0, turn_s=5.0, moved="/step-2", lr=5e-3))
+    assert (first.changes, read_standing(str(tmp_path)).changes) == (1, 1)
+    first.live[kept.id].begun_s -= 100  # it has run so long
+    first.keep()
+
+    again = make_book(tmp_path, [1e-3, 2e-3], budget={"device_hours": 99 / 3600})
+    assert again.changes == 1
+    assert again.before.furthest == 4
+    run = again.next_run()
+    assert again.order(run).directory == ""
+    again.begin(run.id)
+    assert again.overdue()  # by the seconds of its first start
+    order = make_book(tmp_path, [2e-3]).order(moved)
+    assert order.settings == {LR: 5e-3}
+    assert order.config.train.optimizer.lr == 5e-3
+    assert order.config.train.fork.source == "good/checkpoint"
+    assert order.directory == f"{moved.directory}/step-2"
+
+    again.note(run.id, progress(run, 4, ended="finished", loss=1.0, wall_s=7.0))
+    again.close(run.id)
+    [result] = again.results
+    assert result.wall_s == pytest.approx(107, abs=1)
+    assert [point.step for point in result.curve] == [2, 4]
+    assert set(read_standing(str(tmp_path)).trials) == {moved.id}
 
 
 def test_settings_that_make_no_valid_run_are_a_failed_trial_and_the_next_one_runs(tmp_path):
@@ -110,8 +163,8 @@ def test_trials_are_overdue_when_the_hours_of_all_starts_are_spent(tmp_path):
     assert not book.overdue()
     time.sleep(0.25)
     assert book.overdue()
-    book.keep_clock()
-    assert read_clock(str(tmp_path)) == pytest.approx(0.25, abs=0.2)
+    book.keep()
+    assert read_standing(str(tmp_path)).wall_s == pytest.approx(0.25, abs=0.2)
     assert make_book(tmp_path, [1e-3], budget={"hours": 0.2 / 3600}).next_run() is None
 
 

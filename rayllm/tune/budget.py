@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from rayllm.core.config import ConfigModel
-from rayllm.tune.results import TrialResult
-
-HOUR_S = 3600.0
+from rayllm.tune.results import HOUR_S, TrialResult
 
 
 class BudgetConfig(ConfigModel):

@@ -81,6 +81,13 @@ class TuneConfig(ConfigModel):
         description="GPUs of a trial; by default one where the cluster has any.",
         json_schema_extra=RUNTIME,
     )
+    price_per_hour: float | None = Field(
+        default=None,
+        ge=0,
+        description="Price of a GPU (of a CPU where a trial holds none) for an hour, in any currency: the tables then "
+        "say what each trial cost.",
+        json_schema_extra=RUNTIME,
+    )
     keep_checkpoints: bool = Field(
         default=False, description="Keep the checkpoints of finished trials.", json_schema_extra=RUNTIME
     )

@@ -14,6 +14,7 @@ from rayllm.core.artifact import content_hash
 from rayllm.core.errors import ArtifactDamaged
 from rayllm.tune.space import Settings
 
+HOUR_S = 3600.0
 #: The setting in which replicates differ: the run's own seed.
 SEED = "seed"
 
@@ -79,6 +80,10 @@ class TrialResult(BaseModel):
     def device_s(self) -> float:
         """Seconds times GPUs held; times CPUs where it held no GPU."""
         return self.wall_s * (self.gpus or self.cpus)
+
+    def price(self, per_hour: float) -> float:
+        """What it cost, at a price of a device for an hour."""
+        return self.device_s / HOUR_S * per_hour
 
 
 def group_of(settings: Settings) -> str:

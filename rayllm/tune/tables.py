@@ -12,34 +12,53 @@ from rayllm.tune.results import TrialResult
 SHOWN = {"bits_per_byte": "Bits per byte", "accuracy": "Accuracy"}
 
 
-def to_json(ranked: Sequence[TrialResult], objective: Objective) -> dict[str, JsonValue]:
-    """The ranking as JSON: each trial as in the ledger, with its ``value`` and what it cost."""
+def to_json(ranked: Sequence[TrialResult], objective: Objective, per_hour: float | None = None) -> dict[str, JsonValue]:
+    """The ranking as JSON: each trial as in the ledger, with its ``value`` and what it cost.
+
+    Args:
+        ranked: Best first.
+        objective: What was lowered.
+        per_hour: Price of a device for an hour, where one is known.
+    """
+
+    def prices(*results: TrialResult) -> dict[str, float]:
+        return {} if per_hour is None else {"price": round(sum(one.price(per_hour) for one in results), 4)}
+
     return {
         "objective": objective.expression,
         "best": ranked[0].trial,
         "device_s": round(sum(result.device_s for result in ranked), 3),
+        **prices(*ranked),
         "trials": [
             {
                 **result.model_dump(mode="json"),
                 "value": _value(result, objective),
                 "device_s": round(result.device_s, 3),
+                **prices(result),
             }
             for result in ranked
         ],
     }
 
 
-def to_markdown(ranked: Sequence[TrialResult], objective: Objective, shares: Mapping[int, float] | None = None) -> str:
+def to_markdown(
+    ranked: Sequence[TrialResult],
+    objective: Objective,
+    shares: Mapping[int, float] | None = None,
+    per_hour: float | None = None,
+) -> str:
     """The ranking as a Markdown table: settings, how each ended, objective, measures of each domain, cost.
 
     Args:
         ranked: Best first.
         objective: What was lowered.
         shares: Of trials that are forks, by number: what each cost as a share of a whole run.
+        per_hour: Price of a device for an hour, where one is known.
     """
     settings = list(dict.fromkeys(path for result in ranked for path in result.settings))
     domains = [name for name in shown(ranked[:1]) if name != objective.expression]
-    costs = ["tokens", "seconds", "device s", *(["of a run"] if shares else [])]
+    costs = ["tokens", "seconds", "device s", *(["price"] if per_hour is not None else [])]
+    costs += ["of a run"] if shares else []
     header = ["rank", "trial", *map(_cell, settings), _cell(objective.expression), *domains, *costs, "status"]
     rows = []
     for place, result in enumerate(ranked, 1):
@@ -48,6 +67,7 @@ def to_markdown(ranked: Sequence[TrialResult], objective: Objective, shares: Map
         value = _value(result, objective)
         scores.insert(0, "" if value is None else f"{value:.4f}")
         cost = [f"{result.tokens:,}", f"{result.wall_s:.0f}", f"{result.device_s:.0f}"]
+        cost += [f"{result.price(per_hour):.2f}"] if per_hour is not None else []
         cost += [f"{shares[result.trial]:.0%}" if result.trial in shares else ""] if shares else []
         rows.append([str(place), str(result.trial), *values, *scores, *cost, _status(result)])
     rule = ["---"] * len(header)

@@ -39,6 +39,14 @@ def test_trials_that_compare_replies_show_their_accuracy_too():
     assert not any(name.startswith("margin") for name in shown)
 
 
+def test_trials_cost_money_where_a_price_is_known():
+    ranked = rank([result(0, 2.0, wall_s=1800.0, cpus=2.0), result(1, 3.0, wall_s=3600.0, cpus=0.5)], MEAN.of)
+    lines = to_markdown(ranked, MEAN, per_hour=2.5).splitlines()
+    assert [line.split("|")[-3].strip() for line in lines] == ["price", "---", "2.50", "1.25"]
+    found = json.loads(json.dumps(to_json(ranked, MEAN, per_hour=2.5)))
+    assert (found["price"], [row["price"] for row in found["trials"]]) == (3.75, [2.5, 1.25])
+
+
 def test_the_ranking_is_plain_json():
     value = json.loads(
         json.dumps(to_json(rank([result(0, 2.0), result(1, 1.0), result(2, error="died")], MEAN.of), MEAN))

@@ -216,12 +216,14 @@ def _write(
     law: FoundMixture | None,
 ) -> None:
     objective, best_uri, surface = plan.objective, work.path("best.yaml"), law.surface if law else None
+    per_hour = plan.settings.price_per_hour
     begun = branching(config)
     shares = begun.shares(ranked) if begun else {}
-    html = page(config.name, objective, ranked, verdict, plan.names, best_uri, plan.space.shares, surface, shares)
-    table = to_markdown(ranked, objective, shares)
+    natural = plan.space.shares
+    html = page(config.name, objective, ranked, verdict, plan.names, best_uri, natural, surface, shares, per_hour)
+    table = to_markdown(ranked, objective, shares, per_hour)
     best = apply_settings(config, {**best_settings(ranked, verdict), "name": f"{config.name}-best"})
-    numbers = to_json(ranked, objective) | ({"from": begun.to_json(shares)} if begun else {})
+    numbers = to_json(ranked, objective, per_hour) | ({"from": begun.to_json(shares)} if begun else {})
     numbers |= {"best": verdict.trial, "verdict": verdict.model_dump(mode="json")}
     storage.write_text(work.path("table.json"), json.dumps(numbers, indent=1))
     storage.write_text(work.path("table.md"), f"{verdict_markdown(verdict)}\n{table}")

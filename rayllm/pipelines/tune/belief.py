@@ -181,6 +181,7 @@ def page(
     natural: Mapping[str, float],
     surface: Surface | None = None,
     shares: Mapping[int, float] | None = None,
+    per_hour: float | None = None,
 ) -> str:
     """The page of a sweep as HTML.
 
@@ -194,6 +195,7 @@ def page(
         natural: Natural share of each training domain.
         surface: What a law predicts, if one was fitted.
         shares: Of trials that are forks, by number: what each cost as a share of a whole run.
+        per_hour: Price of a device for an hour, where one is known.
     """
 
     def score(metrics: Mapping[str, float], tokens: int) -> float | None:
@@ -203,15 +205,16 @@ def page(
     created = datetime.now(UTC).isoformat(timespec="seconds")
     return render_sweep(
         SweepRecords(
-            name,
-            objective.expression,
-            score,
-            spelled_out(ranked, natural),
-            verdict,
-            baselines,
-            surface,
-            shares or {},
+            name=name,
+            objective=objective.expression,
+            score=score,
+            results=spelled_out(ranked, natural),
+            verdict=verdict,
+            baselines=baselines,
+            surface=surface,
+            shares=shares or {},
             best_uri=best_uri,
             created=created,
+            per_hour=per_hour,
         )
     )

@@ -41,6 +41,7 @@ class SweepRecords:
         shares: Of trials that are forks, by number: what each cost as a share of a whole run.
         best_uri: The run file with the best settings.
         created: When the page was made, ISO 8601; empty if not known.
+        per_hour: Price of a device for an hour, where one is known.
     """
 
     name: str
@@ -53,6 +54,7 @@ class SweepRecords:
     shares: Mapping[int, float] = field(default_factory=dict)
     best_uri: str = ""
     created: str = ""
+    per_hour: float | None = None
 
     def value(self, result: TrialResult) -> float | None:
         """The objective at a trial's last validation; ``None`` if it failed."""

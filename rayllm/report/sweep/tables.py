@@ -123,6 +123,7 @@ def trials_table(records: SweepRecords) -> Table:
         Column("Time", "Cost and start"),
         Column("Device time", "Cost and start"),
         Column("Start", "Cost and start"),
+        *([Column("Price", "Cost and start")] if records.per_hour is not None else []),
     ]
     rows = tuple(_trial_row(records, result, paths, domains) for result in records.results)
     note = "A setting without a value is as in the run file. What was stopped early stands at its last validation."
@@ -147,11 +148,20 @@ def _trial_row(
         Cell(duration(result.wall_s), order=result.wall_s),
         Cell(duration(result.device_s), order=result.device_s),
         Cell(duration(result.start_s), order=result.start_s),
+        *_price([result], records.per_hour),
     )
 
 
 def _share(share: float | None) -> Cell:
     return Cell(MISSING) if share is None else Cell(percent(share, 0), order=share)
+
+
+def _price(results: Sequence[TrialResult], per_hour: float | None, tone: str = "") -> tuple[Cell, ...]:
+    """What some trials cost; nothing where no price is known."""
+    if per_hour is None:
+        return ()
+    price = sum(one.price(per_hour) for one in results)
+    return (Cell(fixed(price, 2), tone=tone, order=price),)
 
 
 def _setting(value: JsonValue) -> Cell:
@@ -196,19 +206,20 @@ def cost_table(records: SweepRecords) -> Table:
         Column("Time, summed"),
         Column("Device time"),
         Column("Median start"),
+        *([Column("Price")] if records.per_hour is not None else []),
     )
     groups = {
         "finished": records.finished,
         "were stopped early": [one for one in records.results if one.status == "stopped"],
         "failed": [one for one in records.results if one.status == "failed"],
     }
-    rows = [_cost_row(name, results, records.results) for name, results in groups.items() if results]
-    rows.append(_cost_row("all", records.results, records.results, tone="strong"))
+    rows = [_cost_row(name, results, records) for name, results in groups.items() if results]
+    rows.append(_cost_row("all", records.results, records, tone="strong"))
     return Table("Cost", columns, tuple(rows), "Device time: seconds times GPUs held, or CPUs where there was no GPU.")
 
 
-def _cost_row(name: str, results: Sequence[TrialResult], of: Sequence[TrialResult], tone: str = "") -> tuple[Cell, ...]:
-    device_s, whole = sum(one.device_s for one in results), sum(one.device_s for one in of)
+def _cost_row(name: str, results: Sequence[TrialResult], records: SweepRecords, tone: str = "") -> tuple[Cell, ...]:
+    device_s, whole = sum(one.device_s for one in results), sum(one.device_s for one in records.results)
     starts = sorted(one.start_s for one in results)
     return (
         Cell(name, tone=tone),
@@ -217,4 +228,5 @@ def _cost_row(name: str, results: Sequence[TrialResult], of: Sequence[TrialResul
         Cell(duration(sum(one.wall_s for one in results)), tone=tone),
         Cell(duration(device_s), tone=tone, bar=device_s / whole if whole and not tone else None),
         Cell(duration(starts[len(starts) // 2]), tone=tone),
+        *_price(results, records.per_hour, tone),
     )

@@ -146,19 +146,19 @@ def test_what_a_trial_waits_for_is_named(tmp_path, packed, ray_session, slowly, 
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize("budget", [{"hours": 20 / 3600}, {"device_hours": 30 / 3600}], ids=["hours", "device_hours"])
+@pytest.mark.parametrize("budget", [{"hours": 60 / 3600}, {"device_hours": 60 / 3600}], ids=["hours", "device_hours"])
 def test_budgets_of_time_are_kept(tmp_path, packed, ray_session, slowly, budget):
     slowly()
     run_rates(make_sweep(tmp_path / "warm", packed.uri, budget={"trials": 2}), [0.001, 0.002])
     sweep = make_sweep(tmp_path, packed.uri, budget=budget)
     begun = time.monotonic()
-    results = run_rates(sweep, [0.001 * number for number in range(1, 50)])
+    results = run_rates(sweep, [0.001 * number for number in range(1, 100)])
     took_s = time.monotonic() - begun
     assert results[-1].status == "stopped"
     if "hours" in budget:
-        assert took_s == pytest.approx(20, rel=0.1)  # seconds that Ray takes to end are in it
+        assert took_s == pytest.approx(60, rel=0.05)  # the start and the end of Ray Tune are in it
     else:
-        assert sum(result.device_s for result in results) == pytest.approx(30, rel=0.05)
+        assert sum(result.device_s for result in results) == pytest.approx(60, rel=0.05)
 
 
 def test_no_trial_tokenises_or_copies_data(tmp_path, packed, monkeypatch):

@@ -52,3 +52,11 @@ def test_trials_that_are_forks_show_what_they_cost_of_a_run(records):
     first = records.results[0].trial
     cells = column(trials_table(replace(records, shares={first: 0.2})), "Cost and start, Of a run")
     assert [cell.text for cell in cells[:2]] == ["20\u00a0%", MISSING]
+
+
+def test_a_price_is_shown_where_it_is_known(records):
+    priced = replace(records, per_hour=360.0)
+    prices = [cell.order for cell in column(trials_table(priced), "Cost and start, Price")]
+    assert prices == [pytest.approx(one.device_s / 10) for one in records.results]
+    assert column(cost_table(priced), "Price")[-1].order == pytest.approx(sum(prices))
+    assert "Price" not in [one.label for one in cost_table(records).columns]

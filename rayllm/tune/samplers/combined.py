@@ -39,20 +39,25 @@ class Chain:
         return None
 
     def tell(self, result: TrialResult) -> None:
-        """Tell those that proposed it."""
+        """Tell whoever proposed it, and those that come after: a search learns from the baselines before it."""
         name = name_of(result.settings)
         self._results[name] = result
-        for sampler in self._askers.get(name, ()):
-            sampler.tell(result)
+        if askers := self._askers.get(name):
+            self._pass_on(result, askers[0])
 
     def _is_new(self, settings: Settings, sampler: Sampler) -> bool:
         """Whether no other proposed it before; a result that is known already serves this sampler too."""
         name = name_of(settings)
         askers = self._askers.setdefault(name, [])
         askers.append(sampler)
-        if name in self._results:
-            sampler.tell(self._results[name])
+        if name in self._results and len(askers) == 1:
+            self._pass_on(self._results[name], sampler)
         return len(askers) == 1
+
+    def _pass_on(self, result: TrialResult, first: Sampler) -> None:
+        begin = next(place for place, one in enumerate(self._samplers) if one is first)
+        for sampler in self._samplers[begin:]:
+            sampler.tell(result)
 
 
 class Replicated:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from rayllm.core.rng import derive_seed
+from rayllm.tune.coordinates import coordinates_of
 from rayllm.tune.dimensions import Choice, Grid
 from rayllm.tune.objective import Objective
 from rayllm.tune.results import TrialResult
@@ -53,18 +54,23 @@ class ModelSampler:
         for attempt in range(FRUITLESS):
             trial, settings = self._propose(by_chance=attempt > 0)
             name = name_of(settings)
-            if name not in self._asked:
+            if name not in self._asked and name not in self._results:
                 self._asked[name] = trial
                 return settings
             self._answer(trial, self._results.get(name))
-        self.done = len(self._results) == len(self._asked)
+        self.done = self._asked.keys() <= self._results.keys()
         return None
 
     def tell(self, result: TrialResult) -> None:
-        """Learn how a trial ended. A stopped one counts as worse than all that came further."""
+        """Learn how a trial ended, also one that was not proposed here. A stopped one counts as worse than all that
+        came further.
+        """
         name = name_of(result.settings)
         earlier = self._results.get(name)
-        if name not in self._asked or (earlier and earlier.status != "failed"):
+        if earlier and earlier.status != "failed":
+            return
+        if name not in self._asked:
+            self._learn(name, result)
             return
         self._results[name] = result
         self._answer(self._asked[name] if earlier is None else self._repeat(self._asked[name]), result)
@@ -79,6 +85,36 @@ class ModelSampler:
             trial = self._study.ask()
             settings = self._space.walk(lambda path, dimension: self._suggest(trial, path, dimension))
         return trial, settings
+
+    def _learn(self, name: str, result: TrialResult) -> None:
+        """Take over a trial that others proposed, a baseline, if it is a point of the space."""
+        params: dict[str, float] = {}
+        if result.status == "failed" or not self._has_place(result.settings, params):
+            return
+        import optuna
+
+        self._results[name] = result
+        self._study.sampler = optuna.samplers.RandomSampler(0)  # CMA-ES would take it for one of a generation
+        self._study.enqueue_trial(params)
+        trial = self._study.ask()
+        self._space.walk(lambda path, dimension: self._suggest(trial, path, dimension))
+        self._answer(trial, result)
+
+    def _has_place(self, settings: Settings, params: dict[str, float]) -> bool:
+        """Whether settings are a point of the space; adds its coordinates, by Optuna's names."""
+
+        def place(path: str, dimension: Dimension) -> JsonValue:
+            value = settings.get(path)
+            if isinstance(dimension, Choice | Grid):
+                if value in dimension.values:
+                    params[path] = dimension.values.index(value)
+            elif point := coordinates_of(dimension, value, self._space.shares):
+                params.update({f"{path}/{index}": coordinate for index, coordinate in enumerate(point)})
+            return value
+
+        placed = self._space.walk(place)
+        found = {name.rpartition("/")[0] if name not in placed else name for name in params}
+        return placed.keys() == settings.keys() == found
 
     def _repeat(self, failed: "optuna.Trial") -> "optuna.Trial":
         """A new trial of Optuna's with the coordinates of one that was told as failed."""

@@ -34,6 +34,13 @@ def test_what_two_propose_is_tried_once_and_told_to_both():
     assert [one[0] for one in second.told] == [{"a": 1}, {"a": 2}]
 
 
+def test_a_search_is_told_of_what_was_proposed_before_it():
+    first, second = Listener([{"a": 1}]), Listener([{"a": 2}])
+    search(Chain([first, second]), 9, lambda one: float(one["a"]))
+    assert [one[0] for one in first.told] == [{"a": 1}]
+    assert [one[0] for one in second.told] == [{"a": 1}, {"a": 2}]
+
+
 def test_a_result_that_is_known_before_it_is_asked_for_is_told_then():
     space = Space({"a": Choice(values=[1, 2])}, SHARES)
     sampler = Chain([TpeSearch().build(space, MEAN, 0)])

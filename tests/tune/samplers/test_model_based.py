@@ -1,7 +1,7 @@
 import statistics
 
 import pytest
-from planted import MEAN, SHARES, SPACE, ended, loss, search
+from planted import BEST, MEAN, SHARES, SPACE, ended, loss, search
 from pydantic import ValidationError
 
 from rayllm.core.errors import ConfigError
@@ -119,3 +119,24 @@ def test_cma_es_refuses_what_has_no_coordinates(space, words):
 def test_cma_es_refuses_a_line():
     with pytest.raises(ConfigError, match="at least two numbers"):
         CmaEsSearch().build(Space({"u": Uniform(low=0, high=1)}, SHARES), MEAN, 0)
+
+
+def test_a_search_learns_from_baselines_that_it_did_not_propose():
+    """Told of good ones around the optimum and of bad ones elsewhere, its first proposals already lie near the good."""
+    near = [{"weights": BEST, "lr": 3e-3 * factor} for factor in (0.8, 0.9, 1.0, 1.1)]
+    far = SPACE.sample(0, 1) + SPACE.sample(1, 1) + SPACE.sample(2, 1) + [{"weights": "natural", "lr": 1e-5}]
+    named = {"natural": SHARES}
+    loss_of = lambda one: loss({**one, "weights": named.get(str(one["weights"]), one["weights"])})  # noqa: E731
+    wise = TpeSearch(startup=4).build(SPACE, MEAN, 0)
+    for one in [*near, *far, *({**one, "lr": one["lr"] * 1.01} for one in near)]:
+        wise.tell(ended(one, loss_of(one)))
+    naive = TpeSearch(startup=4).build(SPACE, MEAN, 0)
+    proposals = {name: [loss(sampler.ask()) for _ in range(8)] for name, sampler in {"w": wise, "n": naive}.items()}
+    assert statistics.median(proposals["w"]) < 0.5 * statistics.median(proposals["n"])
+
+
+def test_a_baseline_outside_the_space_teaches_nothing_and_is_no_obstacle():
+    told, untold = (TpeSearch(startup=2).build(SPACE, MEAN, 0) for _ in range(2))
+    for settings in ({}, {"lr": 5.0, "weights": "natural"}, {"weights": "natural", "lr": 1e-3, "other": 1}):
+        told.tell(ended(settings, 1.0))
+    assert [told.ask() for _ in range(3)] == [untold.ask() for _ in range(3)]

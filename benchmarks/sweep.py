@@ -3,8 +3,9 @@
 The quickstart's data and model, ``--trials`` mixtures of its domains (uniform first, the rest drawn). Every mixture is
 trained to the end (the grid), then the same ones under ASHA. Told are the winners of both with the difference of their
 objective, the share of the grid's tokens that ASHA read, the share of the time that CPUs trained, and what a trial
-costs until its first step in a process that is warm. ``--rounds`` times, a few trials of one sweep and the same
-trainings alone in this process take turns; the ratio of their median seconds is a trial's overhead.
+costs until its first step in a process that is warm. ``--rounds`` times, a few short trials of one sweep and the same
+trainings alone in this process take turns; the ratio of their median seconds, and the difference, are a trial's
+overhead. At the default sizes all of it takes a quarter of an hour on two CPU cores.
 
 Aims: the same winner within the noise of ``--seeds`` seeds, at most 30 % of the tokens, CPUs busy at least 90 % of the
 time, at most 0.3 s to the first step.
@@ -100,20 +101,27 @@ def alone_s(sweep: Sweep, settings: Sequence[Settings], directory: Path) -> list
     return seconds[1:]
 
 
-def overhead(sweep: Sweep, settings: Sequence[Settings], root: Path, rounds: int) -> tuple[float, list[float]]:
-    """A trial's seconds over those of the same training alone: the median of the rounds' ratios, and these.
+def overhead(sweep: Sweep, settings: Sequence[Settings], root: Path, rounds: int) -> Table:
+    """A trial's seconds beside those of the same training alone, round by round, and the median of the ratios.
 
     Each round is a sweep of one trial at a time, then the same trainings alone; trials in cold processes do not count.
     """
-    ratios = []
+    rows, ratios = [], []
     single = replace(
         sweep, settings=sweep.settings.model_copy(update={"cpus_per_trial": ray.cluster_resources()["CPU"]})
     )
     for number in range(rounds):
-        inside = measure(replace(single, directory=made(root / f"overhead-{number}")), settings)
-        warm = [one.wall_s for one in inside.results if one.reused]
-        ratios.append(statistics.median(warm) / statistics.median(alone_s(single, settings, root / f"alone-{number}")))
-    return statistics.median(ratios), ratios
+        results = measure(replace(single, directory=made(root / f"overhead-{number}")), settings).results
+        inside = statistics.median(one.wall_s for one in results if one.reused)
+        alone = statistics.median(alone_s(single, settings, root / f"alone-{number}"))
+        ratios.append(inside / alone)
+        rows.append([str(number + 1), f"{inside:.2f} s", f"{alone:.2f} s", f"{inside - alone:+.2f} s"])
+        rows[-1].append(f"{ratios[-1]:.3f}")
+    title = (
+        f"Overhead: a trial in a warm process takes {statistics.median(ratios):.3f} times the same training alone "
+        f"({single.config.train.max_steps} steps)"
+    )
+    return Table(title, ("round", "trial", "alone", "difference", "ratio"), rows)
 
 
 def made(directory: Path) -> str:
@@ -159,6 +167,12 @@ def _row(name: str, found: Measured, cpus: int, share: float) -> list[str]:
     return [name, *values, f"{found.wall_s / 60:.1f}", f"{found.busy(cpus):.0%}", start]
 
 
+def shortened(sweep: Sweep, steps: int) -> Sweep:
+    """The same sweep with shorter trials."""
+    training = sweep.config.train.model_copy(update={"max_steps": steps})
+    return replace(sweep, config=sweep.config.model_copy(update={"train": training}))
+
+
 def make_sweep(root: Path, steps: int) -> tuple[Sweep, list[str]]:
     """The quickstart's data, made here where they are not there yet, and the sweep over them; and their domains."""
     changes = ["train.tokens=null", "curriculum=[]", f"train.max_steps={steps}", "train.samples.every_steps=0"]
@@ -179,10 +193,11 @@ def make_sweep(root: Path, steps: int) -> tuple[Sweep, list[str]]:
 def main() -> None:
     """Measure, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=160, help="of a whole trial")
+    parser.add_argument("--steps", type=int, default=120, help="of a whole trial")
     parser.add_argument("--trials", type=int, default=16)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=5, help="of the overhead")
+    parser.add_argument("--rounds", type=int, default=3, help="of the overhead")
+    parser.add_argument("--overhead-steps", type=int, default=40, help="of the trials of these rounds")
     parser.add_argument("--storage", type=Path, default=None, help="holds the data; by default made anew")
     args = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="sweep-"))
@@ -191,11 +206,7 @@ def main() -> None:
     cpus = int(ray.cluster_resources()["CPU"])
     print(describe_machine())
     print(compare(sweep, settings, root, args.seeds, cpus).markdown())
-    median, ratios = overhead(sweep, settings[:4], root, args.rounds)
-    print(
-        f"\na trial in a warm process takes {median:.3f} times the same training alone ({min(ratios):.3f} to ", end=""
-    )
-    print(f"{max(ratios):.3f} in {len(ratios)} rounds)")
+    print(overhead(shortened(sweep, args.overhead_steps), settings[:3], root, args.rounds).markdown())
 
 
 if __name__ == "__main__":

@@ -100,6 +100,8 @@ class TuneConfig(ConfigModel):
             raise ValueError("the space varies `seed`, and so does `replicates`: keep one of them")
         if self.scheduler.kind == "pbt" and self.sampler.kind in ("tpe", "cmaes"):
             raise ValueError("a population changes its own settings, so its sampler cannot learn: use `kind: random`")
+        if self.scheduler.kind == "pbt" and self.workers > 1:
+            raise ValueError("trials of a population stand still to hand over, which several workers cannot: set 1")
         limits = self.budget
         if limits.trials is None and limits.hours is None and limits.device_hours is None:
             raise ValueError("`budget` has no limit: set `trials`, `hours` or `device_hours`")

@@ -187,6 +187,16 @@ def test_as_many_trials_run_as_the_nodes_have_room_for(needs, free, trials):
     assert needs.trials(free) == trials
 
 
+def test_what_several_workers_cannot_do_is_refused(tmp_path):
+    with pytest.raises(SetupError, match="0.5 GPU for 2 workers".replace(".", r"\.")):
+        needs_of(make_sweep(tmp_path, workers=2, gpus_per_trial=0.5).settings, [node(2, 1)])
+    assert (
+        needs_of(make_sweep(tmp_path, workers=2, gpus_per_trial=4, cpus_per_trial=2).settings, [node(2, 4)]).gpus == 2
+    )
+    with pytest.raises(ValueError, match="trials of a population stand still"):
+        make_sweep(tmp_path, workers=2, scheduler={"kind": "pbt"})
+
+
 def test_what_a_trial_asks_for_is_shared_by_its_workers_and_refused_where_no_node_has_it(tmp_path):
     sweep = make_sweep(tmp_path, workers=2, cpus_per_trial=2).settings
     assert needs_of(sweep, [node(2)]) == Needs(1, 0, 2)

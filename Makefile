@@ -15,7 +15,7 @@ CODE := rayllm jobs tests benchmarks .ci
 export DS_BUILD_OPS := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart install install-dev check lint unit test test-all soak bench lock clean
+.PHONY: help quickstart install install-dev check lint unit test test-all safety soak bench lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -60,6 +60,9 @@ test: unit ## the default tests, the handful on a real Ray included
 
 test-all: $(VENV)/.dev ## the slow ones too
 	$(BIN)/python -m pytest -m "not gpu" $(PYTEST_ARGS)
+
+safety: $(VENV)/.dev ## what comes back when trials of a sweep are stopped, killed and interrupted, as a table
+	$(BIN)/python -m pytest -q -n0 -m ray $(addprefix tests/pipelines/tune/test_,execute.py population.py safety.py)
 
 soak: $(VENV)/.dev ## a training under random kills for MINUTES=10 ends in the bits of the unbroken run
 	PYTHONPATH=tests/support$${PYTHONPATH:+:$$PYTHONPATH} $(BIN)/python tests/soak.py --minutes $(MINUTES) --seed $(SEED)

@@ -75,7 +75,7 @@ class Judged(FIFOScheduler):
 
     def __init__(self, inner: TrialScheduler, judge: Judge, origin: int = 0) -> None:
         super().__init__()
-        self._inner, self._judge, self._origin = inner, judge, origin
+        self._inner, self._judge, self._origin, self._met = inner, judge, origin, 0
 
     def recall(self, results: Iterable[TrialResult]) -> None:
         """Let it know the trials of earlier starts, in the order in which they ended."""
@@ -93,7 +93,8 @@ class Judged(FIFOScheduler):
         inner = self._inner
         if isinstance(inner, PopulationBasedTraining) and furthest > self._origin:
             every = inner._perturbation_interval
-            inner._next_perturbation_sync = ((furthest - self._origin) // every + 1) * every
+            self._met = (furthest - self._origin) // every * every
+            inner._next_perturbation_sync = self._met + every
 
     def _valued(self, point: Point) -> dict[str, Any]:
         value = self._judge(point.metrics, point.tokens)
@@ -105,8 +106,10 @@ class Judged(FIFOScheduler):
         return {**result, **self._valued(point)} if point else {k: v for k, v in result.items() if k != STEP}
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """Pass on."""
+        """Pass on; a population that goes on has met before."""
         self._inner.on_trial_add(tune_controller, trial)
+        if isinstance(self._inner, PopulationBasedTraining):
+            self._inner._trial_state[trial].last_perturbation_time = self._met
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Pass on."""

@@ -109,7 +109,7 @@ class Judged(FIFOScheduler):
         """Pass on; a population that goes on has met before."""
         self._inner.on_trial_add(tune_controller, trial)
         if isinstance(self._inner, PopulationBasedTraining):
-            self._inner._trial_state[trial].last_perturbation_time = self._met
+            self._inner._trial_state[trial].last_perturbation_time = int(self._met)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Pass on."""

@@ -40,7 +40,8 @@ def slowly(monkeypatch):
 @pytest.mark.ray
 def test_trials_that_fall_behind_are_stopped_at_a_rung(tmp_path, packed, ray_session, record_property):
     sweep = make_sweep(tmp_path, packed.uri, STEPS, scheduler={"kind": "asha", "first": 4, "reduction": 2})
-    results = run_rates(sweep, [3e-3, 1e-9, 2e-9, 3e-9])
+    # Each worse than those before it: whoever comes to a rung first, the last two come after a better one.
+    results = run_rates(sweep, [3e-3, 3e-5, 2e-5, 1e-5])
     record_property(RECOVERY, round(seconds_until_free(time.monotonic(), CPU=2), 2))
     status = {result.settings[LR]: result.status for result in results}
     assert status[3e-3] == "finished"

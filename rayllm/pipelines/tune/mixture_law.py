@@ -81,7 +81,7 @@ def find_mixture(problem: Problem, execute: Execute, key: Callable[[Settings], s
 
     Args:
         problem: What is asked.
-        execute: See ``Execute``. Called once: what trains stays warm from the first round to the last.
+        execute: See ``Execute``. Called once: a process that trains stays warm from the first round to the last.
         key: The key of the training of some settings.
 
     Raises:

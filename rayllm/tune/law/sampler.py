@@ -1,6 +1,6 @@
 """The search for a mixture as a sampler: what one step asks for is proposed, and its results make the next step.
 
-All rounds are so one search of the executor, whose processes stay warm between them.
+All rounds are so one search of the executor, which keeps a process warm between them.
 """
 
 from collections.abc import Callable

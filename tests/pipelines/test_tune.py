@@ -2,7 +2,6 @@
 
 import json
 import random
-import time
 from pathlib import Path
 
 import pytest
@@ -249,25 +248,6 @@ def test_a_sweep_fails_when_all_trials_do(tmp_path, packed, monkeypatch):
 def test_a_trial_larger_than_every_node_is_refused_at_once(tmp_path, packed, ray_session):
     with pytest.raises(SetupError, match=r"lower tune\.cpus_per_trial"):
         run_sweep(make_config(tmp_path, cpus_per_trial=64), packed, tmp_path / "sweeps")
-
-
-@pytest.mark.ray
-def test_a_sweep_that_waits_for_resources_says_so(tmp_path, packed, ray_session, monkeypatch, caplog):
-    import ray
-
-    from rayllm.pipelines.tune import execute
-
-    @ray.remote(num_cpus=2)
-    def occupy():
-        time.sleep(5)
-
-    busy = occupy.remote()
-    monkeypatch.setattr(execute, "WAITING_NOTICE_S", 0.5)
-    fake_training(monkeypatch, lambda config, directory: {"mean_bits_per_byte": 1.0})
-    with caplog.at_level("WARNING"):
-        run_sweep(make_config(tmp_path, budget={"trials": 1}, baselines=[]), packed, tmp_path / "sweeps")
-    assert "no trial can start: it wants 1 CPU (0 of 2 free)" in caplog.text
-    ray.get(busy)
 
 
 @pytest.mark.slow

@@ -26,7 +26,6 @@ from rayllm.pipelines.train import Config
 from rayllm.pipelines.train.building import build_engine, choose_compute
 from rayllm.train import collective
 from rayllm.train.engine import Engine
-from rayllm.train.memory.freed import give_back_freed
 
 #: Steps that count, at most and at least; between them a shape is left when its time is over.
 STEPS, FEWEST_STEPS, SECONDS = 7, 3, 15.0
@@ -97,7 +96,6 @@ def main(path: str) -> None:
     """Probe as one rank."""
     spec = Spec(**json.loads(Path(path).read_text()))
     torch.set_num_threads(spec.threads)
-    give_back_freed()
     device = torch.device("cuda", spec.rank) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)

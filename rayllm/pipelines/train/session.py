@@ -58,7 +58,6 @@ from rayllm.train.guards.audit import audit
 from rayllm.train.guards.speed import SpeedGuard
 from rayllm.train.guards.watchdog import Watchdog, describe_stalls
 from rayllm.train.loop import train
-from rayllm.train.memory.freed import give_back_freed
 from rayllm.train.metrics import Speedometer, peak_flops
 from rayllm.train.objectives import build_objective
 from rayllm.train.run import Run, Services
@@ -102,7 +101,6 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
     Returns:
         Whether the plan was finished (else a stop was asked for), and the state at the end.
     """
-    give_back_freed()
     chosen, rejected = checkpoint.choose(job.checkpoints)
     state = RunState(attempt=_next_attempt(job.directory))
     watchdog = Watchdog(job.directory, collective.rank(), state.attempt, job.config.train.guards.stall_timeout_s)

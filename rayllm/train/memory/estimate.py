@@ -33,7 +33,7 @@ GATHERED_ELEMENTS = 1_000_000_000
 #: A process that has imported torch, Ray and DeepSpeed and joined a run, on the host; measured, torch for CPUs.
 BASE_BYTES = 550_000_000
 #: What the C library keeps of freed memory before it gives it back: small tensors leave gaps. Of large ones, which are
-#: mapped one by one (``train.memory.freed``), it keeps nothing.
+#: mapped one by one, it keeps nothing.
 KEPT_BYTES = 64_000_000
 #: CUDA's own context in the memory of a GPU, which no tensor counts.
 CONTEXT_BYTES = 600_000_000

@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from clusters import local_nodes
 from fault_table import RECOVERY
-from own_ray import own_ray, wait_until
+from own_ray import OwnRay, own_ray, wait_until
 from packing_fixture import make_packed
 
 SUPPORT = Path(__file__).resolve().parents[2] / "support"
@@ -102,9 +103,10 @@ def test_the_workers_of_a_killed_trial_hold_nobody_up(tmp_path, dashboard, recor
     with own_ray(RAY_AUTH_MODE="disabled") as ray:
         process = start("nested_driver.py", ray.environment, packed.uri, str(tmp_path), dashboard, "one")
         wait_until(lambda: any(record["step"] > 40 for record in steps_of(tmp_path)), process, 300)
-        [trial] = [one for one in ray.processes() if one.name().startswith("ray::") and "Trainable" in one.cmdline()[0]]
+        found: list[psutil.Process] = []  # a process that changes its title just then is not seen
+        wait_until(lambda: bool(found.extend(trainables(ray)) or found), process, 60)
         killed = time.time()
-        trial.kill()
+        found[0].kill()
         wait_until((tmp_path / "done.json").exists, process, 300)
         process.communicate(timeout=60)
     done = json.loads((tmp_path / "done.json").read_text())
@@ -113,6 +115,11 @@ def test_the_workers_of_a_killed_trial_hold_nobody_up(tmp_path, dashboard, recor
     again = [record for record in steps_of(tmp_path) if record["attempt"] == 2]
     assert again[0]["step"] > 1  # from its checkpoint
     record_property(RECOVERY, round(again[0]["time"] - killed, 1))
+
+
+def trainables(ray: OwnRay) -> list[psutil.Process]:
+    """The processes that drive trials."""
+    return [one for one in ray.processes() if one.name().startswith("ray::") and "Trainable" in one.cmdline()[0]]
 
 
 def steps_of(root: Path) -> list[dict[str, Any]]:

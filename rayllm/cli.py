@@ -85,7 +85,7 @@ def build_parser(wanted: Sequence[str] = ()) -> argparse.ArgumentParser:
         "action", choices=["check", "show", "schema"], help="check a file, print it resolved, JSON schema"
     )
     config.add_argument("file", nargs="?", help="run file")
-    config.add_argument("overrides", nargs="*", default=[], help="settings such as train.lr=3e-4")
+    config.add_argument("overrides", nargs="*", default=[], help="settings such as train.optimizer.lr=3e-4")
     config.set_defaults(handler=_config)
     for name, (module, text) in COMMANDS.items():
         command = verbs.add_parser(name, help=text)
@@ -99,7 +99,7 @@ def build_parser(wanted: Sequence[str] = ()) -> argparse.ArgumentParser:
 def _add_stage(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", verb: str, text: str) -> None:
     command = verbs.add_parser(verb, help=text, description=text)
     command.add_argument("file", help="run file (YAML)")
-    command.add_argument("overrides", nargs="*", default=[], help="settings such as train.lr=3e-4")
+    command.add_argument("overrides", nargs="*", default=[], help="settings such as train.optimizer.lr=3e-4")
     command.add_argument("--force", action="store_true", help="make the stage's artifact again (run: all of them)")
     if verb == "tune":
         text = "look for the best mixture by a law, in rounds, each confirmed at new seeds"

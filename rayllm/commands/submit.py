@@ -44,7 +44,7 @@ IGNORE_FILES = (".gitignore", ".rayignore")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     parser.add_argument("file", help="run file (YAML), below the working directory")
-    parser.add_argument("overrides", nargs="*", help="settings such as train.lr=3e-4")
+    parser.add_argument("overrides", nargs="*", help="settings such as train.optimizer.lr=3e-4")
     parser.add_argument("--verb", default="run", choices=["run", *STAGES], help="what to run (default: %(default)s)")
     parser.add_argument(
         "--address", help="URL of the cluster's dashboard (default: RAY_API_SERVER_ADDRESS or this machine)"

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     """Compare and print; 0 unless something cannot be read."""
     max_bytes = parse_count(args.max_bytes)
     if not isinstance(max_bytes, int) or max_bytes < 1:
-        raise ConfigError(f"cannot read {args.max_bytes!r}", where="--max-bytes", fix="write 500K, 4Mi or 1G")
+        raise ConfigError(f"cannot read {args.max_bytes!r}", where="--max-bytes", fix="write 500K, 4Mi or 1Gi")
     # Read by the encoders' libraries when they start: speeds are those of one core, as in each process of pack.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     candidates = list(_open(args.tokenizers))

@@ -80,7 +80,7 @@ def load_config(path: str, overrides: Sequence[str], schema: type[Model]) -> Mod
 
     Args:
         path: The YAML file.
-        overrides: Dotted settings such as ``train.lr=3e-4``, applied last.
+        overrides: Dotted settings such as ``train.optimizer.lr=3e-4``, applied last.
         schema: What the file must hold.
 
     Raises:

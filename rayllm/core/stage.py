@@ -23,6 +23,8 @@ from rayllm.core.log import get_logger
 
 logger = get_logger(__name__)
 
+#: Beside what was there before a forced start: says that it has been put there.
+BEGUN = "BEGUN"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -102,7 +104,7 @@ def run_task(task: Task, root: str, *, force: bool = False) -> tuple[Artifact, b
     Args:
         task: What to run.
         root: URI of the directory that holds the artifact.
-        force: Make it again even if it exists.
+        force: Make it again even if it exists, or go on with what an earlier forced start has begun.
 
     Returns:
         The artifact, and whether it was found finished.
@@ -121,7 +123,9 @@ def run_task(task: Task, root: str, *, force: bool = False) -> tuple[Artifact, b
     in_place = task.in_place or not storage.is_local(root)
     partial = uri if in_place else storage.join(root, f".{task.verb}-{task.hash[:12]}.partial")
     with _lock(root, f"{task.verb}-{task.hash[:12]}"):
-        if force or not task.in_place:
+        if task.in_place and force:
+            _begin_anew(uri)
+        elif not task.in_place:
             storage.remove(partial)  # what a killed attempt left must not be published with the files of this one
             storage.remove(_scratch(partial))
         storage.remove(storage.join(partial, MANIFEST))  # of what goes on: half done, it is no artifact
@@ -133,6 +137,7 @@ def run_task(task: Task, root: str, *, force: bool = False) -> tuple[Artifact, b
             storage.local_path(partial).rename(storage.local_path(uri))
             storage.sync_directory(storage.local_path(root))
         storage.remove(_scratch(partial))
+        storage.remove(_aside(uri))
     return Artifact(uri, manifest), False
 
 
@@ -140,6 +145,32 @@ def is_made(task: Task, root: str) -> bool:
     """Whether the stage's artifact is there already, and is all that it is asked for."""
     uri = task.uri(root)
     return storage.exists(storage.join(uri, MANIFEST)) and not task.goes_on(read_artifact(uri).manifest)
+
+
+def _begin_anew(uri: str) -> None:
+    """Make room for a forced stage that fills its final directory, unless an earlier start of it has done so.
+
+    Until the new artifact is whole the old one lies aside; in an object store, which cannot rename, it is removed.
+    """
+    aside = _aside(uri)
+    marker = storage.join(aside, BEGUN)
+    if storage.exists(marker):
+        logger.info("going on with what --force has begun; what was there before lies in %s until the end", aside)
+        return
+    if storage.is_local(uri):
+        old = storage.local_path(uri)
+        storage.make_dirs(aside)
+        if old.exists():
+            old.rename(storage.local_path(storage.join(aside, old.name)))
+    else:
+        storage.remove(uri)
+    storage.remove(_scratch(uri))
+    storage.write_text(marker, "")
+
+
+def _aside(directory: str) -> str:
+    parent, name = directory.rstrip("/").rsplit("/", 1)
+    return storage.join(parent, f".{name}.before")
 
 
 def _scratch(directory: str) -> str:

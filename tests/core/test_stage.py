@@ -115,6 +115,28 @@ def test_a_stage_in_place_finds_its_own_half_done_work(root: str) -> None:
     assert artifact.uri == _task().uri(root)
 
 
+def test_a_forced_stage_in_place_begins_once_and_goes_on_when_forced_again(root: str) -> None:
+    old, _ = run_task(_task(in_place=True), root)
+    found = []
+
+    def step(work: Work) -> dict[str, Any]:
+        found.append(storage.list_files(work.directory))
+        storage.write_bytes(work.path("steps", str(len(found))), b"s")
+        if len(found) < 3:
+            raise RuntimeError("stopped")
+        return {}
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            run_task(_task(run=step, in_place=True), root, force=True)
+    aside = storage.join(root, f".{old.uri.rpartition('/')[2]}.before")
+    if storage.is_local(root):
+        assert (storage.local_path(aside) / storage.local_path(old.uri).name / "out" / "data").read_bytes() == b"xxx"
+    run_task(_task(run=step, in_place=True), root, force=True)
+    assert found == [[], ["steps/1"], ["steps/1", "steps/2"]]
+    assert not storage.list_files(aside)
+
+
 def test_what_a_reader_sees_is_nothing_or_all(tmp_path: Path) -> None:
     seen = []
 

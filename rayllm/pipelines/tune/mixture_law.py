@@ -1,6 +1,7 @@
 """``rayllm tune FILE --until-converged``: the search for the best mixture, over trainings.
 
 In: the run file, the packed tokens, a function that trains settings. Out: the mixture to train, and ``law.json``. All
+that is remembered is the ledger of the trials.
 """
 
 import json
@@ -36,6 +37,10 @@ FILE = "law.json"
 MIXTURE = "mixture.weights"
 #: What confirmations train at each seed at most: the proposal, natural, uniform, and the best so far.
 RIVALS = 4
+
+#: Settings that only sweeps without a law read, and those of a simplex that shape draws.
+OF_ORDINARY_SWEEPS = {"sampler", "baselines", "replicates", "significance"}
+OF_DRAWS = {"around", "concentration", "pull"}
 
 #: Trains what a sampler proposes until it is done or the budget is spent, as ``run_trials`` does.
 Execute = Callable[[Sampler], Any]
@@ -175,7 +180,18 @@ def _varied(settings: TuneConfig) -> tuple[str, Simplex]:
 
 
 def _check(problem: Problem, base: train.Config, settings: TuneConfig) -> None:
-    """Refuse what would make the law's trainings mean something else, or what it does not model."""
+    """Refuse what would make the law's trainings mean something else, what it does not model, and what it would ignore."""
+    simplex = settings.space[problem.path]
+    unused = sorted(OF_ORDINARY_SWEEPS & settings.model_fields_set) + [
+        f"space.{problem.path}.{name}" for name in sorted(OF_DRAWS & simplex.model_fields_set)
+    ]
+    if unused:
+        raise ConfigError(
+            "a law chooses its own points, and confirms them its own way",
+            where=", ".join(f"tune.{name}" for name in unused),
+            why="nothing would come of what is set there",
+            fix="remove it (the law's own settings are in tune.law), or run the sweep without --until-converged",
+        )
     if not isinstance(settings.scheduler, NoScheduler):
         raise ConfigError(
             "a law compares trainings of the same tokens, so none may be stopped early",

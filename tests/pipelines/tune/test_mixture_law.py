@@ -187,6 +187,8 @@ def refused(change: Callable[[], tune.Config], packed: Artifact, root: Path) -> 
         ({"space": {"train.optimizer.lr": {"kind": "uniform", "low": 0.1, "high": 0.2}}}, "nothing else may vary"),
         ({"scheduler": {"kind": "asha"}}, "none may be stopped early"),
         ({"objective": "mean_loss"}, "the law models bits per byte"),
+        ({"sampler": {"kind": "tpe"}, "replicates": 2}, "tune.replicates, tune.sampler"),
+        ({"space": {"mixture.weights": {"kind": "simplex", "pull": 0.5}}}, "tune.space.mixture.weights.pull"),
         ({"tree": {"mixture": {"temperature": 2}}}, "a temperature of 2 would change the weights"),
         ({"tree": {"mixture": {"max_epochs": 0.1}}}, "cannot sum to 1"),
     ],

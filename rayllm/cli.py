@@ -74,7 +74,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def build_parser(wanted: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The parser; a command's module is imported only if it is the one wanted."""
     parser = argparse.ArgumentParser(
-        prog="rayllm", description="Language-model training on a Ray cluster, from raw text to a served model."
+        prog="rayllm", description="Language-model training on a Ray cluster, from raw text to an exported model."
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _add_stage(verbs, "run", "all stages of a run file in order")

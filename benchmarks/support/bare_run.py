@@ -1,7 +1,6 @@
 """A training session without Ray, to be started by ``torchrun``: what a run costs when no Ray Train is under it."""
 
 import argparse
-import os
 from unittest import mock
 
 import torch
@@ -30,8 +29,8 @@ def main() -> None:
     """Train as one rank."""
     args = arguments()
     dist.init_process_group("gloo")
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // dist.get_world_size()))
     job = Job(load_config(args.config, [], train.Config), args.packed, args.directory)
+    torch.set_num_threads(int(job.config.train.workers.cpus or 1))
     storage.make_dirs(job.checkpoints)
     outlets = session.Outlets(sink=session.NullSink(), stop_requested=lambda: args.one_step or args.save_at is not None)
     real = session.train

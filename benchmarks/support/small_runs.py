@@ -71,7 +71,7 @@ def write_config(file: Path, model: dict[str, Any], train: dict[str, Any], worke
         "validation": quiet | {"max_tokens": 1024},
         "checkpoint": quiet,
         "samples": {"max_new_tokens": 1},
-        "workers": {"count": workers},
+        "workers": {"count": workers, "cpus": 1},
     }
     file.write_text(
         yaml.safe_dump({"name": "bench", "storage": str(file.parent), "model": model, "train": fixed | train})

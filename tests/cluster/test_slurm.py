@@ -11,7 +11,7 @@ import pytest
 SCRIPT = Path(__file__).resolve().parents[2] / "cluster" / "slurm" / "rayllm.sbatch"
 STANDINS = {
     "srun": 'echo "srun $*" >> "$LOG"',
-    "ray": 'echo "ray $*" >> "$LOG"',
+    "ray": 'echo "ray $*" >> "$LOG"; if [ "$1" = status ]; then cat "$NODES"; fi',
     "scontrol": 'if [ "$1" = show ]; then printf "node1\\nnode2\\n"; else echo "scontrol $*" >> "$LOG"; fi',
 }
 
@@ -20,11 +20,13 @@ STANDINS = {
 def slurm(tmp_path: Path) -> dict[str, str]:
     """An environment with two nodes; ``rayllm`` is to be added by the test."""
     (tmp_path / "bin").mkdir()
+    (tmp_path / "nodes").write_text("Active:\n 1 node_a\n 1 node_b\n")
     for name, body in STANDINS.items():
         _program(tmp_path, name, body)
     return {
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
         "LOG": str(tmp_path / "log"),
+        "NODES": str(tmp_path / "nodes"),
         "SLURM_JOB_ID": "4711",
         "SLURM_JOB_NODELIST": "node[1-2]",
         "SLURM_JOB_NUM_NODES": "2",
@@ -63,14 +65,43 @@ def test_a_stopped_run_may_save_and_is_queued_again(slurm: dict[str, str], tmp_p
         'trap "sleep 0.3; echo saved >> $LOG; exit 75" TERM\ntouch $LOG.up\nwhile :; do sleep 0.1; done',
     )
     job = subprocess.Popen(["bash", SCRIPT, "f.yaml"], env=slurm, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(100):
-        if (tmp_path / "log.up").exists():
-            break
-        time.sleep(0.1)
+    wait_for(tmp_path / "log.up")
     job.send_signal(signal.SIGTERM)
     assert job.wait(timeout=20) == 75
     log = (tmp_path / "log").read_text()
     assert log.index("saved") < log.index("scontrol requeue 4711")
+
+
+def test_a_stage_that_cannot_save_is_queued_again_when_it_is_stopped(slurm: dict[str, str], tmp_path: Path) -> None:
+    _program(tmp_path, "rayllm", "touch $LOG.up\nexec sleep 30")
+    job = subprocess.Popen(["bash", SCRIPT, "f.yaml"], env=slurm, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(tmp_path / "log.up")
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(timeout=20) == 143
+    assert "scontrol requeue 4711" in (tmp_path / "log").read_text()
+
+
+def test_the_run_begins_when_all_nodes_have_come(slurm: dict[str, str], tmp_path: Path) -> None:
+    _program(tmp_path, "rayllm", 'echo "rayllm $*" >> "$LOG"')
+    nodes = tmp_path / "nodes"
+    nodes.write_text("Active:\n 1 node_a\n")
+    job = subprocess.Popen(["bash", SCRIPT, "f.yaml"], env=slurm, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(100):
+        if (tmp_path / "log").exists() and "ray status" in (tmp_path / "log").read_text():
+            break
+        time.sleep(0.1)
+    assert "rayllm" not in (tmp_path / "log").read_text()
+    nodes.write_text("Active:\n 1 node_a\n 1 node_b\n")
+    assert job.wait(timeout=20) == 0
+    assert "rayllm run f.yaml" in (tmp_path / "log").read_text()
+
+
+def wait_for(file: Path) -> None:
+    for _ in range(100):
+        if file.exists():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{file} did not come")
 
 
 def test_the_script_needs_a_run_file(slurm: dict[str, str]) -> None:

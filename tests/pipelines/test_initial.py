@@ -1,19 +1,25 @@
 """Runs that begin with weights that are there: the first validation is that of the model they come from."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from packing_fixture import make_packed
 from ranks import run_ranks
+from safetensors.torch import save_file
 from small_session import forked_run, make_config, records
 
 from rayllm.core.artifact import Artifact
 from rayllm.core.checkpoint import list_checkpoints
 from rayllm.core.errors import ArtifactDamaged, ConfigError
+from rayllm.corpus.documents import FileRef
 from rayllm.interchange.hf_export import export_checkpoint
 from rayllm.pipelines import train
+from rayllm.pipelines.train import initial
+from rayllm.pipelines.train.initial import initial_fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +96,35 @@ def test_another_model_at_the_same_place_is_another_run(first: Path, tmp_path: P
     path.write_text(json.dumps(json.loads(path.read_text()) | {"rope_theta": 5.0}))
     assert train.fingerprint(config) != before
     assert train.fingerprint(make_config(tmp_path)) == {}
+
+
+def write_weights(directory: Path, value: float) -> str:
+    directory.mkdir(parents=True)
+    (directory / "config.json").write_text("{}")
+    save_file({"a": torch.full((4,), value)}, directory / "model.safetensors")
+    return f"from_hf:{directory}"
+
+
+def test_other_weights_of_the_same_model_are_another_run(tmp_path: Path) -> None:
+    zeros, ones = (initial_fingerprint(write_weights(tmp_path / str(value), value)) for value in (0.0, 1.0))
+    assert zeros != ones
+    assert initial_fingerprint(write_weights(tmp_path / "copy", 1.0)) == ones
+    path = tmp_path / "copy" / "model.safetensors"
+    save_file({"a": torch.zeros(4)}, path)
+    os.utime(path, ns=(0, 0))  # a clock may tick too slowly for two writes of a test
+    assert initial_fingerprint(f"from_hf:{tmp_path}/copy") == zeros
+
+
+def test_weights_are_read_once_in_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(initial, "sha256_file", lambda uri: read.append(uri) or "hash")
+    init = write_weights(tmp_path / "model", 1.0)
+    assert initial_fingerprint(init) == initial_fingerprint(init)
+    assert read == [f"{tmp_path}/model/model.safetensors"]
+
+
+def test_of_remote_weights_the_mark_of_their_storage_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(initial, "sha256_file", lambda uri: f"hash of {uri}")
+    marked = FileRef(uri="s3://bucket/a.safetensors", label="", bytes=8, version="etag")
+    assert initial._mark(marked) == "etag"
+    assert initial._mark(marked.model_copy(update={"version": ""})) == "hash of s3://bucket/a.safetensors"

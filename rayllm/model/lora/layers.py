@@ -28,9 +28,11 @@ class FrozenLinear(nn.Linear):
 
     def forward(self, input: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
         """Multiply, and add the bias."""
-        if torch.is_autocast_enabled(input.device.type) or input.dtype == self.weight.dtype:
+        if torch.is_autocast_enabled(input.device.type):
             return super().forward(input)
-        return super().forward(input.to(self.weight.dtype)).to(input.dtype)
+        dtype = self.weight.dtype
+        bias = None if self.bias is None else self.bias.to(dtype)  # `adapt` casts the matrices alone
+        return F.linear(input.to(dtype), self.weight, bias).to(input.dtype)
 
 
 class AdaptedLinear(FrozenLinear):

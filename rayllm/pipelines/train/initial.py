@@ -5,12 +5,17 @@ the tokenizer the one that the data was packed with.
 """
 
 import hashlib
+import json
+from functools import lru_cache
 
 import torch
 
 from rayllm.core import storage
+from rayllm.core.artifact import sha256_file
 from rayllm.core.checkpoint import COMMIT
 from rayllm.core.errors import ConfigError
+from rayllm.corpus.documents import FileRef
+from rayllm.corpus.files.paths import find_tree
 from rayllm.interchange.base import Base
 from rayllm.interchange.hf_import import CONFIG_JSON
 from rayllm.model.config import ModelConfig
@@ -98,12 +103,29 @@ def adapters_of(config: TrainConfig, resumed_from: str) -> AdapterNote | None:
 
 
 def initial_fingerprint(init: str) -> str:
-    """What is there now, so that another model at the same place makes another run."""
+    """What is there now, so that other weights at the same place make another run.
+
+    All bytes of local weights are read, once in a process; of remote ones, what their storage tells of them counts.
+    """
     base = Base.parse(init)
     if not base.foreign:
         seen = storage.read_bytes(storage.join(base.uri, COMMIT))
     else:
-        weights = [name for name in storage.list_files(base.uri) if name.endswith(".safetensors")]
-        sizes = "".join(f"{name} {storage.size(storage.join(base.uri, name))}\n" for name in weights)
-        seen = storage.read_bytes(storage.join(base.uri, CONFIG_JSON)) + sizes.encode()
+        files = find_tree(base.uri, "train.init")
+        marks = {name: _mark(file) for file, name in files if name.endswith(".safetensors")}
+        seen = storage.read_bytes(storage.join(base.uri, CONFIG_JSON)) + json.dumps(marks).encode()
     return hashlib.sha256(seen).hexdigest()
+
+
+def _mark(file: FileRef) -> str:
+    """What changes with a file's contents: its storage's own mark (an ETag, a hash, a time), else its SHA-256."""
+    if file.version or not storage.is_local(file.uri):
+        return file.version or sha256_file(file.uri)
+    seen = storage.local_path(file.uri).stat()
+    return _local_sha256(file.uri, seen.st_size, seen.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _local_sha256(path: str, _size: int, _mtime_ns: int) -> str:
+    """The hash of a file as it is now; the trials of a sweep ask for the same ones."""
+    return sha256_file(path)

@@ -65,6 +65,20 @@ def test_new_adapters_change_no_bit_of_what_the_base_computes(kind: str, bias: b
         assert torch.equal(before(tokens(), tokens()), after(tokens(), tokens()))
 
 
+@pytest.mark.parametrize("kind", ["all", "dora"])
+def test_a_base_in_half_precision_computes_outside_autocast_too(kind: str) -> None:
+    """As sampling while training does; its biases keep float32."""
+    config = CONFIG.model_copy(update={"bias": True, "norm": "layernorm"})
+    model = base(config)
+    before = model.logits(tokens())
+    adapt(model, LoraConfig(**KINDS[kind]), torch.bfloat16)
+    draw_adapters(model, 5)
+    assert {parameter.dtype for name, parameter in model.named_parameters() if name.endswith("bias")} == {torch.float32}
+    after = model.logits(tokens())
+    assert after.dtype == before.dtype
+    torch.testing.assert_close(after, before, atol=0.05, rtol=0.05)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_adapters_are_trained(kind: str) -> None:
     lora = LoraConfig(rank=3, **KINDS[kind])

@@ -120,7 +120,7 @@ class BestConfig(ConfigModel):
 
 
 class CheckpointConfig(ConfigModel):
-    """When to save, and what to keep."""
+    """When to save, and what to keep; what decides where checkpoints lie is in the hash of a run that rolls back."""
 
     every_steps: int = Field(default=100, ge=1, description="Steps between checkpoints; the last step is always saved.")
     keep_last: int = Field(
@@ -129,6 +129,7 @@ class CheckpointConfig(ConfigModel):
     best: BestConfig | None = Field(
         default=BestConfig(),
         description="Keep the best of the checkpoints that were validated, however old; null: none is the best.",
+        json_schema_extra=RUNTIME,
     )
     stable: bool = Field(
         default=True,
@@ -139,12 +140,14 @@ class CheckpointConfig(ConfigModel):
         default=True,
         description="Only copy the state on the step path; write, hash and upload while training goes on. Takes CPU "
         "memory: 4 bytes for each parameter on rank 0, and what each rank holds of weights and moments.",
+        json_schema_extra=RUNTIME,
     )
     timeout_s: float = Field(
         default=3600.0,
         gt=0,
         description="Seconds that one checkpoint may be in the making before it counts as hanging, and a rank that "
         "waits for it as stalled.",
+        json_schema_extra=RUNTIME,
     )
 
 

@@ -75,6 +75,18 @@ class Config(Frame):
             )
         return self
 
+    def identity(self) -> dict[str, Any]:
+        """What shapes the result: validations too where weights or the end follow them, checkpoints where it goes back.
+
+        In all other runs these only watch and keep.
+        """
+        found, guards = super().identity(), self.train.guards
+        if self.mixture.adaptive or guards.early_stopping:
+            found["train"]["validation"] = self.train.validation.identity()
+        if guards.spikes.action == "rollback":
+            found["train"]["checkpoint"] = self.train.checkpoint.identity()
+        return found
+
 
 def check(config: Config) -> None:
     """Look at the models and runs that this one begins with, or is measured against.

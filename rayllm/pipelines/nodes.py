@@ -5,9 +5,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rayllm.pipelines.frame import RayConfig
@@ -76,25 +76,27 @@ class NodeWatch(threading.Thread):
 
     Attributes:
         nodes: What the last look saw; nothing before the first.
-        silent_s: How long the head has not answered.
     """
 
     def __init__(self, every_s: float) -> None:
         super().__init__(name="nodes", daemon=True)
         self.nodes: list[Node] = []
-        self.silent_s = 0.0
         self._every_s, self._closed = every_s, threading.Event()
         self._head = _head()
+        self._heard = time.monotonic()
         self.start()
+
+    @property
+    def silent_s(self) -> float:
+        """How long the head has not answered; it grows during a look too, for that may never end."""
+        return time.monotonic() - self._heard
 
     def run(self) -> None:
         """Look; the thread's own main function."""
-        heard = time.monotonic()
         while not self._closed.wait(self._every_s):
             if _answers(self._head):
-                heard = time.monotonic()
                 self.nodes = live_nodes()
-            self.silent_s = time.monotonic() - heard
+                self._heard = time.monotonic()
 
     def close(self) -> None:
         """Look no more, as far as that can be waited for."""
@@ -123,12 +125,13 @@ def _answers(node: Node) -> bool:
     return True
 
 
-def free_places(each: Mapping[str, float]) -> int:
-    """How many workers with these resources fit into what nobody uses now, on whichever nodes it is."""
-    import ray
+def unused(nodes: Iterable[Node]) -> list[Node]:
+    """The same nodes, each with the CPUs and GPUs that nobody uses now."""
+    from ray._private.state import state
 
-    free = ray.available_resources()
-    return min(int(free.get(name, 0.0) / amount + 1e-6) for name, amount in each.items())
+    free = state.available_resources_per_node()
+    left = ((node, free.get(node.id, {})) for node in nodes)  # Ray leaves out what is used up
+    return [replace(node, cpus=each.get("CPU", 0.0), gpus=each.get("GPU", 0.0)) for node, each in left]
 
 
 def expected_nodes(config: RayConfig) -> list[Node] | None:

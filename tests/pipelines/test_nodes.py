@@ -2,12 +2,15 @@
 
 import socket
 import sys
+import threading
+import time
 from types import SimpleNamespace
 
 import pytest
 
+from rayllm.pipelines import nodes
 from rayllm.pipelines.frame import RayConfig
-from rayllm.pipelines.nodes import Node, expected_nodes, reachable, room
+from rayllm.pipelines.nodes import Node, NodeWatch, expected_nodes, reachable, room, unused
 
 
 def test_workers_fit_by_cpus_and_by_gpus() -> None:
@@ -28,9 +31,37 @@ def test_a_node_whose_door_is_shut_is_not_reachable() -> None:
     assert reachable([]) == []
 
 
-def test_before_ray_runs_a_machine_has_its_cpus_or_those_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rayllm.pipelines import nodes
+def test_what_is_free_on_several_nodes_is_no_place_for_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._private.state import state
 
+    free = {"a": {"CPU": 1.0}, "b": {"CPU": 1.0, "GPU": 1.0}, "c": {"CPU": 2.0}}
+    monkeypatch.setattr(state, "available_resources_per_node", lambda: free)
+    found = unused(Node(name, "host", 1, 6.0, 2.0) for name in "abcd")
+    assert [(node.cpus, node.gpus) for node in found] == [(1.0, 0.0), (1.0, 1.0), (2.0, 0.0), (0.0, 0.0)]
+    assert (room(found, 3.0, 0), room(found, 2.0, 0), room(found, 1.0, 1)) == (0, 1, 1)
+
+
+def test_a_head_that_takes_connections_and_says_nothing_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, over = threading.Event(), threading.Event()
+
+    def never_answered() -> list[Node]:
+        asked.set()
+        over.wait()
+        return []
+
+    monkeypatch.setattr(nodes, "_head", lambda: Node("", "host", 1, 0.0, 0.0))
+    monkeypatch.setattr(nodes, "_answers", lambda node: True)
+    monkeypatch.setattr(nodes, "live_nodes", never_answered)
+    watch = NodeWatch(0.01)
+    assert asked.wait(10)
+    before = watch.silent_s
+    time.sleep(0.05)
+    assert watch.silent_s - before >= 0.05
+    over.set()
+    watch.close()
+
+
+def test_before_ray_runs_a_machine_has_its_cpus_or_those_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False))
     monkeypatch.setattr(nodes, "has_gpu", lambda: False)
     monkeypatch.setattr("os.cpu_count", lambda: 6)

@@ -37,7 +37,7 @@ class Script:
     Attributes:
         endings: How each start ends; a function is asked then.
         nodes: What there is during each start and after it; the last stays. A function is asked at each look.
-        free: Places that nobody uses.
+        free: How many of the nodes nobody uses.
         checkpoint: Step of the last checkpoint.
         looks: Looks at the board before each start ends.
         silent_s: How long the head has not answered.
@@ -100,8 +100,12 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Crew]
             def close(self) -> None:
                 pass
 
-        said = Said(records=(TRAINED,), seats=SEATS)
-        board = SimpleNamespace(clear=SimpleNamespace(remote=lambda: None), look=SimpleNamespace(remote=lambda: said))
+        def said() -> Said:
+            found = script.endings[0]
+            placed = not (isinstance(found, Ending) and found.no_room)
+            return Said(records=(TRAINED,), seats=SEATS) if placed else Said()
+
+        board = SimpleNamespace(clear=SimpleNamespace(remote=lambda: None), look=SimpleNamespace(remote=said))
         saved = lambda _: [SimpleNamespace(uri=f"x/step-{script.checkpoint}")] if script.checkpoint else []  # noqa: E731
         for name, value in {
             "Fitting": Fitting,
@@ -109,7 +113,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Crew]
             "live_nodes": script.look,
             "NodeWatch": Watch,
             "reachable": lambda nodes: nodes,
-            "free_places": lambda each: script.free,
+            "unused": lambda nodes: nodes[: script.free],
             "list_checkpoints": saved,
             "read_attempt": lambda directory: len(script.sizes),
             "LOOK_S": 0.0,
@@ -231,6 +235,29 @@ def test_a_full_cluster_is_not_a_failure_but_may_not_last(play: Any) -> None:
     assert script.sizes == [3, 2, 2]
     with pytest.raises(SetupError, match="room for fewer than 3"):
         play(Script([crowded], free=2), count=3, max_failures=0, wait_s=0)
+
+
+def test_where_ray_finds_no_place_fewer_are_tried_and_the_fewest_not_for_ever(play: Any) -> None:
+    crowded = Ending(no_room=True)
+    fewer = Script([crowded, crowded, DONE])
+    play(fewer, count=(1, 3), wait_s=0)
+    assert fewer.sizes == [3, 2, 1]
+    never = Script([crowded] * 9)
+    with pytest.raises(SetupError, match="room for fewer than 2 workers for 0 s") as told:
+        play(never, count=(2, 3), wait_s=0)
+    assert never.sizes == [3, 2]
+    assert "others hold the rest" in told.value.why
+
+
+def test_a_shortage_is_over_once_the_workers_have_their_places(play: Any) -> None:
+    def not_yet_given_back() -> Ending:
+        script.free = 0
+        return STOPPED
+
+    going = Node("c", "10.0.0.c", 1, 1.0, 0.0, leaving=True)
+    script = Script([Ending(no_room=True), not_yet_given_back, DONE], nodes=[[A, B, C], [A, B, going]], looks=2)
+    play(script, count=(2, 3), grow_after_s=60, wait_s=0)
+    assert script.sizes == [3, 2, 2]
 
 
 def test_one_who_waits_for_nodes_can_be_stopped(play: Any) -> None:

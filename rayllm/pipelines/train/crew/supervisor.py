@@ -15,7 +15,7 @@ import ray.exceptions
 from rayllm.core import storage
 from rayllm.core.checkpoint import list_checkpoints
 from rayllm.core.errors import ClusterLost, SavedForRerun, SetupError
-from rayllm.pipelines.nodes import Node, NodeWatch, free_places, live_nodes, reachable, room
+from rayllm.pipelines.nodes import Node, NodeWatch, live_nodes, reachable, room, unused
 from rayllm.pipelines.train.crew.board import Said, open_board, release
 from rayllm.pipelines.train.crew.failures import Ending, failed_run, find_cause, full_trace
 from rayllm.pipelines.train.crew.fitting import Fitting, remove_records
@@ -115,6 +115,8 @@ class Supervisor:
             self._look_at_nodes(said.seats, watch.nodes)
 
     def _show(self, said: Said) -> None:
+        if said.seats:
+            self._short_since = None
         for record in said.records:
             self._display.show(record)
             if record["kind"] == "train":
@@ -135,7 +137,7 @@ class Supervisor:
         """How many workers more than now have a place that is free."""
         crew = self._crew
         wanted = min(self._high, room(nodes, crew.cpus, crew.gpus)) - crew.count
-        return min(wanted, free_places(crew.resources)) if wanted > 0 else 0
+        return min(wanted, room(unused(nodes), crew.cpus, crew.gpus)) if wanted > 0 else 0
 
     def _judge(self, ending: Ending) -> str:
         """Look for the cause of a failed start.
@@ -156,9 +158,8 @@ class Supervisor:
         storage.write_text(trace, full_trace(ending))
         restarts, saved = self._failures, self._checkpoint()
         if ending.no_room:
-            self._short_since = self._short_since or time.monotonic()
+            self._count_shortage()
         else:
-            self._short_since = None
             restarts = self._failures if saved == self._saved else 0
             self._failures, self._saved = restarts + 1, saved
         if self._stop.asked or self._failures > self._settings.max_failures:
@@ -168,6 +169,19 @@ class Supervisor:
             raise failed_run(cause, attempt=attempt, restarts=restarts, again=self._again(), trace=trace)
         self._tell("warning", f"attempt {attempt} ended: {cause.what}; {self._goes_on()}")
         return cause.what
+
+    def _count_shortage(self) -> None:
+        """Ray found no place for so many workers: the next start has fewer, or the fewest until it has been too long.
+
+        Raises:
+            SetupError: If the fewest have found no place for ``train.workers.wait_s``.
+        """
+        now, fewest = time.monotonic(), self._crew.count == self._low
+        since = self._short_since if fewest else None
+        if since is not None and now - since > self._settings.wait_s:
+            raise self._too_few(unused(reachable(live_nodes())))
+        self._short_since = now if since is None else since
+        self._places = max(self._low, self._crew.count - 1)
 
     def _muster(self) -> Crew:
         """Wait until the cluster has room for the fewest workers; take as many as it has room for.
@@ -179,9 +193,9 @@ class Supervisor:
         since, told = self._short_since or time.monotonic(), False
         while True:
             nodes = reachable(live_nodes())
-            places = min(room(nodes, self._crew.cpus, self._crew.gpus), self._places)
             if self._short_since is not None:
-                places = min(places, free_places(self._crew.resources))
+                nodes = unused(nodes)
+            places = min(room(nodes, self._crew.cpus, self._crew.gpus), self._places)
             if crew := resize(self._crew, self._low, self._high, int(places)):
                 return crew
             if self._stop.asked:
@@ -197,7 +211,7 @@ class Supervisor:
         lacking = no_room(dataclasses.replace(self._crew, count=self._low), nodes)
         return SetupError(
             f"the cluster has had room for fewer than {self._low} workers for {self._settings.wait_s:g} s",
-            why=lacking.why,
+            why=lacking.why if self._short_since is None else f"{lacking.why}; others hold the rest",
             fix=f"add nodes, or set train.workers.count: [fewest, most]; {self._again()}",
         )
 

@@ -1,8 +1,8 @@
 """``rayllm checkpoints``: what a run has saved, whether it is whole, and what to keep of it.
 
 In: a train artifact or its ``checkpoints/`` directory, at any URI. ``ls`` lists, ``verify`` reads every file and
-compares its hash, ``pin`` and ``unpin`` choose what is never deleted, ``prune`` deletes the rest but the newest and the
-best.
+compares its hash, and lets one be used again that was set aside as damaged and has been restored. ``pin`` and ``unpin``
+choose what is never deleted, ``prune`` deletes the rest but the newest and the best.
 """
 
 import argparse
@@ -18,9 +18,11 @@ from rayllm.core.checkpoint import (
     Best,
     CheckpointRef,
     is_pinned,
+    is_set_aside,
     list_checkpoints,
     pin,
     read_best,
+    take_back,
     unpin,
     verify_checkpoint,
 )
@@ -73,6 +75,7 @@ class Entry:
     attempt: int
     bytes: int
     pinned: bool
+    damaged: bool
     best: Best | None
 
     def to_json(self) -> str:
@@ -83,7 +86,8 @@ class Entry:
     def line(self) -> str:
         """One row of text."""
         notes = [f"best ({self.best.metric} {fixed(self.best.value, 4)})"] if self.best is not None else []
-        return f"{self.name:24} {data_size(self.bytes):>10}  {', '.join([*notes, *['pinned'] * self.pinned])}".rstrip()
+        notes += [word for word, true in (("pinned", self.pinned), ("damaged", self.damaged)) if true]
+        return f"{self.name:24} {data_size(self.bytes):>10}  {', '.join(notes)}".rstrip()
 
 
 def _directory(uri: str) -> str:
@@ -92,7 +96,7 @@ def _directory(uri: str) -> str:
 
 
 def _checkpoints(uri: str) -> list[CheckpointRef]:
-    refs = list_checkpoints(_directory(uri))
+    refs = list_checkpoints(_directory(uri), also_set_aside=True)
     if not refs:
         raise ConfigError(
             "there is no checkpoint here",
@@ -113,7 +117,8 @@ def _entries(uri: str) -> Iterable[Entry]:
     for ref in refs:
         name = _name(ref)
         its = best if best is not None and best.name == name else None
-        yield Entry(name, ref.step, ref.attempt, storage.directory_size(ref.uri), is_pinned(ref.uri), its)
+        size = storage.directory_size(ref.uri)
+        yield Entry(name, ref.step, ref.attempt, size, is_pinned(ref.uri), is_set_aside(ref.uri), its)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -132,7 +137,9 @@ def _verify(args: argparse.Namespace) -> int:
             sys.stdout.write(f"{_name(ref):24} damaged: {error.where}: {error.why}\n")
         else:
             what = "sizes" if args.quick else "hashes"
-            sys.stdout.write(f"{_name(ref):24} whole: {what} of all files of {commit.world_size} rank(s)\n")
+            again = "; it was set aside and is used again" if is_set_aside(ref.uri) else ""
+            take_back(ref.uri)
+            sys.stdout.write(f"{_name(ref):24} whole: {what} of all files of {commit.world_size} rank(s){again}\n")
     return 1 if damaged else 0
 
 

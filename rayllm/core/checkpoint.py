@@ -29,6 +29,8 @@ from rayllm.core.log import get_logger
 COMMIT = "COMMIT.json"
 BEST = "best.json"
 PINNED = "PINNED"
+#: In a checkpoint that was to be resumed from and is not whole: why.
+DAMAGED = "DAMAGED"
 DIRECTORY = "checkpoints"
 #: Below it lies what a run needs to go on and nobody else: each rank's slices and random generators.
 STATE = "state"
@@ -96,9 +98,15 @@ def write_rank_manifest(directory: str, rank: int, records: Sequence[FileRecord]
     return record_files(directory, [name])[0]
 
 
-def list_checkpoints(directory: str) -> list[CheckpointRef]:
-    """Committed checkpoints of a directory, oldest first; not verified."""
-    return [ref for ref in _directories(directory) if storage.exists(storage.join(ref.uri, COMMIT))]
+def list_checkpoints(directory: str, *, also_set_aside: bool = False) -> list[CheckpointRef]:
+    """Committed checkpoints of a directory, oldest first; not verified.
+
+    Args:
+        directory: A run's ``checkpoints/``.
+        also_set_aside: Those too that were found damaged; a run that goes on without them is at an earlier step.
+    """
+    committed = [ref for ref in _directories(directory) if storage.exists(storage.join(ref.uri, COMMIT))]
+    return [ref for ref in committed if also_set_aside or not is_set_aside(ref.uri)]
 
 
 def _directories(directory: str) -> list[CheckpointRef]:
@@ -119,12 +127,15 @@ def verify_checkpoint(uri: str, *, deep: bool, weights_only: bool = False) -> Co
 
     Args:
         uri: The checkpoint's directory.
-        deep: Compare SHA-256 of every file, not just sizes.
+        deep: Compare SHA-256 of every file, not just sizes; without it, one that is set aside is taken for damaged.
         weights_only: Leave out what only a resumed run reads, several times the weights; it may even be missing.
 
     Raises:
         ArtifactDamaged: Naming the first file that is missing, short or changed.
     """
+    if not deep and is_set_aside(uri):
+        why = storage.read_text(storage.join(uri, DAMAGED)).strip()
+        raise ArtifactDamaged("a checkpoint is damaged", where=uri, why=why)
     try:
         commit = Commit.model_validate_json(storage.read_bytes(storage.join(uri, COMMIT)))
     except FileNotFoundError as error:
@@ -144,12 +155,15 @@ def verify_checkpoint(uri: str, *, deep: bool, weights_only: bool = False) -> Co
     return commit
 
 
-def newest_valid(directory: str, *, deep: bool = True) -> tuple[CheckpointRef | None, list[str]]:
+def newest_valid(
+    directory: str, *, deep: bool = True, setting_aside: bool = False
+) -> tuple[CheckpointRef | None, list[str]]:
     """The newest checkpoint that is whole, and why newer ones were rejected.
 
     Args:
         directory: A run's ``checkpoints/``.
         deep: Compare hashes too.
+        setting_aside: Mark those that are rejected, so that the run which goes on without them does not count them.
 
     Returns:
         The checkpoint, or None where there is none, and one line for each rejected one.
@@ -160,6 +174,9 @@ def newest_valid(directory: str, *, deep: bool = True) -> tuple[CheckpointRef | 
             verify_checkpoint(ref.uri, deep=deep)
         except ArtifactDamaged as error:
             rejected.append(f"{ref.uri} is not used: {error.why}")
+            if setting_aside:
+                set_aside(ref.uri, error.why)
+                rejected[-1] += "; it is set aside until `rayllm checkpoints verify` finds it whole"
             continue
         return ref, rejected
     return None, rejected
@@ -191,8 +208,9 @@ def find_checkpoint(uri: str, prefer: Literal["best", "last"] = "best") -> str:
         raise ConfigError(
             "there is no checkpoint here",
             where=uri,
-            why="; ".join(rejected),
-            fix="give a checkpoint directory, the train artifact that holds `checkpoints/`, or its run's directory",
+            why="; ".join(rejected) or ("all are damaged" if list_checkpoints(directory, also_set_aside=True) else ""),
+            fix="give a checkpoint directory, the train artifact that holds `checkpoints/`, or its run's directory; "
+            "if they were deleted, train again with --force",
         )
     return ref.uri
 
@@ -266,6 +284,21 @@ def unpin(uri: str) -> None:
 def is_pinned(uri: str) -> bool:
     """Whether a checkpoint must never be deleted."""
     return storage.exists(storage.join(uri, PINNED))
+
+
+def set_aside(uri: str, why: str) -> None:
+    """Mark a checkpoint that is damaged; the mark is a file in it. Nothing of it is deleted: it may be restored."""
+    storage.write_text(storage.join(uri, DAMAGED), f"{why}\n")
+
+
+def take_back(uri: str) -> None:
+    """Take that mark away, if it is there."""
+    storage.remove(storage.join(uri, DAMAGED))
+
+
+def is_set_aside(uri: str) -> bool:
+    """Whether a checkpoint was found damaged."""
+    return storage.exists(storage.join(uri, DAMAGED))
 
 
 def remove_checkpoint(uri: str) -> None:

@@ -92,7 +92,7 @@ def _write_shared(snapshot: Snapshot, attachments: Attachments, files: HashedFil
 
 
 def choose(checkpoints: str) -> tuple[str, list[str]]:
-    """The newest checkpoint that is whole, chosen by rank 0 for all; all ranks call it together.
+    """The newest checkpoint that is whole, chosen by rank 0 for all, which sets newer ones aside; all ranks call it.
 
     Args:
         checkpoints: URI of a run's ``checkpoints/``.
@@ -100,7 +100,7 @@ def choose(checkpoints: str) -> tuple[str, list[str]]:
     Returns:
         Its URI, or an empty string where there is none, and one line for each rejected newer one.
     """
-    found = newest_valid(checkpoints, deep=True) if collective.rank() == 0 else None
+    found = newest_valid(checkpoints, setting_aside=True) if collective.rank() == 0 else None
     ref, rejected = collective.broadcast(found)
     return (ref.uri if ref else ""), rejected
 

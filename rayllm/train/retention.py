@@ -3,7 +3,15 @@
 import math
 from collections.abc import Mapping
 
-from rayllm.core.checkpoint import Best, is_pinned, list_checkpoints, read_best, remove_checkpoint, write_best
+from rayllm.core.checkpoint import (
+    Best,
+    CheckpointRef,
+    is_pinned,
+    list_checkpoints,
+    read_best,
+    remove_checkpoint,
+    write_best,
+)
 from rayllm.core.errors import ConfigError
 from rayllm.train.config import BestConfig
 
@@ -25,7 +33,9 @@ def judge(config: BestConfig, metrics: Mapping[str, float]) -> float:
 
 
 def note_best(checkpoints: str, step: int, config: BestConfig, value: float) -> bool:
-    """Remember the checkpoint of a step if it is the best so far; one judged otherwise before does not count.
+    """Remember the checkpoint of a step if it is the best so far.
+
+    One that was judged otherwise before does not count, nor one that is gone or damaged.
 
     Args:
         checkpoints: URI of a run's ``checkpoints/``.
@@ -33,11 +43,12 @@ def note_best(checkpoints: str, step: int, config: BestConfig, value: float) -> 
         config: The metric, and whether lower or higher is better.
         value: What ``judge`` gave; one that is not finite is never the best.
     """
-    names = [ref.uri.rpartition("/")[2] for ref in list_checkpoints(checkpoints) if ref.step == step]
+    there = list_checkpoints(checkpoints)
+    names = [_name(ref) for ref in there if ref.step == step]
     if not names or not math.isfinite(value):
         return False
     best = read_best(checkpoints)
-    if best is not None and (best.metric, best.mode) == (config.metric, config.mode):
+    if best is not None and best.name in map(_name, there) and (best.metric, best.mode) == (config.metric, config.mode):
         better = value < best.value if config.mode == "min" else value > best.value
         if not better:
             return False
@@ -48,7 +59,7 @@ def note_best(checkpoints: str, step: int, config: BestConfig, value: float) -> 
 def beyond_what_is_kept(
     checkpoints: str, keep_last: int, *, keep_best: bool, margin_steps: int | None = None
 ) -> list[str]:
-    """URIs of the checkpoints that need not stay, oldest first.
+    """URIs of the checkpoints that need not stay, oldest first; those set aside stay, and make up for no whole one.
 
     Args:
         checkpoints: URI of a run's ``checkpoints/``.
@@ -76,3 +87,7 @@ def prune(checkpoints: str, keep_last: int, *, keep_best: bool, margin_steps: in
     for uri in doomed:
         remove_checkpoint(uri)
     return doomed
+
+
+def _name(ref: CheckpointRef) -> str:
+    return ref.uri.rpartition("/")[2]

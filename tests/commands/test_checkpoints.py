@@ -16,6 +16,7 @@ from rayllm.core.checkpoint import (
     Commit,
     checkpoint_name,
     list_checkpoints,
+    newest_valid,
     publish_directory,
     staging_directory,
     write_best,
@@ -74,6 +75,24 @@ def test_verify_names_the_damaged_one_and_fails(run: str, capsys: pytest.Capture
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "damaged" in line]
     assert line.startswith(checkpoint_name(30, 1))
     assert "weights.bin" in line
+
+
+def test_one_that_was_set_aside_is_shown_kept_and_used_again_once_it_is_whole(
+    run: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = storage.join(run, DIRECTORY, checkpoint_name(50, 1))
+    storage.write_bytes(storage.join(damaged, "weights.bin"), b"x" * 1000)
+    newest_valid(storage.join(run, DIRECTORY), setting_aside=True)
+    main(["checkpoints", "ls", run])
+    assert capsys.readouterr().out.splitlines()[-1].endswith("damaged")
+    assert main(["checkpoints", "verify", run, "--quick"]) == main(["checkpoints", "verify", run]) == 1
+    assert main(["checkpoints", "prune", run]) == 0
+    assert storage.exists(damaged)
+    assert steps(run) == [20, 30, 40]
+    storage.write_bytes(storage.join(damaged, "weights.bin"), bytes([50]) * 1000)
+    assert main(["checkpoints", "verify", run]) == 0
+    assert "it was set aside and is used again" in capsys.readouterr().out.splitlines()[-1]
+    assert steps(run) == [20, 30, 40, 50]
 
 
 def test_prune_keeps_the_newest_the_best_and_the_pinned(run: str, capsys: pytest.CaptureFixture[str]) -> None:

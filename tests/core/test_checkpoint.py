@@ -22,6 +22,7 @@ from rayllm.core.checkpoint import (
     read_best,
     remove_checkpoint,
     staging_directory,
+    take_back,
     verify_checkpoint,
     write_best,
     write_rank_manifest,
@@ -96,6 +97,31 @@ def test_a_damaged_one_is_named_and_the_one_before_is_taken(run: str) -> None:
     (line,) = rejected
     assert newer in line
     assert "rank-00001.bin" in line
+
+
+def test_a_damaged_one_that_is_set_aside_counts_no_more_until_it_is_taken_back(run: str) -> None:
+    older, newer = save(run, 5), save(run, 9)
+    directory, file = storage.join(run, DIRECTORY), storage.join(newer, "state/rank-00001.bin")
+    storage.write_text(file, "9 x")
+    write_best(directory, Best(name="step-00000009-a1", metric="loss/a", value=1.0))
+    ref, (line,) = newest_valid(directory, setting_aside=True)
+    assert ref is not None
+    assert ref.uri == older
+    assert "rank-00001.bin" in line
+    assert newest_valid(directory) == (ref, []), "it was told once"
+    assert find_checkpoint(run, "best") == find_checkpoint(run, "last") == older
+    assert [ref.step for ref in list_checkpoints(directory, also_set_aside=True)] == [5, 9]
+    storage.write_text(file, "9 1")
+    take_back(newer)
+    assert find_checkpoint(run, "best") == newer
+    assert [ref.step for ref in list_checkpoints(directory)] == [5, 9]
+
+
+def test_where_all_are_damaged_that_is_said(run: str) -> None:
+    storage.remove(storage.join(save(run, 5), "state/rank-00001.bin"))
+    assert newest_valid(storage.join(run, DIRECTORY), setting_aside=True)[0] is None
+    with pytest.raises(ConfigError, match="all are damaged"):
+        find_checkpoint(run)
 
 
 def test_who_wants_only_weights_needs_no_state(run: str) -> None:

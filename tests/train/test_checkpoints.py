@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,13 @@ from ranks import run_ranks, small_config, train_small
 from rayllm.core.checkpoint import (
     COMMIT,
     Best,
+    checkpoint_name,
     find_checkpoint,
     list_checkpoints,
     newest_valid,
     read_best,
     verify_checkpoint,
+    write_best,
 )
 from rayllm.core.errors import ArtifactDamaged, ConfigError, RunFailed
 from rayllm.train import retention
@@ -33,8 +36,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def checkpoints(finished: Path, tmp_path: Path) -> Path:
     """A copy to damage."""
-    import shutil
-
     return Path(shutil.copytree(finished / "checkpoints", tmp_path / "checkpoints"))
 
 
@@ -81,14 +82,28 @@ def test_missing_and_short_files_are_found_without_reading_them(checkpoints: Pat
 
 @pytest.mark.fault("P4", "a run goes on beside a damaged checkpoint", "from the one before; a warning names the file")
 def test_a_resumed_run_says_which_checkpoint_it_rejected(finished: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(finished / "checkpoints", tmp_path / "checkpoints")
     weights = tmp_path / "checkpoints" / "step-00000006-a1" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4])
     result = run_ranks(train_small, 2, str(tmp_path), "deepspeed", 1, small_config())[0]
     assert result["resumed"].endswith("step-00000003-a1")
     assert "model.safetensors" in result["rejected"][0]
+
+
+@pytest.mark.fault("P4", "the newest checkpoints damaged", "what is saved after them is kept, and judged anew")
+def test_new_checkpoints_are_kept_and_judged_beside_damaged_ones_of_later_steps(
+    checkpoints: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(checkpoints / "step-00000006-a1", checkpoints / "step-00000009-a1")
+    write_best(str(checkpoints), Best(name="step-00000009-a1", metric="mean_bits_per_byte", value=0.5))
+    for step in (6, 9):
+        (checkpoints / checkpoint_name(step, 1) / "model.safetensors").write_bytes(b"")
+    config = small_config(checkpoint=CheckpointConfig(every_steps=1), validation={"every_steps": 5})
+    result = train_small(str(tmp_path), "torch", 0, config, stop_at=5)
+    assert len(result["rejected"]) == 2
+    assert [ref.step for ref in list_checkpoints(str(checkpoints))] == [4, 5]
+    assert retention.note_best(str(checkpoints), 5, BestConfig(), 1.0)
+    assert (checkpoints / "step-00000009-a1").exists(), "a file of it may be restored"
 
 
 @pytest.mark.fault(

@@ -60,7 +60,7 @@ def probes(settings: TuneConfig, baselines: Sequence[Settings], space: Space) ->
     """Settings to check before anything runs: all of a finite search, the first ones of an endless one.
 
     Raises:
-        ConfigError: If a finite search is more than the budget has trials for.
+        ConfigError: If a finite search is more than the budget has trials for, or a population has no end.
     """
     limit = settings.budget.trials
     everything = settings.sampler.everything(space)
@@ -74,6 +74,13 @@ def probes(settings: TuneConfig, baselines: Sequence[Settings], space: Space) ->
                 fix=f"set it to {needed}, or try fewer values",
             )
         return found
+    if limit is None and settings.scheduler.kind == "pbt":
+        raise ConfigError(
+            "the population would grow without end",
+            where="tune.budget",
+            why="all its trials train together, and the search proposes ever more",
+            fix="set `tune.budget.trials` to the size of the population; `hours` may stand beside it",
+        )
     number, found = 0, list(baselines)
     while len(found) < len(baselines) + min(limit or PROBES, PROBES):
         found += space.sample(number, settings.seed)

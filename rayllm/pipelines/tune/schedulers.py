@@ -75,7 +75,7 @@ class Judged(FIFOScheduler):
 
     def __init__(self, inner: TrialScheduler, judge: Judge, origin: int = 0) -> None:
         super().__init__()
-        self._inner, self._judge, self._origin, self._met = inner, judge, origin, 0
+        self._inner, self._judge, self._origin = inner, judge, origin
 
     def recall(self, results: Iterable[TrialResult]) -> None:
         """Let it know the trials of earlier starts, in the order in which they ended."""
@@ -93,8 +93,7 @@ class Judged(FIFOScheduler):
         inner = self._inner
         if isinstance(inner, PopulationBasedTraining) and furthest > self._origin:
             every = inner._perturbation_interval
-            self._met = (furthest - self._origin) // every * every
-            inner._next_perturbation_sync = self._met + every
+            inner._next_perturbation_sync = ((furthest - self._origin) // every + 1) * every
 
     def _valued(self, point: Point) -> dict[str, Any]:
         value = self._judge(point.metrics, point.tokens)
@@ -106,10 +105,12 @@ class Judged(FIFOScheduler):
         return {**result, **self._valued(point)} if point else {k: v for k, v in result.items() if k != STEP}
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """Pass on; a population that goes on has met before."""
-        self._inner.on_trial_add(tune_controller, trial)
-        if isinstance(self._inner, PopulationBasedTraining):
-            self._inner._trial_state[trial].last_perturbation_time = int(self._met)
+        """Pass on; a trial that joins a population late, or again, meets it where the others do."""
+        inner = self._inner
+        inner.on_trial_add(tune_controller, trial)
+        if isinstance(inner, PopulationBasedTraining):
+            met = inner._next_perturbation_sync - inner._perturbation_interval
+            inner._trial_state[trial].last_perturbation_time = int(met)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Pass on."""
@@ -131,8 +132,16 @@ class Judged(FIFOScheduler):
         self._inner.on_trial_remove(tune_controller, trial)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """Pass on."""
-        return self._inner.choose_trial_to_run(tune_controller)
+        """Pass on; a population in which all wait for a trial that has ended meets without it."""
+        inner = self._inner
+        chosen = inner.choose_trial_to_run(tune_controller)
+        if chosen is not None or not isinstance(inner, PopulationBasedTraining):
+            return chosen
+        live = list(tune_controller.get_live_trials())
+        if not live or any(trial.status != Trial.PAUSED for trial in live):
+            return None
+        inner.on_trial_result(tune_controller, live[0], inner._trial_state[live[0]].last_result or {})
+        return inner.choose_trial_to_run(tune_controller)
 
     def debug_string(self) -> str:
         """Pass on."""

@@ -81,6 +81,13 @@ def test_replicates_count_for_the_budget_of_a_grid():
         made(space=space, replicates=3)
 
 
+def test_a_population_without_end_is_refused():
+    endless = {"scheduler": {"kind": "pbt"}, "budget": {"hours": 1}}
+    with pytest.raises(ConfigError, match="grow without end"):
+        made(**endless)
+    assert made(**endless | {"budget": {"hours": 1, "trials": 4}})
+
+
 @pytest.mark.parametrize(
     ("sweep", "words"),
     [

@@ -3,12 +3,13 @@
 from types import SimpleNamespace
 
 import pytest
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from rayllm.pipelines.tune.preparing import Course
 from rayllm.pipelines.tune.schedulers import Judged, build_scheduler
 from rayllm.tune.results import Point
-from rayllm.tune.schedulers import AshaScheduler
+from rayllm.tune.schedulers import AshaScheduler, PbtScheduler
 
 
 @pytest.mark.parametrize("begun", [0, 600])
@@ -24,3 +25,71 @@ def test_trials_are_stopped_at_rungs_after_the_step_where_all_begin(begun):
             decided[name, step - begun] = judged.on_trial_result(None, SimpleNamespace(trial_id=name), result)
     assert decided.pop(("bad", 45)) == TrialScheduler.STOP
     assert set(decided.values()) == {TrialScheduler.CONTINUE}
+
+
+class Member:
+    """A trial of a population, as far as its scheduler looks at it."""
+
+    def __init__(self, name):
+        self.trial_id = self.experiment_tag = name
+        self.status, self.config, self.checkpoint = Trial.RUNNING, {}, None
+        self.temporary_state = SimpleNamespace(saving_to=None)
+        kept = SimpleNamespace(checkpoint_config=SimpleNamespace(num_to_keep=None))
+        self.run_metadata = SimpleNamespace(checkpoint_manager=kept)
+
+    def is_finished(self):
+        return self.status in (Trial.TERMINATED, Trial.ERROR)
+
+
+def population(size, every):
+    """A population's scheduler, its trials, and what runs them."""
+    trials = [Member(f"t{number}") for number in range(size)]
+    living = lambda: {trial for trial in trials if not trial.is_finished()}  # noqa: E731
+    controller = SimpleNamespace(search_alg=None, get_trials=lambda: trials, get_live_trials=living)
+    controller._schedule_trial_save = lambda trial, result: None
+    inner = build_scheduler(PbtScheduler(every=every), Course(5 * every), lambda config: config)
+    judged = Judged(inner, lambda metrics, _: metrics["m"])
+    for trial in trials:
+        judged.on_trial_add(controller, trial)
+    return judged, trials, controller
+
+
+def report(step, value=1.0):
+    return {
+        "progress": SimpleNamespace(reached=SimpleNamespace(point=Point(step=step, tokens=step, metrics={"m": value})))
+    }
+
+
+def pause_at(judged, controller, trials, step):
+    for trial in trials:
+        trial.status = Trial.RUNNING
+    for trial in trials:
+        assert judged.on_trial_result(controller, trial, report(step)) == TrialScheduler.PAUSE
+        trial.status = Trial.PAUSED
+
+
+@pytest.mark.parametrize("meetings", [0, 2])
+def test_a_population_does_not_wait_for_a_trial_that_has_ended(meetings):
+    judged, trials, controller = population(3, every=4)
+    for meeting in range(1, meetings + 1):
+        pause_at(judged, controller, trials, 4 * meeting)
+    for trial in trials:
+        trial.status = Trial.RUNNING
+    step = 4 * (meetings + 1)
+    pause_at(judged, controller, trials[:2], step)
+    assert judged.choose_trial_to_run(controller) is None  # the third is still on its way
+    trials[2].status = Trial.ERROR
+    judged.on_trial_error(controller, trials[2])
+    assert judged.choose_trial_to_run(controller) in trials[:2]
+    assert judged.on_trial_result(controller, trials[0], report(step + 2)) == TrialScheduler.CONTINUE
+    pause_at(judged, controller, trials[:2], step + 4)
+
+
+def test_a_trial_that_is_tried_once_more_meets_its_population_where_there_are_checkpoints():
+    judged, trials, controller = population(2, every=10)
+    for step in (10, 20):
+        pause_at(judged, controller, trials, step)
+    trials[0].status = Trial.RUNNING
+    judged.on_trial_add(controller, trials[0])
+    assert judged.on_trial_result(controller, trials[0], report(24)) == TrialScheduler.CONTINUE
+    assert judged.on_trial_result(controller, trials[0], report(30)) == TrialScheduler.PAUSE

@@ -7,6 +7,8 @@ from typing import Any
 from rayllm.core import storage
 from rayllm.core.artifact import Artifact
 from rayllm.core.checkpoint import find_checkpoint
+from rayllm.report.summary import sample_command
+from rayllm.tokenizer.chat.template import read_template
 
 SAMPLE_CHARACTERS = 240
 
@@ -80,11 +82,13 @@ def samples_text(scores: Mapping[str, Any]) -> str:
 
 
 def next_commands(file: str, checkpoint: str) -> str:
-    """Commands worth trying now."""
-    return (
-        "next:\n"
-        f'  rayllm sample {checkpoint} "def main("\n'
-        f"  rayllm run {file} name=mine train.optimizer.lr=2e-3\n"
-        f"  rayllm config show {file}\n"
-        "  rayllm tune configs/sweep/quickstart-mixture.yaml    # an example of a sweep\n"
-    )
+    """Commands worth trying now; where the model has learnt to reply, those of fine-tuning."""
+    chats = read_template(checkpoint) is not None
+    sweep = "lora" if chats else "quickstart-mixture"
+    lines = [
+        sample_command(checkpoint, "def main(", chats=chats),
+        *([] if chats else [f"rayllm run {file} name=mine train.optimizer.lr=2e-3"]),
+        f"rayllm config show {file}",
+        f"rayllm tune configs/sweep/{sweep}.yaml    # an example of a sweep",
+    ]
+    return "next:\n" + "".join(f"  {line}\n" for line in lines)

@@ -16,6 +16,7 @@ from rayllm.core.errors import ConfigError
 from rayllm.data.mixing.plan import Plan
 from rayllm.data.shards.format import PackedIndex
 from rayllm.report.metrics_log import MetricsLog, Record, parse_metrics
+from rayllm.tokenizer.chat.template import read_template
 
 MEASURES = ("loss", "perplexity", "bits_per_byte", "surprise_ratio")
 Scores = dict[str, dict[str, Any]]
@@ -36,6 +37,7 @@ class RunRecords:
         sweep: Content of a sweep's ``table.json``.
         checkpoint: URI of the checkpoint to use.
         model: The resolved model config of that checkpoint.
+        chats: Whether that checkpoint has learnt a chat template.
         fork: Of a fork, the run and the checkpoint that it went on from; else empty.
     """
 
@@ -49,6 +51,7 @@ class RunRecords:
     sweep: dict[str, Any] | None = None
     checkpoint: str | None = None
     model: dict[str, Any] = field(default_factory=dict)
+    chats: bool = False
     fork: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -124,6 +127,7 @@ def collect(name: str, artifacts: Mapping[str, Artifact], *, sweep: str | None =
         sweep=_json(read_artifact(sweep), "table.json") if sweep else None,
         checkpoint=checkpoint,
         model=_model(checkpoint),
+        chats=checkpoint is not None and read_template(checkpoint) is not None,
         fork=_json(train, "fork.json") or {},
     )
 

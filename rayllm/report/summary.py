@@ -10,6 +10,9 @@ from rayllm.report.collect import RunRecords
 from rayllm.report.formats import change, count, data_size, duration, fixed, join_words, percent
 from rayllm.report.score_tables import mean_of
 
+#: What a model that has learnt to reply may be asked.
+QUESTION = "What is 12 + 7?"
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -109,8 +112,8 @@ def next_commands(records: RunRecords) -> list[Command]:
     """Commands that go on from here."""
     commands = []
     if records.checkpoint:
-        prompt = shlex.quote(_prompt(records))
-        commands.append(Command("Let the model write", f"rayllm sample {shlex.quote(records.checkpoint)} {prompt}"))
+        purpose = "Ask the model" if records.chats else "Let the model write"
+        commands.append(Command(purpose, sample_command(records.checkpoint, _beginning(records), chats=records.chats)))
     if "train" in records.artifacts:
         home = records.artifacts["train"].uri.rpartition("/")[0]
         run_file = shlex.quote(storage.join(home, "run.yaml"))
@@ -125,7 +128,19 @@ def next_commands(records: RunRecords) -> list[Command]:
     return commands
 
 
-def _prompt(records: RunRecords) -> str:
+def sample_command(checkpoint: str, beginning: str, *, chats: bool) -> str:
+    """The command that lets a model write.
+
+    Args:
+        checkpoint: The model.
+        beginning: A text that it could go on with.
+        chats: Whether it has learnt a chat template: then it is asked a question instead.
+    """
+    prompt = f"{shlex.quote(QUESTION)} --chat" if chats else shlex.quote(beginning)
+    return f"rayllm sample {shlex.quote(checkpoint)} {prompt}"
+
+
+def _beginning(records: RunRecords) -> str:
     samples = (records.scores or {}).get("samples") or list(records.metrics.samples)
     words = samples[0]["prompt"].split() if samples else []
     return " ".join(words[:6]) or "Once upon a time"

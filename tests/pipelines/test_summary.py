@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from rayllm.core.checkpoint import COMMIT, DIRECTORY, Commit, write_rank_manifes
 from rayllm.core.stage import Task, Work, run_task
 from rayllm.pipelines.frame import Frame
 from rayllm.pipelines.summary import SAMPLE_CHARACTERS, samples_text, scores_table, summarize
+from rayllm.tokenizer.chat.config import ChatConfig
+from rayllm.tokenizer.chat.template import load_template, write_template
 
 AFTER = {"loss": 2.0, "perplexity": 7.389, "bits_per_byte": 1.25, "surprise_ratio": 0.5, "bigram_bits_per_byte": 2.5}
 SCORES: dict[str, Any] = {
@@ -105,4 +108,15 @@ def test_training_ends_with_what_to_do_with_the_checkpoint(artifacts: dict[str, 
     text = summarize("train", "my.yaml", {verb: artifacts[verb] for verb in ("prepare", "train")})
     assert f"train: {artifacts['train'].uri}" in text
     assert "rayllm sample " in text
+    assert "--chat" not in text
     assert "validation" not in text
+
+
+def test_a_model_that_replies_is_asked_a_question(artifacts: dict[str, Artifact]) -> None:
+    checkpoint = artifacts["train"].file("checkpoints/step-00000012-a1")
+    write_template(load_template(ChatConfig()), checkpoint)
+    text = summarize("train", "my.yaml", artifacts)
+    assert f"rayllm sample {checkpoint} 'What is 12 + 7?' --chat\n" in text
+    assert "optimizer.lr" not in text, "a rate of pretraining"
+    sweeps = re.findall(r"configs/\S+\.yaml", text)
+    assert sweeps == ["configs/sweep/lora.yaml"]

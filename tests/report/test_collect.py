@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from rayllm.core.stage import Task, run_task
 from rayllm.pipelines.frame import Frame
 from rayllm.report.collect import collect
 from rayllm.report.summary import figures, lead, next_commands, num_parameters
+from rayllm.tokenizer.chat.config import ChatConfig
+from rayllm.tokenizer.chat.template import load_template, write_template
 
 
 def test_a_run_is_collected_from_its_artifacts(fake_run: dict[str, Artifact]) -> None:
@@ -66,3 +69,14 @@ def test_next_commands_name_real_places(fake_run: dict[str, Artifact]) -> None:
     assert lines[0].startswith(f"rayllm sample {records.checkpoint} ")
     assert "name=quickstart-longer train.max_steps=1200" in lines[1]
     assert next_commands(collect("quickstart", {})) == []
+
+
+def test_a_model_that_replies_is_asked_a_question(make_run: Callable[..., dict[str, Artifact]]) -> None:
+    run = make_run("math")
+    checkpoint = run["train"].file("checkpoints/step-00000600-a2")
+    write_template(load_template(ChatConfig()), checkpoint)
+    command = next_commands(collect("chat", run))[0]
+    assert (command.purpose, command.line) == (
+        "Ask the model",
+        f"rayllm sample {checkpoint} 'What is 12 + 7?' --chat",
+    )

@@ -23,6 +23,7 @@ from rayllm.data.packing.rows import read_segments
 from rayllm.data.shards.packed import PackedData
 from rayllm.evals.config import EvaluateConfig, SampleConfig
 from rayllm.evals.runner import Conditions, evaluate
+from rayllm.evals.samples import choose_prompts
 from rayllm.inference.loading import load_checkpoint
 from rayllm.interchange.hf_export import export_checkpoint
 from rayllm.model.config import IGNORE_INDEX
@@ -146,7 +147,19 @@ def test_evaluation_asks_whole_questions_and_scores_replies_only(tuned: tuple[Pa
     assert found["domains"]["sums"]["tokens"] == learnt
     assert found["domains"]["sums"]["bigram_bits_per_byte"] > 0
     assert len(found["samples"]) == 2
-    assert all(sample["prompt"].endswith("<|im_start|>assistant\n") for sample in found["samples"])
+    for sample in found["samples"]:
+        assert sample["prompt"].startswith("<|im_start|>user\n")
+        assert sample["prompt"].endswith("<|im_start|>assistant\n")
+
+
+def test_the_prompts_of_an_evaluation_are_questions_with_their_separator(tuned: tuple[Path, Artifact, Path]) -> None:
+    data = PackedData.open(tuned[1].uri)
+    config = SampleConfig(per_domain=5, prompt_tokens=4)
+    whole = choose_prompts(data, "sums", config, seed=1, longest_question=128)
+    assert all(prompt.ids[0] == data.separator_id for prompt in whole)
+    cut = choose_prompts(data, "sums", config, seed=1, longest_question=10)
+    assert [prompt.ids for prompt in cut] == [prompt.ids[-10:] for prompt in whole], "of a long one the end is asked"
+    assert [prompt.following for prompt in cut] == [prompt.following for prompt in whole]
 
 
 def test_a_question_on_the_command_line_gets_a_reply(

@@ -16,7 +16,7 @@ class SampleConfig(ConfigModel):
         default=32,
         ge=1,
         description="Tokens of a validation document that begin a sample; at most half of the document and of the "
-        "model's context.",
+        "model's context. Of a conversation it is the whole question, up to half of the context.",
     )
     max_new_tokens: int = Field(
         default=128, ge=1, description="Length of a continuation, in tokens, as far as the model's context goes."

@@ -68,7 +68,7 @@ def write_samples(loaded: Loaded, packed: PackedData, config: SampleConfig, seed
     config = config.model_copy(update={"prompt_tokens": min(config.prompt_tokens, context // 2)})
     samples = []
     for domain in packed.domains("validation"):
-        prompts = choose_prompts(packed, domain, config, seed)
+        prompts = choose_prompts(packed, domain, config, seed, longest_question=context // 2)
         if not prompts:
             continue
         written = generate(
@@ -105,11 +105,20 @@ def learn_identifier(packed: PackedData) -> Identifier:
     return fit_identifier({domain: [text(domain)] for domain in packed.domains("train")})
 
 
-def choose_prompts(packed: PackedData, domain: str, config: SampleConfig, seed: int) -> list[Prompt]:
+def choose_prompts(
+    packed: PackedData, domain: str, config: SampleConfig, seed: int, *, longest_question: int
+) -> list[Prompt]:
     """Random places of randomly chosen validation documents, the same for the same seed; fewer where there are few.
 
     Not their beginnings: a source file often begins with a page of prose, which is no sign of its domain. A
     conversation is a prompt up to its first reply.
+
+    Args:
+        packed: The data.
+        domain: One of its validation domains.
+        config: How many, and how long.
+        seed: Of the choice.
+        longest_question: Tokens of a conversation to give at most; of a longer one the last.
     """
     stream = packed.stream("validation", domain)
     starts = stream.document_starts()
@@ -121,25 +130,23 @@ def choose_prompts(packed: PackedData, domain: str, config: SampleConfig, seed: 
     prompts = []
     is_chat = domain in packed.chat_domains("validation")
     for document in chosen:
+        start, length = int(starts[document]), int(ends[document] - starts[document])
         if is_chat:
-            prompts.append(
-                _question(stream, Segment(int(starts[document]), int(ends[document] - starts[document])), config)
-            )
+            prompts.append(_question(stream, Segment(start, length), longest_question))
             continue
-        length = int(ends[document] - starts[document])
         needed = 1 + config.prompt_tokens + config.max_new_tokens
         place = int(rng.integers(0, max(1, length - needed + 1)))
-        ids = stream.read(int(starts[document]) + place, min(needed, length - place)).tolist()
+        ids = stream.read(start + place, min(needed, length - place)).tolist()
         cut = 1 + min(config.prompt_tokens, len(ids) // 2)
         prompts.append(Prompt(ids[:cut], ids[cut:]))
     return prompts
 
 
-def _question(stream: TokenStream, document: Segment, config: SampleConfig) -> Prompt:
-    """A conversation up to its first reply, of a long one the last ``prompt_tokens``; then the reply."""
+def _question(stream: TokenStream, document: Segment, longest: int) -> Prompt:
+    """A conversation up to its first reply, of a long one the end of that; then the reply."""
     reply = first_reply(stream, document)
     asked = stream.read(document.start, reply.start - document.start).tolist()
-    return Prompt(asked[-1 - config.prompt_tokens :], stream.read(*reply).tolist())
+    return Prompt(asked[-longest:], stream.read(*reply).tolist())
 
 
 def identification(samples: Sequence[Sample]) -> dict[str, Any]:

@@ -131,7 +131,8 @@ def test_damaged_tokens_are_named_and_never_scored(trained: dict[str, Artifact],
 
 def test_prompts_are_places_of_different_documents(trained: dict[str, Artifact]) -> None:
     packed = PackedData.open(trained["pack"].uri)
-    prompts = choose_prompts(packed, "math", SampleConfig(per_domain=20, prompt_tokens=8, max_new_tokens=4), seed=1)
+    config = SampleConfig(per_domain=20, prompt_tokens=8, max_new_tokens=4)
+    prompts = choose_prompts(packed, "math", config, seed=1, longest_question=32)
     stream = packed.stream("validation", "math")
     ids = stream.read(0, stream.num_tokens)
     assert len(prompts) == 20

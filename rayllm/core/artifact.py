@@ -2,13 +2,15 @@
 
 In: a directory that a stage has filled. Out: its manifest (stage, resolved config, content hash, parents, files with
 sizes and SHA-256, counts, versions, wall time), written last. A directory without a manifest is not an artifact; one
-whose files differ from their manifest is damaged, named, and never used.
+whose files differ from their manifest is damaged, named, and never used. Checkpoints are not its business: they have
+manifests of their own, and may be pinned and pruned once the artifact is published.
 """
 
 import hashlib
 import importlib.metadata
 import json
 import platform
+import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ from rayllm.core.errors import ArtifactDamaged
 MANIFEST = "manifest.json"
 HASH_THREADS = 4
 CHUNK_BYTES = 8 << 20
+#: What ``core.checkpoint`` keeps, in the artifact of a training or of a trial within a sweep.
+_OF_CHECKPOINTS = re.compile(r"(^|/)checkpoints/(best\.json$|step-\d{8,}-a\d+/)")
 
 
 class FileRecord(BaseModel):
@@ -82,9 +86,15 @@ class Artifact:
         Raises:
             ArtifactDamaged: Naming the first bad file.
         """
-        records = [record for record in self.manifest.files if record.path.startswith(only)]
+        listed = [record for record in self.manifest.files if record.path.startswith(only)]
+        records = [record for record in listed if not of_checkpoints(record.path)]  # older manifests list them
         again = f"restore the file, or make it again: rayllm {self.manifest.stage} FILE --force"
         check_files(self.uri, records, deep=deep, fix=again)
+
+
+def of_checkpoints(path: str) -> bool:
+    """Whether a file of an artifact belongs to its checkpoints, which are verified where they are read."""
+    return bool(_OF_CHECKPOINTS.search(path))
 
 
 def sha256_file(uri: str) -> str:

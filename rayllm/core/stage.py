@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from rayllm.core import storage
-from rayllm.core.artifact import MANIFEST, Artifact, Manifest, content_hash, read_artifact, record_files, versions
+from rayllm.core.artifact import (
+    MANIFEST,
+    Artifact,
+    Manifest,
+    content_hash,
+    of_checkpoints,
+    read_artifact,
+    record_files,
+    versions,
+)
 from rayllm.core.config import ConfigModel
 from rayllm.core.errors import SetupError
 from rayllm.core.log import get_logger
@@ -208,7 +217,7 @@ def full_disk_named(root: str) -> Iterator[None]:
 
 
 def _manifest(task: Task, directory: str, counts: dict[str, Any], wall_s: float) -> Manifest:
-    paths = [path for path in storage.list_files(directory) if path != MANIFEST]
+    paths = [path for path in storage.list_files(directory) if path != MANIFEST and not of_checkpoints(path)]
     return Manifest(
         stage=task.verb,
         hash=task.hash,

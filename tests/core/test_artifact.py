@@ -53,6 +53,22 @@ def test_damage_is_named(artifact: Artifact, damage, text: str, deep: bool) -> N
     artifact.verify(deep=True, only="a.")
 
 
+def test_checkpoints_come_and_go_even_where_the_manifest_lists_them(tmp_path: Path) -> None:
+    root = str(tmp_path / "x")
+    domain = storage.join(root, "train", "checkpoints", "00000.parquet")
+    paths = ["checkpoints/best.json", "checkpoints/step-00000004-a1/PINNED", "trial/checkpoints/step-00000004-a1/w"]
+    for path in paths:
+        storage.write_bytes(storage.join(root, path), b"x")
+    storage.write_bytes(domain, b"a domain of this name")
+    artifact = _publish(root)
+    for path in paths:
+        storage.remove(storage.join(root, path))
+    artifact.verify(deep=True)
+    storage.remove(domain)
+    with pytest.raises(ArtifactDamaged, match=r"00000\.parquet is missing"):
+        artifact.verify(deep=False)
+
+
 def test_a_flipped_byte_of_equal_size_needs_the_deep_check(artifact: Artifact) -> None:
     storage.write_bytes(artifact.file("a.bin"), b"aaab")
     artifact.verify(deep=False)

@@ -53,6 +53,21 @@ def test_a_stage_runs_once_and_is_found_the_next_time(root: str) -> None:
     assert (found, forced.hash, len(calls)) == (False, artifact.hash, 2)
 
 
+def test_what_is_pinned_and_pruned_once_a_stage_is_done_is_no_damage(root: str) -> None:
+    first, second = ("checkpoints/step-00000001-a1/PINNED", "checkpoints/step-00000002-a1/COMMIT.json")
+
+    def train(work: Work) -> dict[str, Any]:
+        for path in ("metrics.jsonl", first, second):
+            storage.write_bytes(work.path(path), b"x")
+        return {}
+
+    artifact, _ = run_task(_task(run=train, in_place=True), root)
+    assert [record.path for record in artifact.manifest.files] == ["metrics.jsonl"]
+    storage.remove(artifact.file(first))
+    storage.remove(artifact.file(second))
+    assert run_task(_task(run=train, in_place=True), root) == (artifact, True)
+
+
 def test_the_hash_covers_what_shapes_the_result_and_nothing_else(tmp_path: Path) -> None:
     base = _task().hash
     assert _task(Settings(threads=8)).hash == base

@@ -87,7 +87,9 @@ def _model_table(found: Mapping[str, Any]) -> Any:
         batch = f"{stage['batch_rows']:,} rows of {stage['seq_len']:,}"
         micro = f"{stage['micro_batches']} micro-batch{'es' if stage['micro_batches'] > 1 else ''} of {stage['rows']}"
         table.add_row(name, f"{stage['steps']:,} steps of {batch}; a rank takes {micro}")
-    table.add_row("tokens", f"{count(run['tokens'])}, {run['tokens'] / parameters['total']:.1f} for each parameter")
+    each = f"{run['tokens_with_forked'] / parameters['total']:.1f} for each parameter"
+    fork = f" with those until step {run['forked_at']:,}, where it forks" if run["forked_at"] else ""
+    table.add_row("tokens", f"{count(run['tokens'])}, {each}{fork}")
     flops = found["flops"]
     table.add_row("FLOPs", f"{flops['per_token']:.2e} a token, {flops['total']:.2e} in all")
     return table

@@ -55,17 +55,26 @@ def check_hardware(config: Fp8Config, device: "torch.device") -> None:
     _import_float8()
     if config.emulate:
         return
-    needed = CAPABILITY[config.recipe]
     if device.type != "cuda":
-        found = f"this machine computes on its {device.type.upper()}"
-    else:
-        import torch
+        raise _no_fp8(config, f"this machine computes on its {device.type.upper()}")
+    import torch
 
-        capability = torch.cuda.get_device_capability(device)
-        if capability >= needed:
-            return
-        found = f"{torch.cuda.get_device_name(device)} has compute capability {capability[0]}.{capability[1]}"
-    raise SetupError(
+    check_capability(config, torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device))
+
+
+def check_capability(config: Fp8Config, name: str, capability: tuple[int, int]) -> None:
+    """Refuse fp8 on a GPU that has none, unless emulation was asked for; the GPU need not be here.
+
+    Raises:
+        SetupError: If it has no fp8 for the recipe.
+    """
+    if not config.emulate and capability < CAPABILITY[config.recipe]:
+        raise _no_fp8(config, f"{name} has compute capability {capability[0]}.{capability[1]}")
+
+
+def _no_fp8(config: Fp8Config, found: str) -> SetupError:
+    needed = CAPABILITY[config.recipe]
+    return SetupError(
         f"no fp8 ({config.recipe}) on this hardware",
         where="train.precision=fp8",
         why=f"it needs an NVIDIA GPU of compute capability {needed[0]}.{needed[1]} or later; {found}",

@@ -9,10 +9,12 @@ import torch
 from rayllm.core.cpu import has_amx
 from rayllm.core.errors import SetupError
 from rayllm.train.config import Fp8Config, Precision
-from rayllm.train.fp8 import check_hardware
+from rayllm.train.fp8 import check_capability, check_hardware
 
 #: bf16 on a CPU with AMX pays from this width up (1.3 times the speed at 128, twice at 384); below, casts cost as much.
 AMX_MIN_DIM = 128
+#: Compute capability from which GPUs have bf16.
+BF16_CAPABILITY = (8, 0)
 #: What autocast computes matrix products in; other precisions run without it.
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.bfloat16}
 
@@ -32,22 +34,36 @@ def resolve_precision(asked: str, dim: int, device: torch.device, fp8: Fp8Config
     if asked == "fp8":
         check_hardware(fp8 or Fp8Config(), device)
         return "fp8"
-    if asked == "fp32" or asked == "fp16":
-        return asked
     if device.type == "cuda":
-        return _resolve_on_gpu(asked, device)
-    if asked == "bf16":
-        return "bf16"
+        return resolve_on_gpu(asked, torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device))
+    if asked == "fp32" or asked == "fp16" or asked == "bf16":
+        return asked
     return "bf16" if has_amx() and dim >= AMX_MIN_DIM else "fp32"
 
 
-def _resolve_on_gpu(asked: str, device: torch.device) -> Precision:
-    capable = torch.cuda.get_device_capability(device) >= (8, 0)
+def resolve_on_gpu(asked: str, name: str, capability: tuple[int, int], fp8: Fp8Config | None = None) -> Precision:
+    """The precision that a GPU computes in, by what it is: it need not be here.
+
+    Args:
+        asked: ``auto`` or a name.
+        name: Of the GPU, for errors.
+        capability: Its compute capability.
+        fp8: Settings of fp8.
+
+    Raises:
+        SetupError: If it cannot compute in the precision asked for.
+    """
+    if asked == "fp8":
+        check_capability(fp8 or Fp8Config(), name, capability)
+        return "fp8"
+    if asked == "fp32" or asked == "fp16":
+        return asked
+    capable = capability >= BF16_CAPABILITY
     if asked == "bf16" and not capable:
         raise SetupError(
             "this GPU has no bf16",
             where="train.precision=bf16",
-            why=f"{torch.cuda.get_device_name(device)} is older than compute capability 8.0",
+            why=f"{name} has compute capability {capability[0]}.{capability[1]}, and it needs 8.0",
             fix="set train.precision=fp16 (with a scaled loss) or train.precision=fp32",
         )
     return "bf16" if capable else "fp32"

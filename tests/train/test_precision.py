@@ -51,6 +51,7 @@ def test_a_gpu_is_judged_by_its_compute_capability(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], asked: str, chosen: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "some GPU")
     assert resolve_precision(asked, 8, CUDA) == chosen
 
 

@@ -11,6 +11,7 @@ from rayllm.model.flops import count_parameters, training_flops_per_token
 from rayllm.model.lora.config import count_adapters
 from rayllm.pipelines.existing import find_artifacts
 from rayllm.pipelines.plan import forecast
+from rayllm.pipelines.plan.beginning import find_beginning
 from rayllm.pipelines.plan.forecast import Disk, Duration, Stage
 from rayllm.pipelines.plan.machines import Machines, choose_precision, find_machines
 from rayllm.pipelines.plan.probe import run_probe
@@ -51,8 +52,11 @@ def describe(config: RunConfig, options: Options) -> dict[str, Any]:
     """Plan a run.
 
     Raises:
-        ConfigError: If the size of the vocabulary or the device is not known.
+        ConfigError: If the size of the vocabulary, the device, or the checkpoint that the run forks is not known.
+        SetupError: If the device cannot compute in the precision asked for.
     """
+    beginning = find_beginning(config)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"precision": beginning.precision})})
     machines = find_machines(config, options.device)
     made = _made(config, options.file)
     tokenizer = made.get("fit_tokenizer")
@@ -60,13 +64,14 @@ def describe(config: RunConfig, options: Options) -> dict[str, Any]:
     model, vocab_from = forecast.model_of(config, known)
     vocab_from = "--vocab" if options.vocab_size else vocab_from
     precision = choose_precision(config, machines)
-    stages = forecast.stages_of(config, model, precision, machines)
+    whole = forecast.stages_of(config, model, precision, machines)
+    stages = forecast.stages_after(whole, beginning.step)
     measured, why_not = _measure(config, options, machines, stages)
     configured, by_stage = forecast.memory_of(stages, measured)
-    tokens = sum(stage.tokens for stage in stages)
+    tokens, of_whole = (sum(stage.tokens for stage in some) for some in (stages, whole))
     packed = made.get("pack")
     packed_bytes = sum(record.bytes for record in packed.manifest.files) if packed else None
-    disk = forecast.disk_of(config, model, tokens, packed_bytes)
+    disk = forecast.disk_of(config, model, stages, of_whole, packed_bytes)
     duration = _duration(config, options, machines, stages, measured, precision)
     counts = count_parameters(model)
     return {
@@ -78,7 +83,9 @@ def describe(config: RunConfig, options: Options) -> dict[str, Any]:
             "zero_stage": config.train.engine.zero_stage if config.train.engine.kind == "deepspeed" else None,
             "vocab_size": model.resolved_vocab_size,
             "vocab_from": vocab_from,
+            "forked_at": beginning.step,
             "tokens": tokens,
+            "tokens_with_forked": of_whole,
         },
         "parameters": {
             "total": counts.total,
@@ -103,7 +110,7 @@ def describe(config: RunConfig, options: Options) -> dict[str, Any]:
         "disk": _disk(config, disk, packed),
         "probe": measured and _probe(stages, measured, machines),
         "time": duration and _time(duration, tokens, machines, options.price),
-        "notes": why_not,
+        "notes": [*beginning.notes, *why_not],
         "warnings": _warnings(config, machines, stages, configured, disk),
     }
 

@@ -3,9 +3,9 @@
 In: a run's config, the size of its vocabulary, and the machines to plan for. Out: a ``Forecast``, all numbers.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from rayllm.core.errors import ConfigError
 from rayllm.data.mixing.stages import stage_shapes, stage_steps
@@ -16,6 +16,7 @@ from rayllm.pipelines.plan.machines import Machines
 from rayllm.pipelines.plan.probe_rank import Measured
 from rayllm.pipelines.run_config import RunConfig
 from rayllm.pipelines.train.preflight import kept_checkpoints
+from rayllm.train.config import ValidationRunConfig
 from rayllm.train.memory.estimate import Estimate, checkpoint_bytes, estimate
 from rayllm.train.memory.micro_batch import FILLED, rows_by_length
 from rayllm.train.memory.setting import Setting, largest, setting_of, settings_of
@@ -30,19 +31,26 @@ WORKER_BYTES = 50_000_000
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of the curriculum.
+    """A stage of the curriculum, or what a fork has left of one.
 
     Attributes:
+        first: Steps before its own, those of a run that is forked among them.
         seq_len: Tokens of a row.
         batch_rows: Rows of the global batch.
         steps: Optimizer steps.
         setting: What decides the memory of its steps.
     """
 
+    first: int
     seq_len: int
     batch_rows: int
     steps: int
     setting: Setting
+
+    @property
+    def end(self) -> int:
+        """Steps up to its last one."""
+        return self.first + self.steps
 
     @property
     def tokens(self) -> int:
@@ -68,7 +76,7 @@ class Disk:
     Attributes:
         packed: The packed data; before it is there, as many tokens as the run reads.
         checkpoint: One checkpoint.
-        kept: Checkpoints at a time: the newest, the best, and one in the making.
+        kept: Checkpoints at a time; see ``train.preflight.kept_checkpoints``.
     """
 
     packed: int
@@ -145,10 +153,27 @@ def stages_of(config: RunConfig, model: ModelConfig, precision: str, machines: M
     else:
         rows = {seq_len: asked for seq_len, _ in shapes}
     settings = settings_of(setting, shapes, rows)
+    firsts = accumulate(counts[:-1], initial=0)
     return [
-        Stage(seq_len, batch_rows, steps, found)
-        for (seq_len, batch_rows), steps, found in zip(shapes, counts, settings, strict=True)
+        Stage(first, seq_len, batch_rows, steps, found)
+        for first, (seq_len, batch_rows), steps, found in zip(firsts, shapes, counts, settings, strict=True)
     ]
+
+
+def stages_after(stages: list[Stage], begun: int) -> list[Stage]:
+    """What of the stages of a whole run a fork of a step has left to do.
+
+    Raises:
+        ConfigError: If that is nothing.
+    """
+    left = [(stage, max(stage.first, begun)) for stage in stages if stage.end > begun]
+    if not left:
+        raise ConfigError(
+            f"the run would go on at step {begun:,}, and ends at step {stages[-1].end:,}",
+            where="train.fork",
+            fix="train longer: the budget counts from the beginning of the run before; or name an earlier step",
+        )
+    return [replace(stage, first=first, steps=stage.end - first) for stage, first in left]
 
 
 def memory_of(stages: list[Stage], measured: Measured | None) -> tuple[Estimate, Mapping[int, Estimate]]:
@@ -167,21 +192,21 @@ def probed_estimate(stages: list[Stage], measured: Measured, world_size: int) ->
     return estimate(replace(setting, micro_batches=few, shape=shape), measured.base_bytes)
 
 
-def disk_of(config: RunConfig, model: ModelConfig, tokens: int, packed_bytes: int | None) -> Disk:
+def disk_of(config: RunConfig, model: ModelConfig, stages: list[Stage], tokens: int, packed_bytes: int | None) -> Disk:
     """Bytes on the storage.
 
     Args:
         config: The run.
         model: With its vocabulary.
-        tokens: Of the run; as many are packed where none is read twice.
+        stages: What the run does.
+        tokens: Of the run, and of the one that it forks; as many are packed where none is read twice.
         packed_bytes: Of the packed data, where there is some.
     """
-    keep = config.train.checkpoint
     per_token = DTYPES[dtype_for(model.resolved_vocab_size)].itemsize
     return Disk(
         packed=tokens * per_token if packed_bytes is None else packed_bytes,
         checkpoint=checkpoint_bytes(model, config.train.optimizer.kind, lora=config.train.lora),
-        kept=kept_checkpoints(keep),
+        kept=kept_checkpoints(config.train, stages[0].first, stages[-1].end),
     )
 
 
@@ -202,8 +227,14 @@ def assumed_duration(config: RunConfig, stages: list[Stage], flops: float, sourc
 
 def _duration(config: RunConfig, stages: list[Stage], steps: tuple[float, ...], source: str) -> Duration:
     training = sum(stage.steps * seconds for stage, seconds in zip(stages, steps, strict=True))
-    settings, total_steps = config.train.validation, sum(stage.steps for stage in stages)
-    times = 1 + math.ceil(total_steps / settings.every_steps)
-    read = times * settings.max_tokens * len(config.sources)
+    settings = config.train.validation
+    read = _validations(settings, stages[0].first, stages[-1].end) * settings.max_tokens * len(config.sources)
     per_token = training / sum(stage.tokens for stage in stages)
     return Duration(steps, training, read * per_token * FORWARD, source)
+
+
+def _validations(settings: ValidationRunConfig, begun: int, end: int) -> int:
+    """Before the first step of a run that is no fork, after each step that is due, and at the end."""
+    regular = end // settings.every_steps - begun // settings.every_steps
+    others = {step for step in (*settings.at_steps, end) if begun < step <= end and step % settings.every_steps}
+    return (begun == 0) + regular + len(others)

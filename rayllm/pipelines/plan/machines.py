@@ -23,7 +23,7 @@ class Machines:
         threads: Of each rank.
         bytes_per_rank: Memory of a rank's device; on a CPU the rank's share of the machine's.
         here: How many ranks of the run this machine can hold: those that can be probed.
-        gpu: What is known of the GPU.
+        gpu: What is known of the GPU; None for CPUs, and GPUs of which nothing is.
     """
 
     device: Literal["cpu", "cuda"]
@@ -62,15 +62,16 @@ def choose_precision(config: RunConfig, machines: Machines) -> str:
     """What the run will compute in.
 
     Raises:
-        SetupError: If the CPU of this machine cannot.
+        SetupError: If the device cannot compute in what is asked for.
     """
-    if machines.device == "cuda":
-        return "bf16" if config.train.precision == "auto" else config.train.precision
     import torch
 
-    from rayllm.train.precision import resolve_precision
+    from rayllm.train.precision import resolve_on_gpu, resolve_precision
 
-    return resolve_precision(config.train.precision, config.model.dim, torch.device("cpu"), config.train.fp8)
+    train, gpu = config.train, machines.gpu
+    if gpu is not None:
+        return resolve_on_gpu(train.precision, gpu.name, gpu.capability, train.fp8)
+    return resolve_precision(train.precision, config.model.dim, torch.device(machines.device), train.fp8)
 
 
 def _with_cpus(config: RunConfig) -> Machines:

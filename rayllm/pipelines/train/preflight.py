@@ -7,27 +7,41 @@ import psutil
 import torch
 
 from rayllm.core import storage
+from rayllm.optim.config import WSDSchedule
+from rayllm.optim.schedules import decay_start
 from rayllm.pipelines.train.out_of_memory import in_words
 from rayllm.train import collective
-from rayllm.train.config import CheckpointConfig
+from rayllm.train.config import TrainConfig
 from rayllm.train.memory.estimate import ample, checkpoint_bytes, estimate
 from rayllm.train.memory.preflight import DISK_MARGIN, shortage
 from rayllm.train.memory.setting import Setting
 
 
-def kept_checkpoints(config: CheckpointConfig) -> int:
-    """Checkpoints on the storage at a time: the newest, the best, and one in the making."""
-    return config.keep_last + (config.best is not None) + 1
+def kept_checkpoints(config: TrainConfig, begun: int, total_steps: int) -> int:
+    """Checkpoints on the storage at a time, before any roll-back, which pins the one that it goes back to.
+
+    They are the newest, the best, one in the making, the last before the learning rate decays, and one far enough back
+    to roll back to.
+
+    Args:
+        config: What is kept.
+        begun: Step of the checkpoint that the run forks, or 0.
+        total_steps: Where it ends.
+    """
+    keep, schedule = config.checkpoint, config.schedule
+    stable = keep.stable and isinstance(schedule, WSDSchedule) and decay_start(schedule, total_steps) > begun
+    earlier = config.guards.spikes.action == "rollback"
+    return keep.keep_last + (keep.best is not None) + stable + earlier + 1
 
 
-def warn_of_shortage(setting: Setting, device: torch.device, checkpoints: str, config: CheckpointConfig) -> list[str]:
+def warn_of_shortage(setting: Setting, device: torch.device, checkpoints: str, kept: int) -> list[str]:
     """Lines for the record where memory or disk will likely not do; empty on ranks but the first.
 
     Args:
         setting: What decides the run's memory.
         device: Of this rank.
         checkpoints: URI of their directory.
-        config: How many of them there will be.
+        kept: How many of them there will be at a time.
     """
     if collective.rank() != 0:
         return []
@@ -38,7 +52,6 @@ def warn_of_shortage(setting: Setting, device: torch.device, checkpoints: str, c
         lines = [f"{line}; {in_words(setting, found)}" for line in lines]
     free = free_bytes(checkpoints)
     if free is not None:
-        kept = kept_checkpoints(config)
         needed = kept * checkpoint_bytes(setting.model, setting.optimizer, lora=setting.lora)
         lines += shortage(f"{kept} checkpoints in {checkpoints}", needed, free, margin=DISK_MARGIN)
     return lines

@@ -44,7 +44,7 @@ from rayllm.pipelines.train.metric_files import MetricFiles, open_metric_files
 from rayllm.pipelines.train.micro_batches import choose_micro_batches
 from rayllm.pipelines.train.out_of_memory import memory_named
 from rayllm.pipelines.train.planning import plan_packed
-from rayllm.pipelines.train.preflight import warn_of_shortage
+from rayllm.pipelines.train.preflight import kept_checkpoints, warn_of_shortage
 from rayllm.pipelines.train.prompts import sample_prompts
 from rayllm.pipelines.train.reference import open_adaptation
 from rayllm.pipelines.train.validating import validate
@@ -117,7 +117,8 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
     compute = choose_compute(job.config.train, before.precision, model, device, engine)
     micro_batches = choose_micro_batches(job.config, model, engine, compute, before.micro_batches)
     job = dataclasses.replace(job, config=micro_batches.resolve(job.config))
-    short = warn_of_shortage(micro_batches.setting, device, job.checkpoints, job.config.train.checkpoint)
+    kept = kept_checkpoints(job.config.train, forked.origin.step if forked else 0, plan.total_steps)
+    short = warn_of_shortage(micro_batches.setting, device, job.checkpoints, kept)
     state.precision = compute.precision
     seed_everything(derive_seed(job.config.seed, "rank", collective.rank()))
     adapters = adapters_of(job.config.train, begin)

@@ -5,11 +5,11 @@ again with seeds that took no part in the picking, and only these are compared.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from rayllm.core.rng import derive_seed
-from rayllm.tune.results import SEED, TrialResult
+from rayllm.tune.results import SEED, TrialResult, group_of
 from rayllm.tune.significance_config import SignificanceConfig
 from rayllm.tune.space import Settings
 
@@ -70,41 +70,43 @@ def screening(results: Sequence[TrialResult], seeds: Sequence[int]) -> list[Tria
     return [result for result in results if result.seed not in seeds]
 
 
-def leading(groups: Mapping[str, Replicates], baselines: Mapping[str, str], count: int) -> list[str]:
+def leading(groups: Mapping[str, Replicates], baselines: Collection[str], count: int) -> list[str]:
     """The best groups that are no baselines and had no failure; of equals, the one that came first."""
     candidates = [one for one in groups.values() if one.group not in baselines and one.values and not one.failed]
     return [one.group for one in sorted(candidates, key=lambda one: one.mean)[:count]]
 
 
 def confirmations(
-    results: Sequence[TrialResult], value: Value, config: SignificanceConfig, baselines: Mapping[str, str], seed: int
+    results: Sequence[TrialResult], value: Value, config: SignificanceConfig, baselines: Sequence[Settings], seed: int
 ) -> list[Settings]:
     """Settings of the trials that are still wanted before the sweep is judged; empty when there are enough.
 
     The leaders get ``config.seeds`` fresh seeds each. A baseline was not picked for its result, so what it has counts,
-    and it gets only what it lacks. A pure function of the ledger: an interrupted sweep asks again for the rest.
+    and it gets only what it lacks: all of them, if it was stopped early or a population changed it. What a spent budget
+    stopped is still wanted. A pure function of the ledger: an interrupted sweep asks again for the rest.
 
     Args:
         results: All trials of the sweep so far.
         value: What they are judged by.
         config: How many leaders, how many seeds.
-        baselines: Name of each baseline, by group.
+        baselines: What each baseline sets.
         seed: Of the sweep.
     """
     if not config.leaders:
         return []
     seeds = fresh_seeds(seed, config.seeds)
     screened = gather(screening(results, seeds), value)
-    leaders = leading(screened, baselines, config.leaders)
+    own = {group_of(one): one for one in baselines}
+    leaders = leading(screened, own, config.leaders)
     if not leaders:
         return []
-    known = [group for group in baselines if group in screened]
     wanted = [(group, seeds) for group in leaders]
-    wanted += [(group, seeds[: max(0, config.seeds - _tried(screened[group]))]) for group in known]
-    done = {(result.group, result.seed) for result in results}
-    settings = {result.group: result.settings for result in results}
+    wanted += [(group, seeds[: max(0, config.seeds - _tried(screened.get(group)))]) for group in own]
+    done = {(result.group, result.seed) for result in results if result.status != "stopped"}
+    settings = {result.group: result.settings for result in results} | own
     return [{**settings[group], SEED: one} for group, fresh in wanted for one in fresh if (group, one) not in done]
 
 
-def _tried(replicates: Replicates) -> int:
-    return len(replicates.values) + replicates.failed
+def _tried(found: Replicates | None) -> int:
+    """Seeds that count of a baseline's; none if no trial of it came to its end."""
+    return len(found.values) + found.failed if found and found.values else 0

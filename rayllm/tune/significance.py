@@ -41,6 +41,12 @@ class _Field:
     level: float
 
     @property
+    def missing(self) -> list[str]:
+        """Baselines of which no trial came to its end, in words."""
+        judged = {one.group for one in self.baselines}
+        return [f"the baseline ({name})" for group, name in self.names.items() if group not in judged]
+
+    @property
     def all(self) -> list[Replicates]:
         """Lowest mean first; those that failed now and then last."""
         return sorted([*self.candidates, *self.baselines], key=lambda one: (one.failed > 0, one.mean))
@@ -80,7 +86,7 @@ def judge(
     floor = best_against_next(field.level, noise.degrees) * _error_of_lead(best, next_best, noise)
     return Verdict(
         kind=kind,
-        sentence=sentence_of(kind, contenders, leads, floor),
+        sentence=sentence_of(kind, contenders, leads, floor, field.missing),
         best=best.group,
         trial=contenders[0].trial,
         level=field.level,
@@ -133,7 +139,8 @@ def _error_of_lead(best: Replicates, other: Replicates, noise: Noise) -> float:
 def _kind(best: Replicates, leads: Sequence[Lead], field: _Field) -> Kind:
     if best in field.baselines:
         return "baseline"
-    return "winner" if leads and not best.failed and all(lead.clear for lead in leads) else "tied"
+    clear = leads and not best.failed and all(lead.clear for lead in leads)
+    return "winner" if clear and not field.missing else "tied"
 
 
 def _contender(one: Replicates, field: _Field, noise: Noise | None) -> Contender:
@@ -195,6 +202,7 @@ def _notes(field: _Field) -> list[str]:
         notes.append(f"The contenders were not trained on equal tokens: {min(tokens):,} to {max(tokens):,}.")
     failures = [one for one in field.all if one.failed]
     notes += [f"Of trial {field.numbers[one.group]}'s replicates {one.failed} failed." for one in failures]
-    if not field.baselines:
+    notes += [f"No trial of {one} came to its end: nothing was compared with it." for one in field.missing]
+    if not field.names:
         notes.append("No baseline was trained: the verdict is about the trials among themselves.")
     return notes

@@ -5,7 +5,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 #: ``winner``: better than everything else that was judged. ``tied``: the first ones cannot be told apart, or not from a
-#: baseline. ``baseline``: a baseline is first. ``unknown``: there is no noise floor to judge by.
+#: baseline, or a baseline was not trained to its end. ``baseline``: a baseline is first. ``unknown``: there is no noise
+#: floor to judge by.
 Kind = Literal["winner", "tied", "baseline", "unknown"]
 
 

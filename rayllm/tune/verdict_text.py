@@ -5,7 +5,13 @@ from collections.abc import Sequence
 from rayllm.tune.verdict import Contender, Kind, Lead, Verdict
 
 
-def sentence_of(kind: Kind, contenders: Sequence[Contender], leads: Sequence[Lead], floor: float | None) -> str:
+def sentence_of(
+    kind: Kind,
+    contenders: Sequence[Contender],
+    leads: Sequence[Lead],
+    floor: float | None,
+    missing: Sequence[str] = (),
+) -> str:
     """The verdict in words.
 
     Args:
@@ -13,6 +19,7 @@ def sentence_of(kind: Kind, contenders: Sequence[Contender], leads: Sequence[Lea
         contenders: Best first.
         leads: Of the best over the others that count, in their order.
         floor: The noise floor.
+        missing: What should have been compared, and was not, in words.
     """
     by_group = {one.group: one for one in contenders}
     best = contenders[0]
@@ -31,6 +38,8 @@ def sentence_of(kind: Kind, contenders: Sequence[Contender], leads: Sequence[Lea
         )
     tied = [by_group[lead.over] for lead in leads if not lead.clear]
     behind = [by_group[lead.over] for lead in leads if lead.clear and by_group[lead.over].baseline]
+    if missing and not tied:
+        return f"No winner: {best.name}, {best.mean:.4f}, leads, but was not compared with {_join(missing)}."
     text = (
         f"No winner: {_join([_with_mean(one) for one in (best, *tied)])} are tied, with a noise floor of {floor:#.2g}"
     )

@@ -39,7 +39,8 @@ def sweep(
     """A whole sweep: screening, confirmations, verdict. The first true value is the baseline's."""
     rng = np.random.default_rng(seed)
     of_group = {group_of({"lr": index}): value for index, value in enumerate(true)}
-    baselines = {group_of({"lr": 0}): "run file"}
+    baseline: Settings = {"lr": 0}
+    baselines = {group_of(baseline): "run file"}
     tried: list[Settings] = [{"lr": index} for index in range(len(true))]
     if replicates > 1:
         tried = [{**one, "seed": number} for one in tried for number in range(replicates)]
@@ -47,5 +48,5 @@ def sweep(
     while tried:
         for one in tried:
             results.append(trial(len(results), one, of_group[group_of(one)] + noise * rng.standard_normal()))
-        tried = confirmations(results, objective, config, baselines, seed)
+        tried = confirmations(results, objective, config, [baseline], seed)
     return results, judge(results, objective, config, baselines, seed), baselines

@@ -54,8 +54,9 @@ def mixture_sweep(trials: int = 16, seed: int = 3, config: SignificanceConfig | 
     """A mixture sweep with a learning rate and a choice, half of it stopped early, one trial failed."""
     rng = np.random.default_rng(seed)
     config = config or SignificanceConfig()
-    baselines = {group_of({"mixture.weights": dict.fromkeys(DOMAINS, 1 / 3)}): "uniform"}
-    results = [trained(0, {"mixture.weights": dict.fromkeys(DOMAINS, 1 / 3)}, rng)]
+    uniform: Settings = {"mixture.weights": dict.fromkeys(DOMAINS, 1 / 3)}
+    baselines = {group_of(uniform): "uniform"}
+    results = [trained(0, uniform, rng)]
     for number in range(1, trials):
         weights = dict(zip(DOMAINS, map(float, rng.dirichlet([1.5] * len(DOMAINS)).round(3)), strict=True))
         settings: Settings = {
@@ -68,7 +69,7 @@ def mixture_sweep(trials: int = 16, seed: int = 3, config: SignificanceConfig | 
     results.append(
         trial(trials, {"train.optimizer.lr": 0.9}, 0.0, status="failed", metrics={}, curve=[], error="diverged")
     )
-    while wanted := confirmations(results, objective, config, baselines, seed):
+    while wanted := confirmations(results, objective, config, [uniform], seed):
         results += [trained(len(results) + place, one, rng) for place, one in enumerate(wanted)]
     return records_of(results, baselines, config, seed)
 

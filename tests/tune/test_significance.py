@@ -140,6 +140,16 @@ def test_stopped_trials_are_not_compared():
     assert judge([*results, *early], objective, NO_FRESH, baseline_of(results), seed=0).trial == 2
 
 
+def test_nothing_wins_over_a_baseline_that_was_not_trained_to_its_end():
+    results = replicated([2.0, 2.01], [1.5, 1.51], [1.8, 1.81])
+    early = trial(9, {"lr": 7}, 3.0, status="stopped")
+    baselines = baseline_of(results) | {early.group: "natural"}
+    verdict = judge([*results, early], objective, NO_FRESH, baselines, seed=0)
+    assert (verdict.kind, verdict.trial) == ("tied", 2)
+    assert verdict.sentence == "No winner: trial 2, 1.5050, leads, but was not compared with the baseline (natural)."
+    assert verdict.notes == ["No trial of the baseline (natural) came to its end: nothing was compared with it."]
+
+
 def test_unequal_tokens_are_said():
     results = [*replicated([2.0, 2.01]), trial(8, {"lr": 3}, 1.0, tokens=2000)]
     notes = judge(results, objective, NO_FRESH, baseline_of(results), seed=0).notes

@@ -162,7 +162,7 @@ def _confirm(plan: Plan, sweep: Sweep, ledger: Ledger) -> None:
     def train_these(wanted: Sequence[Settings]) -> None:
         run_trials(ListSampler(wanted), sweep, ledger)
 
-    confirm(ledger, train_these, sweep.settings, plan.objective.of, plan.names)
+    confirm(ledger, train_these, sweep.settings, plan.objective.of, plan.baselines)
 
 
 def check(config: Config) -> None:

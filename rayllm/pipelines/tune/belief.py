@@ -48,7 +48,7 @@ def confirming(settings: TuneConfig) -> TuneConfig:
     return settings.model_copy(update={"budget": budget, "scheduler": NoScheduler(kind="none")})
 
 
-def confirm(ledger: Ledger, train: Train, settings: TuneConfig, value: Value, baselines: Mapping[str, str]) -> None:
+def confirm(ledger: Ledger, train: Train, settings: TuneConfig, value: Value, baselines: Sequence[Settings]) -> None:
     """Train the leaders and the baselines with fresh seeds, until there are enough or the budget is spent.
 
     Args:
@@ -56,7 +56,7 @@ def confirm(ledger: Ledger, train: Train, settings: TuneConfig, value: Value, ba
         train: Trains some settings.
         settings: The ``tune:`` section.
         value: What trials are judged by.
-        baselines: Name of each baseline, by group.
+        baselines: What each baseline sets.
     """
     wanted = _wanted(ledger, settings, value, baselines)
     if wanted:
@@ -66,7 +66,7 @@ def confirm(ledger: Ledger, train: Train, settings: TuneConfig, value: Value, ba
         logger.warning("the budget is spent: %d trials that would confirm the leaders are missing", missing)
 
 
-def _wanted(ledger: Ledger, settings: TuneConfig, value: Value, baselines: Mapping[str, str]) -> list[Settings]:
+def _wanted(ledger: Ledger, settings: TuneConfig, value: Value, baselines: Sequence[Settings]) -> list[Settings]:
     return confirmations(latest(ledger), value, settings.significance, baselines, settings.seed)
 
 

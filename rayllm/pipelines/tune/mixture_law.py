@@ -180,7 +180,7 @@ def _varied(settings: TuneConfig) -> tuple[str, Simplex]:
 
 
 def _check(problem: Problem, base: train.Config, settings: TuneConfig) -> None:
-    """Refuse what would make the law's trainings mean something else, what it does not model, and what it would ignore."""
+    """Refuse what would change the meaning of the law's trainings, what it does not model, and what it would ignore."""
     simplex = settings.space[problem.path]
     unused = sorted(OF_ORDINARY_SWEEPS & settings.model_fields_set) + [
         f"space.{problem.path}.{name}" for name in sorted(OF_DRAWS & simplex.model_fields_set)

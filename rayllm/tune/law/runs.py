@@ -101,8 +101,9 @@ class Book:
         self._results |= {same(result.settings): result for result in results}
 
     def missing(self, wanted: Sequence[Settings]) -> list[Settings]:
-        """Those of some trainings that have no result; a failed one has."""
-        return [settings for settings in wanted if same(settings) not in self._results]
+        """Those of some trainings that did not end by themselves; a failed one did, what the budget stopped did not."""
+        made = {name for name, result in self._results.items() if result.status != "stopped"}
+        return [settings for settings in wanted if same(settings) not in made]
 
     def finished(self, wanted: Sequence[Settings]) -> list[TrialResult]:
         """The results of those that were trained to their end."""

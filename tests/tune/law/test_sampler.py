@@ -41,6 +41,15 @@ def test_what_was_not_told_at_the_end_was_not_paid_for() -> None:
     assert sampler.outcome().why == "the budget is spent before the proposal was confirmed"
 
 
+def test_what_the_budget_stopped_was_not_made() -> None:
+    sampler = LawSampler(PROBLEM, same)
+    for _ in range(12):
+        sampler.tell(DOMAINS.train(PROBLEM, sampler.ask()))
+    while (settings := sampler.ask()) is not None:
+        sampler.tell(DOMAINS.train(PROBLEM, settings).model_copy(update={"status": "stopped"}))
+    assert sampler.outcome().why == "the budget is spent before the proposal was confirmed"
+
+
 def test_too_few_results_are_an_error_at_the_end_and_not_within_the_executor() -> None:
     sampler = LawSampler(PROBLEM, same)
     for _ in range(12):

@@ -201,6 +201,14 @@ def test_a_run_with_several_trainings_must_say_which(base: Path, tmp_path: Path)
     ("changes", "message"),
     [
         ({"pack": {}}, r"sources\.sums has conversations: say in `pack\.chat`"),
+        (
+            {
+                "pack": {},
+                "sources": {"sums": {"kind": "synthetic_math", "documents": 10}},
+                "validation": {"sources": {"sums": {"kind": "synthetic_conversations", "documents": 10}}},
+            },
+            r"validation\.sources\.sums has conversations: say in `pack\.chat`",
+        ),
         ({"pack": {"chat": {"max_tokens": 257}}}, r"max_tokens` \(257\) to no more than the shortest row \(256\)"),
         ({"train": {"packing": "concat"}}, "set `train.packing: best_fit`"),
     ],

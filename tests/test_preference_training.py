@@ -74,7 +74,7 @@ def settings(base: Path, root: Path, **changes: Any) -> dict[str, Any]:
         "engine": {"kind": "torch"},
         "optimizer": {"lr": 2e-3},
         "schedule": {"warmup_frac": 0.0},
-        "checkpoint": {"every_steps": 2, "best": {"metric": "mean_preference_loss"}},
+        "checkpoint": {"every_steps": 2},
         "validation": {"every_steps": 2, "max_tokens": 2048},
         "logging": {"every_steps": 1, "tensorboard": False},
     }
@@ -293,6 +293,13 @@ def test_a_run_without_pairs_has_no_reference(base: Path, tmp_path: Path) -> Non
     chats["train"] = settings(base, tmp_path)["train"]
     with pytest.raises(ValidationError, match=r"sources\.sums holds other documents"):
         RunConfig.model_validate(chats)
+    held_out = chats | {"validation": {"sources": {"sums": settings(base, tmp_path)["sources"]["sums"]}}}
+    held_out["train"] = raw["train"]
+    with pytest.raises(ValidationError, match=r"validation\.sources\.sums holds pairs of replies"):
+        RunConfig.model_validate(held_out)
+    others = settings(base, tmp_path) | {"validation": {"sources": chats["sources"]}}
+    with pytest.raises(ValidationError, match=r"validation\.sources\.sums holds other documents"):
+        RunConfig.model_validate(others)
     cut = settings(base, tmp_path) | {"pack": {"chat": {"max_tokens": 256, "truncate": "left"}}}
     with pytest.raises(ValidationError, match="set it to drop"):
         RunConfig.model_validate(cut)

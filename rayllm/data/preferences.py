@@ -29,6 +29,7 @@ from rayllm.model.config import IGNORE_INDEX
 
 REFERENCE_JSON = "reference.json"
 DTYPE = np.dtype("<f8")
+SPLITS = ("train", "validation")
 
 
 class ReferenceIndex(BaseModel):
@@ -120,33 +121,38 @@ def _read_index(uri: str) -> ReferenceIndex:
         raise ArtifactDamaged("the index of a reference cannot be read", where=where, why=str(error)) from error
 
 
-def check_pairs(packed: PackedData, split: str = "train") -> None:
+def check_pairs(packed: PackedData) -> None:
     """Refuse to compare replies where some documents are no pairs.
 
     Raises:
         DataError: Naming the domains.
     """
-    others = sorted(set(packed.domains(split)) - set(packed.pair_domains(split)))
-    if others:
+    every = {f"{split}/{domain}" for split in SPLITS for domain in packed.domains(split)}
+    if others := sorted(every.difference(_pair_domains(packed))):
         raise DataError(
             "`train.objective: {kind: dpo}` compares replies, and some domains hold other documents",
             where=f"{packed.uri}: {', '.join(others)}",
-            fix="give every domain of `sources` sources of kind preferences or synthetic_preferences only",
+            fix="give every domain of `sources` and `validation.sources` sources of kind preferences or "
+            "synthetic_preferences only",
         )
 
 
-def check_no_pairs(packed: PackedData, split: str = "train") -> None:
-    """Refuse to learn both replies of pairs alike.
+def check_no_pairs(packed: PackedData) -> None:
+    """Refuse to learn both replies of pairs alike, and to measure them alike.
 
     Raises:
         DataError: Naming the domains.
     """
-    if pairs := packed.pair_domains(split):
+    if pairs := _pair_domains(packed):
         raise DataError(
             "some domains hold pairs of replies, and only one of each is to be preferred",
             where=f"{packed.uri}: {', '.join(pairs)}",
             fix="set `train.objective: {kind: dpo}`",
         )
+
+
+def _pair_domains(packed: PackedData) -> list[str]:
+    return [f"{split}/{domain}" for split in SPLITS for domain in packed.pair_domains(split)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,7 +34,6 @@ logger = get_logger(__name__)
 VERSION = 1
 #: Setting of the runs that have this stage.
 WANTED_FOR = "train.objective: {kind: dpo}"
-SPLITS = ("train", "validation")
 #: Positions of a part, about: some seconds of work for a small model, and a few kilobytes of numbers.
 PART_TOKENS = 1 << 19
 
@@ -112,7 +111,7 @@ class PartTask(BaseModel):
 
 def run(work: Work) -> dict[str, Any]:
     """Score every pair, or find it scored, and write the values of each domain."""
-    from rayllm.data.preferences import REFERENCE_JSON, ReferenceIndex, check_pairs, pairs_hash, values_file
+    from rayllm.data.preferences import REFERENCE_JSON, SPLITS, ReferenceIndex, check_pairs, pairs_hash, values_file
 
     packed_artifact = work.inputs["pack"]
     packed_artifact.verify(deep=True)

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from rayllm.core.artifact import Manifest
 from rayllm.core.config import ConfigModel, load_config
 from rayllm.core.errors import ConfigError
-from rayllm.corpus.sources import holds_conversations, holds_pairs
+from rayllm.corpus.sources import Source, holds_conversations, holds_pairs
 from rayllm.data.mixing.curriculum import check_domains
 from rayllm.data.mixing.stages import stage_shapes
 from rayllm.data.mixing.weights import check_known
@@ -55,15 +55,15 @@ class RunConfig(
 
     @model_validator(mode="after")
     def _conversations_are_packed_whole(self) -> "RunConfig":
-        talking = [name for name, group in self.sources.items() if any(map(holds_conversations, group))]
+        talking = [setting for setting, group in self._all_sources().items() if any(map(holds_conversations, group))]
         if self.pack.chat is None:
             if talking:
                 raise ValueError(
-                    f"sources.{talking[0]} has conversations: say in `pack.chat` how they become tokens "
+                    f"{talking[0]} has conversations: say in `pack.chat` how they become tokens "
                     "(`pack: {chat: {}}` is ChatML)"
                 )
             return self
-        if any(holds_pairs(source) for group in self.sources.values() for source in group):
+        if any(holds_pairs(source) for group in self._all_sources().values() for source in group):
             self._pairs_are_compared_whole()
         shapes = stage_shapes(self.curriculum, self.train.seq_len, self.train.global_batch_tokens)
         shortest = min(length for length, _ in shapes)
@@ -89,20 +89,24 @@ class RunConfig(
 
     @model_validator(mode="after")
     def _objective_fits_the_sources(self) -> "RunConfig":
-        groups = {name: [holds_pairs(source) for source in group] for name, group in self.sources.items()}
         compares = self.train.objective.kind == "dpo"
-        for name, pairs in groups.items():
+        for setting, group in self._all_sources().items():
+            pairs = [holds_pairs(source) for source in group]
             if compares and not all(pairs):
                 raise ValueError(
-                    f"`train.objective: {{kind: dpo}}` compares replies, and sources.{name} holds other documents: "
+                    f"`train.objective: {{kind: dpo}}` compares replies, and {setting} holds other documents: "
                     "give it sources of kind preferences or synthetic_preferences only"
                 )
             if any(pairs) and not compares:
                 raise ValueError(
-                    f"sources.{name} holds pairs of replies, of which one is preferred: set "
-                    "`train.objective: {kind: dpo}`"
+                    f"{setting} holds pairs of replies, of which one is preferred: set `train.objective: {{kind: dpo}}`"
                 )
         return self
+
+    def _all_sources(self) -> dict[str, list[Source]]:
+        """Those of every domain, for training and for validation, by the setting that holds them."""
+        sections = {"sources": self.sources, "validation.sources": self.validation.sources}
+        return {f"{section}.{name}": group for section, found in sections.items() for name, group in found.items()}
 
 
 def load_run(path: str, overrides: list[str]) -> RunConfig:

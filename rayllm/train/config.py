@@ -1,8 +1,8 @@
 """Settings of training: length, batch, precision, engine, checkpoints, validation, logging."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from rayllm.core.config import RUNTIME, ConfigModel, Count
 from rayllm.core.fork_config import ForkConfig
@@ -11,7 +11,7 @@ from rayllm.inference.config import SamplingConfig
 from rayllm.model.lora.config import LoraConfig
 from rayllm.optim.config import AdamWConfig, CosineSchedule, OptimizerConfig, ScheduleConfig
 from rayllm.train.guards.config import GuardsConfig
-from rayllm.train.objective_config import DpoConfig, LanguageModelingConfig, ObjectiveConfig
+from rayllm.train.objective_config import PREFERENCE_LOSS, DpoConfig, LanguageModelingConfig, ObjectiveConfig
 
 Precision = Literal["fp32", "bf16", "fp16", "fp8"]
 
@@ -114,7 +114,7 @@ class BestConfig(ConfigModel):
     metric: str = Field(
         default="mean_bits_per_byte",
         description="A metric of `validation` records: `mean_bits_per_byte`, `mean_loss`, `loss/<domain>`, "
-        "`bits_per_byte/<domain>` and others.",
+        "`bits_per_byte/<domain>` and others; by default, where replies are compared, `mean_preference_loss`.",
     )
     mode: Literal["min", "max"] = Field(default="min", description="Whether lower or higher is better.")
 
@@ -193,6 +193,9 @@ class LoggingConfig(ConfigModel):
     tensorboard: bool = Field(default=True, description="Write TensorBoard event files beside the metrics.")
     wandb: bool = Field(default=False, description="Log to Weights & Biases; offline unless WANDB_API_KEY is set.")
     wandb_project: str = Field(default="rayllm", description="Project of Weights & Biases.")
+
+
+Judging = TypeVar("Judging", CheckpointConfig, GuardsConfig)
 
 
 class TrainConfig(ConfigModel):
@@ -289,6 +292,17 @@ class TrainConfig(ConfigModel):
     )
     logging: LoggingConfig = Field(default=LoggingConfig(), description="Metrics.", json_schema_extra=RUNTIME)
     guards: GuardsConfig = Field(default=GuardsConfig(), description="What is watched while the run trains.")
+
+    @field_validator("checkpoint", "guards")
+    @classmethod
+    def _judged_by_the_objective(cls, value: Judging, info: ValidationInfo) -> Judging:
+        """Where replies are compared, bits per byte of the chosen ones say little, the loss of the pairs says more."""
+        part = "best" if isinstance(value, CheckpointConfig) else "early_stopping"
+        judge = getattr(value, part)
+        compares = isinstance(info.data.get("objective"), DpoConfig)
+        if not compares or judge is None or "metric" in judge.model_fields_set:
+            return value
+        return value.model_copy(update={part: judge.model_copy(update={"metric": f"mean_{PREFERENCE_LOSS}"})})
 
     @model_validator(mode="after")
     def _one_length(self) -> "TrainConfig":

@@ -28,7 +28,7 @@ class Comparing:
     Attributes:
         objective: Of the run.
         train: What the reference says of each training domain's pairs, in the order of the domains.
-        validation: The rows of held-out pairs by domain; a domain that holds other documents is not among them.
+        validation: The rows of held-out pairs by domain.
     """
 
     objective: DirectPreference
@@ -84,6 +84,6 @@ def open_comparing(config: TrainConfig, packed: PackedData, reference_uri: str) 
         domain: PairRows.open(
             packed, "validation", domain, config.seq_len, open_scores(reference_uri, packed, "validation", domain)
         )
-        for domain in packed.pair_domains("validation")
+        for domain in packed.domains("validation")
     }
     return Comparing(DirectPreference(config.objective), train, validation)

@@ -13,7 +13,7 @@ class EarlyStoppingConfig(ConfigModel):
     metric: str = Field(
         default="mean_bits_per_byte",
         description="A metric of `validation` records, lower is better: `mean_bits_per_byte`, `mean_loss`, "
-        "`loss/<domain>`.",
+        "`loss/<domain>`; by default, where replies are compared, `mean_preference_loss`.",
     )
     patience: int = Field(default=5, ge=1, description="Validations in a row without a better value before the end.")
     min_delta: float = Field(default=0.0, ge=0, description="By how much a value must be lower to be better.")

@@ -31,6 +31,7 @@ class _Field:
         names: Of the baselines, by group.
         numbers: Of the first trial of each group.
         level: Chance to name a winner where there is none.
+        best: Group that is held for the best, whatever its mean; empty for the one with the lowest.
     """
 
     candidates: list[Replicates]
@@ -39,6 +40,7 @@ class _Field:
     names: Mapping[str, str]
     numbers: Mapping[str, int]
     level: float
+    best: str
 
     @property
     def missing(self) -> list[str]:
@@ -48,8 +50,8 @@ class _Field:
 
     @property
     def all(self) -> list[Replicates]:
-        """Lowest mean first; those that failed now and then last."""
-        return sorted([*self.candidates, *self.baselines], key=lambda one: (one.failed > 0, one.mean))
+        """In order of merit."""
+        return _by_merit([*self.candidates, *self.baselines], self.best)
 
 
 def judge(
@@ -58,6 +60,7 @@ def judge(
     config: SignificanceConfig,
     baselines: Mapping[str, str],
     seed: int,
+    best: str = "",
 ) -> Verdict:
     """Judge a sweep.
 
@@ -67,27 +70,28 @@ def judge(
         config: How sure to be.
         baselines: Name of each baseline, by group.
         seed: Of the sweep; tells the seeds of confirmation trials.
+        best: Group of the best, where others have found it; by default the one with the lowest mean.
 
     Source: the best against the next after Gutmann and Maymin 1987; against baselines after Dunnett 1955; that a
     winner must clear all others after Hsu 1984, Constrained simultaneous confidence intervals for multiple comparisons
     with the best, Annals of Statistics 12(3).
     """
-    field = _field(results, value, config, baselines, seed)
+    field = _field(results, value, config, baselines, seed, best)
     assert field.all, "a sweep without a finished trial has failed before it is judged"
     noise = pooled_noise([one.values for one in field.all])
     if noise is None or not noise.sd:
         return _unknown(field, noise)
-    best, *others = field.all
+    first, *others = field.all
     rest = [one for one in others if not one.failed or one in field.baselines]
-    leads = [_lead(best, other, noise, field) for other in rest]
-    kind = _kind(best, leads, field)
+    leads = [_lead(first, other, noise, field) for other in rest]
+    kind = _kind(first, leads, field)
     contenders = [_contender(one, field, noise) for one in field.all]
-    next_best = rest[0] if rest else best
-    floor = best_against_next(field.level, noise.degrees) * _error_of_lead(best, next_best, noise)
+    next_best = rest[0] if rest else first
+    floor = best_against_next(field.level, noise.degrees) * _error_of_lead(first, next_best, noise)
     return Verdict(
         kind=kind,
         sentence=sentence_of(kind, contenders, leads, floor, field.missing),
-        best=best.group,
+        best=first.group,
         trial=contenders[0].trial,
         level=field.level,
         sd=noise.sd,
@@ -95,13 +99,18 @@ def judge(
         floor=floor,
         contenders=contenders,
         leads=leads,
-        changes=_changes(best, field),
+        changes=_changes(first, field),
         notes=_notes(field),
     )
 
 
 def _field(
-    results: Sequence[TrialResult], value: Value, config: SignificanceConfig, baselines: Mapping[str, str], seed: int
+    results: Sequence[TrialResult],
+    value: Value,
+    config: SignificanceConfig,
+    baselines: Mapping[str, str],
+    seed: int,
+    best: str,
 ) -> _Field:
     """The leaders at their fresh seeds and the baselines at all of theirs; without fresh seeds, all that was tried."""
     groups = gather(results, value)
@@ -112,10 +121,15 @@ def _field(
     leaders = leading(gather(screening(results, seeds), value), baselines, config.leaders)
     confirmed = [fresh[group] for group in leaders if group in fresh and fresh[group].values]
     if confirmed:
-        return _Field(confirmed, known, _counts(confirmed), baselines, numbers, config.level)
+        return _Field(confirmed, known, _counts(confirmed), baselines, numbers, config.level, best)
     tried = [one for one in groups.values() if one.group not in baselines and one.values]
-    better = sorted(tried, key=lambda one: (one.failed > 0, one.mean))[: max(2, (len(tried) + 1) // 2)]
-    return _Field(better, known, _counts(tried), baselines, numbers, config.level)
+    better = _by_merit(tried, best)[: max(2, (len(tried) + 1) // 2)]
+    return _Field(better, known, _counts(tried), baselines, numbers, config.level, best)
+
+
+def _by_merit(groups: Sequence[Replicates], best: str) -> list[Replicates]:
+    """The best first, then lowest mean first; those that failed now and then last."""
+    return sorted(groups, key=lambda one: (one.group != best, one.failed > 0, one.mean))
 
 
 def _counts(groups: Sequence[Replicates]) -> tuple[int, ...]:

@@ -118,5 +118,5 @@ class Verdict(_Value):
 
     @property
     def mean(self) -> float:
-        """Mean objective of the best, or of the first contender where the best was not judged."""
-        return next((one.mean for one in self.contenders if one.group == self.best), self.contenders[0].mean)
+        """Mean objective of the best."""
+        return self.contenders[0].mean

@@ -97,9 +97,10 @@ def run(work: Work) -> dict[str, Any]:
     else:
         plan = replace(plan, names=law.references)
     ranked = rank(latest(ledger), plan.objective.of)
-    verdict = verdict_of(ranked, settings, plan.objective.of, plan.names)
-    if law is not None:
-        verdict = said_by_law(verdict, law, ranked)
+    if law is None:
+        verdict = verdict_of(ranked, settings, plan.objective.of, plan.names)
+    else:
+        verdict = said_by_law(law, ranked, settings, plan.objective.of)
     _write(work, config, plan, ranked, verdict, law)
     return {
         "trials": len(ranked),

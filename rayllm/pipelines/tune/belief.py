@@ -99,6 +99,7 @@ class FoundMixture:
         sentence: Its verdict.
         confirmed: Whether the mixture is a proposal that is better for sure.
         references: Name of each mixture that it had to beat, by group.
+        proposals: Groups of the proposals that were trained beside them.
         surface: What the last law predicts, for three domains.
     """
 
@@ -107,6 +108,7 @@ class FoundMixture:
     sentence: str
     confirmed: bool
     references: dict[str, str]
+    proposals: frozenset[str]
     surface: Surface | None
 
     @classmethod
@@ -122,34 +124,51 @@ class FoundMixture:
         points = tuple((point["weights"], point["objective"]) for point in law["surface"] or ())
         surface = Surface(points, proposals[-1] if proposals else None) if points else None
         references = {group_of({law["setting"]: name}): name for name in NAMED}
-        return cls(settings, key, law["verdict"], law["confirmed"], references, surface)
+        tried = [one["proposal"]["mixture"] for one in law["rounds"] if one["confirmation"]]
+        compared = frozenset(group_of({law["setting"]: mixture}) for mixture in tried)
+        return cls(settings, key, law["verdict"], law["confirmed"], references, compared, surface)
 
 
-def said_by_law(verdict: Verdict, law: FoundMixture, results: Sequence[TrialResult]) -> Verdict:
+def said_by_law(law: FoundMixture, results: Sequence[TrialResult], settings: TuneConfig, value: Value) -> Verdict:
     """The verdict of a search for a mixture: the law confirms its proposals itself, at equal seeds.
+
+    The contenders are what it compared, the mixture to keep first.
+
+    Args:
+        law: What it has found.
+        results: All trials of the sweep.
+        settings: The ``tune:`` section.
+        value: What trials are judged by.
 
     Raises:
         RunFailed: If the mixture to keep was not trained.
     """
+    best = _kept(law, results)
+    compared = {best.group, *law.references, *law.proposals}
+    rivals = [result for result in results if result.group in compared]
+    verdict = judge(rivals, value, settings.significance, law.references, settings.seed, best.group)
+    note = "The verdict is that of the mixture law; the contenders are the trainings by themselves."
+    return verdict.model_copy(
+        update={
+            "kind": "winner" if law.confirmed else "tied",
+            "sentence": law.sentence,
+            "notes": [*verdict.notes, note],
+        }
+    )
+
+
+def _kept(law: FoundMixture, results: Sequence[TrialResult]) -> TrialResult:
+    """The first training of the mixture to keep."""
     group = group_of(law.settings)
-    trained = [result for result in results if group_of(result.settings) == group or result.key == law.key]
+    known = [result for result in results if group_of(result.settings) == group or result.key == law.key]
+    trained = [result for result in known if result.status == "finished"]
     if not trained:
         raise RunFailed(
             "the mixture to keep was not trained",
             why=f"the budget ended before {law.settings} had its turn",
             fix="raise `tune.budget`, and run the same command again: it goes on",
         )
-    best = min(trained, key=lambda result: result.trial)
-    note = "The verdict is that of the mixture law; the contenders are the trainings by themselves."
-    return verdict.model_copy(
-        update={
-            "kind": "winner" if law.confirmed else "tied",
-            "sentence": law.sentence,
-            "best": best.group,
-            "trial": best.trial,
-            "notes": [*verdict.notes, note],
-        }
-    )
+    return min(trained, key=lambda result: result.trial)
 
 
 def best_settings(results: Sequence[TrialResult], verdict: Verdict) -> Settings:

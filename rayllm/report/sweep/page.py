@@ -40,7 +40,7 @@ def key_figures(records: SweepRecords) -> list[Figure]:
     best = verdict.contenders[0]
     baseline = next((one for one in verdict.contenders if one.baseline), None)
     spread = "" if best.low is None else f"± {significant(best.mean - best.low, 2)}, {best.seeds} seeds"
-    found = [Figure(f"{label_of(records.objective)}, lowest", fixed(best.mean, 4), spread)]
+    found = [Figure(f"{label_of(records.objective)}, best", fixed(best.mean, 4), spread)]
     if verdict.floor is not None:
         found.append(Figure("noise floor", f"{verdict.floor:#.2g}", "leads below it are chance"))
     if baseline is not None and baseline is not best:

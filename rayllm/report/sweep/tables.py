@@ -31,15 +31,15 @@ def contenders_table(records: SweepRecords) -> Table:
         Column("", numeric=False),
     )
     rows = []
-    for place, one in enumerate(verdict.contenders):
+    for one in verdict.contenders:
         lead = leads.get(one.group)
         behind = (fixed(lead.lead, 4), fixed(lead.margin, 4)) if lead else (MISSING, MISSING)
-        word = _word(verdict, one, place, lead.clear if lead else None)
+        word = _word(verdict, one, lead.clear if lead else None)
         rows.append(
             (
                 Cell(_name(one)),
                 Cell(str(one.seeds)),
-                Cell(fixed(one.mean, 4), tone="strong" if place == 0 else ""),
+                Cell(fixed(one.mean, 4), tone="strong" if one.group == verdict.best else ""),
                 Cell(_interval(one)),
                 *(Cell(text) for text in behind),
                 Cell(word, tone="good" if word == "winner" else ""),
@@ -52,10 +52,10 @@ def _name(one: Contender) -> str:
     return f"trial {one.trial}" + (f", baseline {one.baseline}" if one.baseline else "")
 
 
-def _word(verdict: Verdict, one: Contender, place: int, clear: bool | None) -> str:
+def _word(verdict: Verdict, one: Contender, clear: bool | None) -> str:
     if one.failed:
         return f"{one.failed} failed"
-    if place == 0:
+    if one.group == verdict.best:
         return {"winner": "winner", "unknown": "lowest"}.get(
             verdict.kind, "tied" if verdict.kind == "tied" else "first"
         )

@@ -90,11 +90,11 @@ def test_a_search_by_law_has_the_laws_verdict_mixture_and_surface(ledger):
         "verdict": "Not better.",
         "confirmed": False,
         "setting": "mixture.weights",
-        "rounds": [{"proposal": {"mixture": point}}, {"proposal": None}],
+        "rounds": [{"proposal": {"mixture": point}, "confirmation": None}, {"proposal": None, "confirmation": None}],
         "surface": [{"weights": point, "objective": 1.5}],
     }
     found = FoundMixture.read(law, {"lr": 1}, "k1")
-    verdict = said_by_law(verdict_of(ledger.results, config(), objective, BASELINES), found, ledger.results)
+    verdict = said_by_law(found, ledger.results, config(), objective)
     assert (verdict.kind, verdict.sentence, verdict.trial) == ("tied", "Not better.", 1)
     assert best_settings(ledger.results, verdict) == {"lr": 1}
     assert found.references == {group_of({"mixture.weights": name}): name for name in ("natural", "uniform")}
@@ -103,11 +103,25 @@ def test_a_search_by_law_has_the_laws_verdict_mixture_and_surface(ledger):
     assert FoundMixture.read(law | {"surface": None}, {}, "").surface is None
 
 
+def test_the_law_confirms_at_equal_seeds_so_its_mixture_leads_whatever_the_plain_means_are():
+    path, old, new, lucky = "mixture.weights", {"a": 0.2, "b": 0.8}, {"a": 0.3, "b": 0.7}, {"a": 0.4, "b": 0.6}
+    values = [("natural", 1, 2.0), ("uniform", 1, 2.1), (lucky, 1, 1.0)]
+    values += [(old, 2, 1.5), (old, 3, 1.51), ("natural", 2, 1.8), ("uniform", 2, 1.9)]  # seeds that are easy for all
+    values += [(new, 4, 1.8), (new, 5, 1.81), ("natural", 4, 2.2), ("uniform", 4, 2.3)]
+    results = [trial(n, {path: weights, "seed": seed}, value) for n, (weights, seed, value) in enumerate(values)]
+    confirmed = [{"proposal": {"mixture": one}, "confirmation": {"better": True}} for one in (old, new)]
+    law = {"verdict": "Better.", "confirmed": True, "setting": path, "rounds": confirmed, "surface": None}
+    verdict = said_by_law(FoundMixture.read(law, {path: new}, ""), results, config(), objective)
+    assert (verdict.kind, verdict.trial, verdict.mean) == ("winner", 7, pytest.approx(1.805))
+    assert [one.trial for one in verdict.contenders] == [7, 3, 0, 1]
+    assert best_settings(results, verdict) == {path: new}
+
+
 def test_a_mixture_that_the_law_keeps_but_that_was_never_trained_is_an_error(ledger):
     law = {"verdict": "", "confirmed": False, "setting": "lr", "rounds": [], "surface": None}
     found = FoundMixture.read(law, {"lr": 7}, "unknown")
     with pytest.raises(RunFailed, match="was not trained"):
-        said_by_law(verdict_of(ledger.results, config(), objective, BASELINES), found, ledger.results)
+        said_by_law(found, ledger.results, config(), objective)
 
 
 def test_mixtures_that_have_a_name_stand_in_the_page_with_their_weights():

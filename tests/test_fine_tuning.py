@@ -131,9 +131,20 @@ def test_the_exported_model_has_the_template_and_stops_where_replies_end(
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": "Hi"}], add_generation_prompt=True, tokenize=False
     )
-    assert text == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert text == "<|endoftext|><|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     stops = json.loads((tmp_path / "exported/generation_config.json").read_text())["eos_token_id"]
     assert sorted(tokenizer.convert_ids_to_tokens(stops)) == ["<|endoftext|>", "<|im_end|>"]
+
+
+def test_the_card_of_an_exported_model_shows_how_to_ask_it(
+    tuned: tuple[Path, Artifact, Path], tmp_path: Path, capsys: Any
+) -> None:
+    export_checkpoint(str(tuned[2]), str(tmp_path))
+    code = (tmp_path / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    assert "apply_chat_template" in code
+    exec(code.replace("PATH", str(tmp_path)).replace("max_new_tokens=50", "max_new_tokens=2"), {})
+    asked = "<|endoftext|><|im_start|>user\nWhat is 12 + 7?<|im_end|>\n<|im_start|>assistant\n"
+    assert capsys.readouterr().out.startswith(asked)
 
 
 def test_evaluation_asks_whole_questions_and_scores_replies_only(tuned: tuple[Path, Artifact, Path]) -> None:

@@ -24,7 +24,7 @@ from rayllm.interchange.weights import TensorFiles, cast, write_shards
 from rayllm.model.config import ModelConfig
 from rayllm.model.lora.saved import refuse_adapters
 from rayllm.model.saved import STATE, read_config
-from rayllm.tokenizer.chat.render import stop_ids
+from rayllm.tokenizer.chat.render import stop_ids, with_separator
 from rayllm.tokenizer.chat.template import read_template, write_template
 from rayllm.tokenizer.codec import Codec
 
@@ -107,11 +107,14 @@ def write_tokenizer_files(uri: str, directory: Path, max_seq_len: int) -> dict[s
 
 
 def _chat(uri: str, directory: Path, codec: Codec) -> dict[str, Any]:
-    """Write the chat template, if the model has learnt one; returns where generation then stops."""
+    """Write the chat template, if the model has learnt one; returns where generation then stops.
+
+    It writes the separator that conversations begin with: ``apply_chat_template`` adds no token of its own.
+    """
     template = read_template(uri)
     if template is None:
         return {}
-    write_template(template, str(directory))
+    write_template(with_separator(template, codec), str(directory))
     return {"eos_token_id": sorted({codec.separator_id, *stop_ids(template, codec)})}
 
 

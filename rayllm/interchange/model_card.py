@@ -9,23 +9,25 @@ from rayllm.interchange.layouts import ARCHITECTURES, model_type
 from rayllm.model.config import ModelConfig
 from rayllm.model.flops import count_parameters
 from rayllm.model.lora.config import LoraConfig
+from rayllm.tokenizer.chat.template import read_template
 
-USE_ADAPTERS = """```python
-from peft import PeftModel
+LOAD_ADAPTERS = """from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("PATH")
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("BASE"), "PATH")
-```"""
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("BASE"), "PATH")"""
 
-USE = """```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
+LOAD = """from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("PATH")
-model = AutoModelForCausalLM.from_pretrained("PATH")
-ids = tokenizer(tokenizer.bos_token + "Once", return_tensors="pt")
-print(tokenizer.decode(model.generate(**ids, max_new_tokens=50)[0]))
-```"""
+model = AutoModelForCausalLM.from_pretrained("PATH")"""
+
+CONTINUE = 'ids = tokenizer(tokenizer.bos_token + "Once", return_tensors="pt")'
+
+ASK = """messages = [{"role": "user", "content": "What is 12 + 7?"}]
+ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")"""
+
+WRITE = "print(tokenizer.decode(model.generate(**ids, max_new_tokens=50)[0]))"
 
 
 def model_card(uri: str, config: ModelConfig, state: dict[str, Any]) -> str:
@@ -51,7 +53,7 @@ def model_card(uri: str, config: ModelConfig, state: dict[str, Any]) -> str:
     lines += ["Trained with rayllm.", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in rows.items()]
     lines += _training(state)
-    return "\n".join([*lines, "", "## Use", "", "A document begins with the end-of-text token.", "", USE, ""])
+    return "\n".join([*lines, *_use(uri, LOAD)])
 
 
 def adapter_card(uri: str, base: str, lora: LoraConfig, state: dict[str, Any]) -> str:
@@ -75,7 +77,15 @@ def adapter_card(uri: str, base: str, lora: LoraConfig, state: dict[str, Any]) -
     lines += ["Low-rank adapters, trained with rayllm.", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in rows.items()]
     lines += _training(state)
-    return "\n".join([*lines, "", "## Use", "", USE_ADAPTERS, ""])
+    return "\n".join([*lines, *_use(uri, LOAD_ADAPTERS)])
+
+
+def _use(uri: str, load: str) -> list[str]:
+    """How to load it and let it write: a reply, if it has learnt a chat template."""
+    chats = read_template(uri) is not None
+    begins = "A conversation" if chats else "A document"
+    hint = f"{begins} begins with the end-of-text token{', which the chat template writes' if chats else ''}."
+    return ["", "## Use", "", hint, "", "```python", load, ASK if chats else CONTINUE, WRITE, "```", ""]
 
 
 def _training(state: dict[str, Any]) -> list[str]:

@@ -182,6 +182,8 @@ def test_an_export_comes_back_bit_for_bit_and_has_a_card(checkpoint: Path, tmp_p
     card = (tmp_path / "out" / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: transformers\n")
     assert "| trained for | 7 steps, 1,000 tokens |" in card
+    assert 'tokenizer(tokenizer.bos_token + "Once"' in card
+    assert "chat" not in card
 
 
 def test_half_precision_is_what_was_asked_for(checkpoint: Path, tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ TOO_LONG, REFUSED, RESERVED_CHARACTER, NO_REPLY = "too_long", "refused_by_templa
 PROMPTS_DIFFER, NO_PREFERENCE = "prompts_differ", "no_preference"
 #: A conversation that every template should take.
 PROBE: tuple[Message, ...] = ({"role": "user", "content": "Ask."}, {"role": "assistant", "content": "Answer."})
+#: Writes the separator. The comment takes the end of the line with it, so that what follows begins a line as before.
+_FIRST = "{{- bos_token }}{# conversations were learnt behind this token #}\n"
 
 
 class Piece(NamedTuple):
@@ -310,3 +312,13 @@ def any_length(template: ChatTemplate, codec: Codec) -> Renderer:
 def stop_ids(template: ChatTemplate, codec: Codec) -> list[int]:
     """The tokens that end a reply in a template."""
     return any_length(template, codec).stop_ids()
+
+
+def with_separator(template: ChatTemplate, codec: Codec) -> ChatTemplate:
+    """A template that writes the separator first: here the packing does, in other programs nobody.
+
+    One whose conversations begin with it stays as it is.
+    """
+    separator = codec.tokenizer.id_to_token(codec.separator_id)
+    text, _ = template.render(PROBE, separator)
+    return template if text.startswith(separator) else template.model_copy(update={"source": _FIRST + template.source})

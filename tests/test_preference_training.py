@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from pydantic import ValidationError
 from ranks import run_ranks
@@ -17,8 +18,11 @@ from without_ray import score_here, stages_without_ray, trained_base
 from rayllm.cli import main
 from rayllm.core.artifact import Artifact
 from rayllm.core.errors import ConfigError
-from rayllm.data.preferences import open_scores
+from rayllm.data.preferences import PairRows, chosen_only, open_scores
 from rayllm.data.shards.packed import PackedData
+from rayllm.evals.config import EvaluateConfig
+from rayllm.evals.ngram import fit_bigram, sample_tokens, score_bigram
+from rayllm.evals.runner import Conditions, bigram_baseline
 from rayllm.pipelines import reference
 from rayllm.pipelines.run_config import RunConfig, load_run, stage_config
 from rayllm.pipelines.runner import run_stages
@@ -161,6 +165,19 @@ def test_the_curve_does_not_depend_on_who_computes(
         now = records(str(tmp_path), "validation")[step]
         assert now["preference_loss/sums"] == pytest.approx(record["preference_loss/sums"], abs=2e-5)
         assert now["bits_per_byte/sums"] == pytest.approx(record["bits_per_byte/sums"], abs=2e-5)
+
+
+def test_the_bigram_is_scored_on_the_replies_that_were_preferred(made: tuple[Path, dict[str, Artifact]]) -> None:
+    packed = PackedData.open(made[1]["pack"].uri)
+    conditions = Conditions(seq_len=256, document_mask=True, max_tokens=2048, seed=0)
+    pairs = list(PairRows.open(packed, "validation", "sums", 256).batches(16, 2048))
+    bigram = fit_bigram(sample_tokens(packed.stream("train", "sums"), 1 << 20), packed.vocab_size)
+    token_bytes = torch.from_numpy(packed.codec().token_bytes)
+    chosen, both = (
+        score_bigram(bigram, batches, token_bytes) for batches in ([chosen_only(batch) for batch in pairs], pairs)
+    )
+    assert chosen.tokens < both.tokens
+    assert bigram_baseline(packed, "sums", conditions, EvaluateConfig()) == chosen.bits_per_byte != both.bits_per_byte
 
 
 def test_adapters_begin_where_the_reference_is(

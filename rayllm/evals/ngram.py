@@ -1,19 +1,23 @@
 """A bigram of tokens: what a model must beat before it has learnt more than which word follows which.
 
-In: packed token streams. Out: bits per byte of the validation stream under an interpolated bigram that was counted on
-the training stream of the same domain, with the same tokens as the model scores.
+In: the training stream of a domain, and batches of its validation text. Out: the score of the batches under an
+interpolated bigram that was counted on the stream: of the same tokens as the model is scored on.
 
 Source: Jelinek and Mercer 1980, "Interpolated estimation of Markov source parameters from sparse data"; Chen and
 Goodman 1999, "An empirical study of smoothing techniques for language modeling", section 2.3.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
+from jaxtyping import Int
 from numpy.typing import NDArray
 
-from rayllm.evals.scoring import DomainScore
+from rayllm.data.batches import Batch
+from rayllm.evals.scoring import DomainScore, score_batches
 
 #: Weights of the bigram that tuning chooses from.
 LAMBDAS = np.linspace(0.02, 0.98, 49)
@@ -54,16 +58,15 @@ class Bigram:
     counts: Ids
     weight: float
 
-    def probabilities(self, ids: Ids) -> NDArray[np.float64]:
-        """Probability of each token after the first, given the one before it; shape (len(ids) - 1,)."""
-        seen, follows, alone = self._parts(ids)
+    def probabilities(self, before: Ids, after: Ids) -> NDArray[np.float64]:
+        """Probability of each token, given the one before it; of the arrays' shape."""
+        seen, follows, alone = self._parts(before, after)
         return np.where(seen, self.weight * follows + (1 - self.weight) * alone, alone)
 
-    def _parts(self, ids: Ids) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
-        before, after = ids[:-1], ids[1:]
+    def _parts(self, before: Ids, after: Ids) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
         keys = before * len(self.unigram) + after
         places = np.minimum(np.searchsorted(self.pairs, keys), max(len(self.pairs) - 1, 0))
-        found = self.pairs[places] == keys if len(self.pairs) else np.zeros(len(keys), bool)
+        found = self.pairs[places] == keys if len(self.pairs) else np.zeros(keys.shape, bool)
         together = np.where(found, self.counts[places] if len(self.pairs) else 0, 0)
         contexts = self.contexts[before]
         return contexts > 0, together / np.maximum(contexts, 1), self.unigram[after]
@@ -96,26 +99,26 @@ def _count(ids: Ids, vocab_size: int, weight: float) -> Bigram:
 
 
 def _likeliest_weight(bigram: Bigram, ids: Ids) -> float:
-    seen, follows, alone = bigram._parts(ids)
+    seen, follows, alone = bigram._parts(ids[:-1], ids[1:])
     follows, alone = follows[seen], alone[seen]
     scores = [float(np.log(weight * follows + (1 - weight) * alone).sum()) for weight in LAMBDAS]
     return float(LAMBDAS[int(np.argmax(scores))])
 
 
-def score_bigram(
-    bigram: Bigram, ids: Ids, token_bytes: NDArray[np.integer], learnt: NDArray[np.bool_] | None = None
-) -> DomainScore:
-    """Score every token after the first, as a language model would be scored on the same stream.
+def score_bigram(bigram: Bigram, batches: Iterable[Batch], token_bytes: Int[torch.Tensor, " vocab"]) -> DomainScore:
+    """Score every label that counts, as a language model is scored on the same batches.
 
     Args:
         bigram: The model.
-        ids: The stream.
+        batches: On the CPU.
         token_bytes: UTF-8 bytes of each id.
-        learnt: Which of the ids count; all if None.
     """
-    counted = np.ones(len(ids) - 1, bool) if learnt is None else learnt[1:]
-    loss_sum = -np.log(bigram.probabilities(ids)[counted]).sum()
-    return DomainScore(float(loss_sum), int(counted.sum()), int(token_bytes[ids[1:][counted]].sum(dtype=np.int64)))
+
+    def token_losses(batch: Batch) -> torch.Tensor:
+        labels = batch.labels.clamp(min=0)  # those that are ignored are no ids
+        return torch.from_numpy(-np.log(bigram.probabilities(batch.input_ids.numpy(), labels.numpy())))
+
+    return score_batches(token_losses, batches, token_bytes)
 
 
 def sample_tokens(stream: Tokens, max_tokens: int) -> Ids:

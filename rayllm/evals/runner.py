@@ -114,10 +114,8 @@ def _batches(packed: PackedData, domain: str, conditions: Conditions, config: Ev
 def bigram_baseline(packed: PackedData, domain: str, conditions: Conditions, config: EvaluateConfig) -> float:
     """Bits per byte of a bigram of the domain's training text, on the validation tokens that the model is scored on."""
     bigram = fit_bigram(sample_tokens(packed.stream("train", domain), config.baseline_tokens), packed.vocab_size)
-    validation = packed.stream("validation", domain)
-    count = min(validation.num_tokens, conditions.max_tokens + 1)
-    ids, learnt = validation.read(0, count), validation.read_mask(0, count)
-    return score_bigram(bigram, ids, packed.codec().token_bytes, learnt).bits_per_byte
+    batches = _batches(packed, domain, conditions, config)
+    return score_bigram(bigram, batches, torch.from_numpy(packed.codec().token_bytes)).bits_per_byte
 
 
 def by_domain(record: Mapping[str, Any], domains: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -1,13 +1,17 @@
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from rayllm.data.batches import Batch
 from rayllm.evals.ngram import LAMBDAS, Bigram, fit_bigram, sample_tokens, score_bigram
+from rayllm.model.config import IGNORE_INDEX
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,11 @@ class ArrayStream:
     def read(self, start: int, count: int) -> NDArray[np.int64]:
         assert 0 <= start <= start + count <= len(self.ids)
         return self.ids[start : start + count]
+
+
+def batch(ids: Sequence[int] | NDArray[np.int64], labels: Sequence[int] | NDArray[np.int64]) -> Batch:
+    row, following = (torch.as_tensor(values)[None] for values in (ids, labels))
+    return Batch(row, following, torch.ones_like(row), torch.zeros(1, dtype=torch.int64))
 
 
 def by_hand(weight: float) -> Bigram:
@@ -43,17 +52,17 @@ def test_counts_are_those_counted_by_hand() -> None:
 
 
 def test_probabilities_are_those_computed_by_hand() -> None:
-    found = by_hand(0.5).probabilities(np.array([0, 1, 1, 3, 2, 0]))
+    found = by_hand(0.5).probabilities(np.array([0, 1, 1, 3, 2]), np.array([1, 1, 3, 2, 0]))
     seen_pair = 0.5 * 2 / 3 + 0.5 * 0.3
     unseen_pair = 0.5 * 0.3
     unseen_token = 0.5 * 0.1
     np.testing.assert_allclose(found, [seen_pair, unseen_pair, unseen_token, 0.2, 0.4])
 
 
-def test_the_score_is_in_nats_over_the_bytes_of_the_predicted_tokens() -> None:
-    score = score_bigram(by_hand(0.5), np.array([0, 1, 0]), np.array([0, 3, 1, 1], np.uint16))
-    expected = -math.log(0.5 * 2 / 3 + 0.5 * 0.3) - math.log(0.5 + 0.5 * 0.4)
-    assert (score.tokens, score.bytes) == (2, 3)
+def test_the_score_is_in_nats_over_the_bytes_of_the_labels_that_count() -> None:
+    score = score_bigram(by_hand(0.5), [batch([0, 1, 0, 1], [1, IGNORE_INDEX, 1, 0])], torch.tensor([0, 3, 1, 1]))
+    expected = -2 * math.log(0.5 * 2 / 3 + 0.5 * 0.3) - math.log(0.5 + 0.5 * 0.4)
+    assert (score.tokens, score.bytes) == (3, 6)
     assert score.loss_sum == pytest.approx(expected)
 
 
@@ -61,7 +70,7 @@ def test_the_score_is_in_nats_over_the_bytes_of_the_predicted_tokens() -> None:
 def test_probabilities_after_any_token_sum_to_one(ids: list[int]) -> None:
     bigram = fit_bigram(np.array(ids), 5)
     for before in range(5):
-        total = sum(float(bigram.probabilities(np.array([before, after]))[0]) for after in range(5))
+        total = sum(float(bigram.probabilities(np.array(before), np.array(after))) for after in range(5))
         assert total == pytest.approx(1.0)
 
 
@@ -76,8 +85,9 @@ def test_a_bigram_beats_a_unigram_on_text_with_order() -> None:
     ids = np.random.default_rng(1).permutation(np.arange(50)).repeat(1)
     ids = np.tile(ids, 40)
     ordered, shuffled = fit_bigram(ids, 50), fit_bigram(np.random.default_rng(2).permutation(ids), 50)
-    ones = np.ones(50, np.uint16)
-    assert score_bigram(ordered, ids, ones).loss < 0.2 < score_bigram(shuffled, ids, ones).loss
+    ones = torch.ones(50, dtype=torch.int64)
+    text = [batch(ids[:-1], ids[1:])]
+    assert score_bigram(ordered, text, ones).loss < 0.2 < score_bigram(shuffled, text, ones).loss
 
 
 def test_sampling_covers_the_whole_stream_within_the_cap() -> None:

@@ -99,7 +99,7 @@ class Book:
                 continue
             if found := self._ledger.finished().get(run.key):
                 self.results.append(found)
-                self._sampler.tell(found)
+                self._sampler.tell(found.model_copy(update={"settings": settings, "group": group_of(settings)}))
             elif run.id not in self.live:
                 self.live[run.id] = self._entry(run, settings)
                 return run

@@ -18,7 +18,7 @@ from rayllm.tune.space import Settings
 
 
 class Event(BaseModel):
-    """One line of the record: a proposal, or a result.
+    """One line of the record: a proposal, a result, or, with neither, that nothing was proposed.
 
     Attributes:
         ask: What was proposed.
@@ -29,6 +29,10 @@ class Event(BaseModel):
 
     ask: Settings | None = None
     tell: TrialResult | None = None
+
+
+#: A search that finds nothing has changed what it will propose next, so it is in the record too.
+_FRUITLESS = Event()
 
 
 class Recorded:
@@ -56,12 +60,16 @@ class Recorded:
         return not self._again and self._sampler.done
 
     def ask(self) -> Settings | None:
-        """What was proposed before this start, then what the sampler proposes."""
+        """What was proposed before this start, then what the sampler proposes.
+
+        After nothing was proposed, the sampler is not asked again before it is told something.
+        """
         if self._again:
             return self._again.popleft()
+        if self._events[-1:] == [_FRUITLESS]:
+            return None
         settings = self._sampler.ask()
-        if settings is not None:
-            self._add(Event(ask=settings))
+        self._add(Event(ask=settings))
         return settings
 
     def tell(self, result: TrialResult) -> None:
@@ -87,10 +95,11 @@ class Recorded:
             self._sampler.tell(event.tell)
             return
         settings = self._sampler.ask()
-        if settings is None or settings != event.ask:
+        if settings != event.ask:
             why = f"it proposed {event.ask}, and would now propose {settings}"
             raise ArtifactDamaged("the sampler is not what it was", where=where, why=why, fix=_FIX)
-        self._again.append(settings)
+        if settings is not None:
+            self._again.append(settings)
 
 
 _FIX = "remove the file: finished trials are kept, and the search begins anew beside them"

@@ -15,8 +15,8 @@ from rayllm.pipelines.tune.standing import read_standing
 from rayllm.pipelines.tune.stepwise import Reached
 from rayllm.pipelines.tune.trial_runs import Sweep
 from rayllm.tune.config import TuneConfig
-from rayllm.tune.results import Ledger, Point
-from rayllm.tune.samplers.sampler import ListSampler
+from rayllm.tune.results import Ledger, Point, group_of
+from rayllm.tune.samplers.sampler import ListSampler, name_of
 
 LR = "train.optimizer.lr"
 NEEDS = Needs(1.0, 0.0, 1)
@@ -67,6 +67,15 @@ def test_a_trial_is_finished_stopped_or_failed_by_how_it_ended(tmp_path):
     assert run_one(book, ended="finished", other=1.0).error == "its last validation gave no finite mean_bits_per_byte"
     assert book.next_run() is None
     assert book.exhausted
+
+
+def test_what_ended_before_is_told_under_the_settings_that_were_asked_for(tmp_path):
+    run_one(make_book(tmp_path, [1.0]), ended="finished", loss=1.0)
+    told, sampler = [], ListSampler([{LR: 1}])
+    sampler.tell = told.append
+    book = Book(make_sweep(tmp_path), sampler, Ledger(f"{tmp_path}/trials.jsonl"), NEEDS)
+    assert book.next_run() is None
+    assert [(name_of(one.settings), one.group) for one in told] == [(name_of({LR: 1}), group_of({LR: 1}))]
 
 
 def test_what_ended_before_is_not_run_again_and_counts_among_the_results(tmp_path):

@@ -1,14 +1,17 @@
 import random
 
 import pytest
-from planted import MEAN, SPACE, ended, loss
+from planted import MEAN, SHARES, SPACE, ended, loss
 
 from rayllm.core.errors import ArtifactDamaged
+from rayllm.tune.dimensions import Choice
 from rayllm.tune.results import Ledger
+from rayllm.tune.samplers import model_based
 from rayllm.tune.samplers.combined import Chain, Replicated
 from rayllm.tune.samplers.config import CmaEsSearch, RandomSearch, TpeSearch
 from rayllm.tune.samplers.recorded import Recorded
 from rayllm.tune.samplers.sampler import ListSampler, name_of
+from rayllm.tune.space import Space
 
 
 class Killed(Exception):
@@ -79,6 +82,25 @@ def sequence(directory, config, stops):
             ledger.append(ended(proposed[-1], loss(proposed[-1]), number=len(proposed)))
             sampler.tell(ledger.results[-1])
     return proposed, ledger
+
+
+def test_a_search_that_found_nothing_for_a_while_goes_on_as_it_was(tmp_path, monkeypatch):
+    """What is left of a small space is hard to find by chance; a result makes the search look again."""
+    monkeypatch.setattr(model_based, "FRUITLESS", 2)
+    space = Space({"a": Choice(values=list(range(12)))}, SHARES)
+    uri, proposed, told = str(tmp_path / "proposals.jsonl"), [], 0
+    make = lambda: Recorded(TpeSearch(startup=10**6).build(space, MEAN, 1), uri)  # noqa: E731
+    sampler = make()
+    while len(proposed) < 12:
+        if settings := sampler.ask():
+            proposed.append(settings)
+        else:
+            assert sampler.ask() is None
+            sampler.tell(ended(proposed[told], 1.0, number=told))
+            told += 1
+    assert told > 0
+    again = make()
+    assert [again.ask() for _ in proposed] == proposed
 
 
 def test_a_record_of_another_sampler_is_not_gone_on_with(tmp_path):

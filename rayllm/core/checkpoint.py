@@ -318,8 +318,8 @@ def clear_uncommitted(directory: str) -> None:
 def publish_directory(staging: Path, uri: str) -> None:
     """Move one rank's staged files to a checkpoint's directory; a commit among them goes last.
 
-    Local files on the same file system are renamed; others are uploaded one by one. Files are flushed before, so that
-    a commit that is there after a power cut stands for files that are there too.
+    Local files on the same file system are renamed; others are uploaded one by one. Files are flushed before and
+    their names after, so that a commit that is there after a power cut stands for files that are there too.
     """
     files = sorted(path for path in staging.rglob("*") if path.is_file())
     files.sort(key=lambda path: path.name == COMMIT)
@@ -336,9 +336,16 @@ def publish_directory(staging: Path, uri: str) -> None:
         else:
             storage.upload(source, target)
     if storage.is_local(uri):
-        storage.sync_directory(storage.local_path(uri))
+        _sync_names(storage.local_path(uri), [path.relative_to(staging) for path in files])
     shutil.rmtree(staging)
     _remove_empty(staging.parent, staging.parent.parent)
+
+
+def _sync_names(directory: Path, files: Sequence[Path]) -> None:
+    """Flush the directories between a directory's parent and files in it, innermost first."""
+    for inner in sorted({inner for file in files for inner in file.parents}, reverse=True):
+        storage.sync_directory(directory / inner)
+    storage.sync_directory(directory.parent)
 
 
 def _remove_empty(*directories: Path) -> None:

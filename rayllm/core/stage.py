@@ -124,14 +124,13 @@ def run_task(task: Task, root: str, *, force: bool = False) -> tuple[Artifact, b
     """
     uri = task.uri(root)
     if not force and is_made(task, root):
-        artifact = read_artifact(uri)
-        artifact.verify(deep=False)
-        storage.remove(_scratch(uri))
-        return artifact, True
+        return _found(uri), True
     check_writable(root)
     in_place = task.in_place or not storage.is_local(root)
     partial = uri if in_place else storage.join(root, f".{task.verb}-{task.hash[:12]}.partial")
     with _lock(root, f"{task.verb}-{task.hash[:12]}"):
+        if not force and is_made(task, root):  # since, by the process that had the lock
+            return _found(uri), True
         if task.in_place and force:
             _begin_anew(uri)
         elif not task.in_place:
@@ -154,6 +153,13 @@ def is_made(task: Task, root: str) -> bool:
     """Whether the stage's artifact is there already, and is all that it is asked for."""
     uri = task.uri(root)
     return storage.exists(storage.join(uri, MANIFEST)) and not task.goes_on(read_artifact(uri).manifest)
+
+
+def _found(uri: str) -> Artifact:
+    artifact = read_artifact(uri)
+    artifact.verify(deep=False)
+    storage.remove(_scratch(uri))
+    return artifact
 
 
 def _begin_anew(uri: str) -> None:

@@ -232,6 +232,24 @@ def test_what_killed_saves_and_deletions_left_is_cleared_wherever_it_is(
     assert [ref.uri for ref in list_checkpoints(directory)] == [whole]
 
 
+def test_the_names_of_all_files_are_flushed_once_they_are_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[Path] = []
+    staged = staging_directory(str(tmp_path), "step-00000001-a1", 0)
+    target = tmp_path / "step-00000001-a1"
+
+    def note(directory: Path) -> None:
+        assert (target / "state" / "deeper" / "rank").exists()
+        flushed.append(directory)
+
+    (staged / "state" / "deeper").mkdir(parents=True)
+    (staged / "state" / "deeper" / "rank").write_bytes(b"x")
+    monkeypatch.setattr(storage, "sync_directory", note)
+    publish_directory(staged, str(target))
+    assert flushed == [target / "state" / "deeper", target / "state", target, tmp_path]
+
+
 def test_nothing_stays_on_this_machine_of_a_checkpoint_that_went_to_an_object_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

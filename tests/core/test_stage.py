@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from rayllm.core import storage
+from rayllm.core import stage, storage
 from rayllm.core.artifact import MANIFEST
 from rayllm.core.config import RUNTIME, ConfigModel
 from rayllm.core.errors import ArtifactDamaged, RayllmError, SetupError
@@ -181,6 +181,19 @@ def test_two_processes_do_not_make_the_same_artifact_at_once(tmp_path: Path) -> 
     release.set()
     first.join()
     assert run_task(_task(), str(tmp_path))[1]
+
+
+def test_what_another_process_made_meanwhile_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    task = _task(run=lambda work: calls.append(1) or _write(work))
+
+    def let_the_other_through(root: str) -> None:
+        monkeypatch.undo()
+        assert not run_task(task, root)[1]
+
+    monkeypatch.setattr(stage, "check_writable", let_the_other_through)
+    assert run_task(task, str(tmp_path))[1]
+    assert len(calls) == 1
 
 
 def test_a_storage_that_cannot_be_written_is_a_setup_error(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from rayllm.data.mixing.plan import Plan
 from rayllm.data.shards.packed import PackedData
 from rayllm.pipelines import train
 from rayllm.pipelines.train.fork import fork_fingerprint, load_fork
+from rayllm.pipelines.train.fork_origin import FORK
 
 
 def fork(root: Path, source: Path | str, step: int | str = "last", **changes: Any) -> train.Config:
@@ -97,6 +99,57 @@ def test_an_interrupted_fork_resumes_without_its_parent(parent: Path, parent_dat
     said = " ".join(record["message"] for record in all_records(str(run), "event"))
     assert "forked from t at step 4" in said
     assert "resumed from" in said
+
+
+def test_a_fork_that_has_begun_is_the_same_run_when_its_beginning_is_gone(
+    parent: Path, parent_data: Artifact, tmp_path: Path
+) -> None:
+    source = tmp_path / "parent"
+    shutil.copytree(parent, source)
+    pruned, last = fork(tmp_path, source, 4, max_steps=14), fork(tmp_path, source, max_steps=14)
+    before = [train.fingerprint(config) for config in (pruned, last)]
+    note(tmp_path / "t" / "train-1", pruned, parent_data)
+    shutil.rmtree(list_checkpoints(str(source / "checkpoints"))[0].uri)
+    train.check(pruned)
+    assert [train.fingerprint(config) for config in (pruned, last)] == before
+    shutil.rmtree(source)
+    train.check(pruned)
+    assert train.fingerprint(pruned) == before[0]
+    for unknown in (fork(tmp_path, source, 8), fork(tmp_path, tmp_path / "other", 4)):
+        with pytest.raises(ConfigError, match="there is no checkpoint to fork from"):
+            train.check(unknown)
+
+
+def test_of_several_beginnings_that_are_gone_none_is_guessed(
+    parent: Path, parent_data: Artifact, tmp_path: Path
+) -> None:
+    source = tmp_path / "parent"
+    shutil.copytree(parent, source)
+    for number, step in enumerate((4, 8)):
+        note(tmp_path / "t" / f"train-{number}", fork(tmp_path, source, step, max_steps=14), parent_data)
+    shutil.rmtree(source)
+    train.check(fork(tmp_path, source, 8))
+    with pytest.raises(ConfigError, match="there is no checkpoint to fork from"):
+        train.check(fork(tmp_path, source))
+
+
+def note(directory: Path, config: train.Config, packed: Artifact) -> None:
+    """Leave what the first start of a fork leaves."""
+    forked = load_fork(config, PackedData.open(packed.uri), "")
+    assert forked is not None
+    directory.mkdir(parents=True)
+    (directory / FORK).write_bytes(forked.origin.to_json())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [('{"run": "base", "seed": 1}', "checkpoint: Field required.*seed: Extra"), ("{", "Invalid JSON")]
+)
+def test_a_note_from_another_version_is_told(text: str, said: str, parent_data: Artifact, tmp_path: Path) -> None:
+    (tmp_path / FORK).write_text(text)
+    with pytest.raises(ArtifactDamaged) as told:
+        load_fork(fork(tmp_path, "gone"), PackedData.open(parent_data.uri), str(tmp_path))
+    assert told.value.where.endswith(FORK)
+    assert re.search(said, told.value.why)
 
 
 def test_a_fork_of_a_fork_goes_on_in_its_table(parent: Path, parent_data: Artifact, tmp_path: Path) -> None:
@@ -183,9 +236,9 @@ def test_a_damaged_parent_is_not_loaded(parent: Path, parent_data: Artifact, tmp
 
 
 def test_the_identity_of_a_fork_holds_its_parents_checkpoint(parent: Path, tmp_path: Path) -> None:
-    steps = {step: fork_fingerprint(ForkConfig(source=str(parent), step=step)) for step in (0, 4, 8, 12)}
+    steps = {step: fork_fingerprint(fork(tmp_path, parent, step)) for step in (0, 4, 8, 12)}
     assert len(set(steps.values())) == 4
-    assert fork_fingerprint(ForkConfig(source=str(parent))) == steps[12]
+    assert fork_fingerprint(fork(tmp_path, parent)) == steps[12]
     assert train.fingerprint(fork(tmp_path, parent, 8)) == {"fork": steps[8]}
 
 

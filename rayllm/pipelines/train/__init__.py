@@ -131,7 +131,7 @@ def fingerprint(config: Config) -> dict[str, str]:
     if config.train.fork:
         from rayllm.pipelines.train.fork import fork_fingerprint
 
-        found["fork"] = fork_fingerprint(config.train.fork)
+        found["fork"] = fork_fingerprint(config)
     return found
 
 

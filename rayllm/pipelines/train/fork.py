@@ -1,15 +1,15 @@
 """A run that goes on from a checkpoint of another run, with its weights, moments, generators and place in the data.
 
 In: ``train.fork``. Out: the checkpoint to begin from and the stage table up to it, once it is certain that what the
-two runs share is the same; what a fork may change is in ``FREE``. The other run is only read. The fork's own
-checkpoints hold all that a resume needs (``fork.json``, ``plan.json``), so that the other run may go then.
+two runs share is the same; what a fork may change is in ``FREE``. The other run is only read. What the fork notes of it
+(``fork.json``), and its own checkpoints, hold all that a resume needs: the other run may go once the fork has saved.
 """
 
 import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from rayllm.core import storage
@@ -19,44 +19,20 @@ from rayllm.core.fork_config import ForkConfig
 from rayllm.data.mixing.plan import Plan
 from rayllm.data.shards.packed import PackedData
 from rayllm.pipelines.train import Config
+from rayllm.pipelines.train.fork_origin import Origin, find_beginning, read_origin
 from rayllm.pipelines.train.fork_source import find_fork, read_plan, read_run
 from rayllm.pipelines.train.initial import model_differences
 from rayllm.train import checkpoint, collective
 from rayllm.train.state import RunState
 
-#: Files of a checkpoint: what the run is a fork of, and what its data are.
-FORK, DATA = "fork.json", "data.json"
+#: File of a checkpoint: what the run's data are.
+DATA = "data.json"
 #: Settings of ``train:`` in which a fork may differ. Of the optimiser its kind must stay; of lengths and batches, the
 #: plan decides what fits.
 FREE = {
     *("max_steps", "tokens", "tokens_per_param", "seq_len", "global_batch_tokens"),
     *("optimizer", "schedule", "guards", "precision", "fork"),
 }
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a fork begins.
-
-    Attributes:
-        run: Name of the other run.
-        checkpoint: URI of its checkpoint.
-        step: Steps that it has taken there.
-        sha256: Hash of the checkpoint's commit, and so of all its files.
-    """
-
-    run: str
-    checkpoint: str
-    step: int
-    sha256: str
-
-    def to_json(self) -> bytes:
-        """The content of ``fork.json``."""
-        return json.dumps(asdict(self), indent=1).encode()
-
-    def describe(self) -> str:
-        """One line for the record."""
-        return f"forked from {self.run} at step {self.step:,}: {self.checkpoint}"
 
 
 @dataclass(frozen=True)
@@ -83,19 +59,26 @@ class Forked:
 def check_fork(config: Config) -> None:
     """Refuse a fork of what is not there, or of a run that is another one in more than a fork may change.
 
+    One that has begun, and whose beginning is gone, was checked then.
+
     Raises:
         ConfigError: Naming each setting that differs, with both values.
         ArtifactDamaged: If files are missing there.
     """
+    found = find_beginning(config)
+    if isinstance(found, Origin):
+        return
+    verify_checkpoint(found.uri, deep=False)
+    _check_settings(config, found.uri)
+
+
+def fork_fingerprint(config: Config) -> str:
+    """The hash of the checkpoint that the run begins with, or has begun with."""
     assert config.train.fork is not None
-    ref = find_fork(config.train.fork)
-    verify_checkpoint(ref.uri, deep=False)
-    _check_settings(config, ref.uri)
-
-
-def fork_fingerprint(fork: ForkConfig) -> str:
-    """What is there now: the hash of the checkpoint that the run begins with."""
-    return "the beginning" if fork.step == 0 else _sha256(find_fork(fork).uri)
+    if config.train.fork.step == 0:
+        return "the beginning"
+    found = find_beginning(config)
+    return found.sha256 if isinstance(found, Origin) else _sha256(found.uri)
 
 
 def load_fork(config: Config, packed: PackedData, chosen: str) -> Forked | None:
@@ -141,15 +124,13 @@ def _begun(fork: ForkConfig, config: Config, packed: PackedData) -> Forked | Non
         return None
     forgets = [] if there.train.guards.early_stopping == config.train.guards.early_stopping else ["early_stopping"]
     forgets += [] if there.mixture == config.mixture else ["mixture"]
-    origin = Origin(there.name, storage.absolute(uri), commit.step, _sha256(uri))
+    origin = Origin(run=there.name, checkpoint=storage.absolute(uri), step=commit.step, sha256=_sha256(uri))
     return Forked(origin, read_plan(uri), tuple(forgets), reseeds=there.seed != config.seed)
 
 
 def _resumed(chosen: str) -> Forked | None:
-    where = storage.join(chosen, FORK)
-    if not storage.exists(where):
-        return None
-    return Forked(Origin(**json.loads(storage.read_bytes(where))), read_plan(chosen))
+    origin = read_origin(chosen)
+    return None if origin is None else Forked(origin, read_plan(chosen))
 
 
 def data_identity(packed: PackedData) -> dict[str, str]:

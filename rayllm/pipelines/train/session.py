@@ -37,7 +37,8 @@ from rayllm.model.transformer import Transformer
 from rayllm.pipelines.train import Config
 from rayllm.pipelines.train.building import build_engine, choose_compute, write_environment
 from rayllm.pipelines.train.comparing import Comparing, open_comparing
-from rayllm.pipelines.train.fork import DATA, FORK, Forked, data_identity, load_fork
+from rayllm.pipelines.train.fork import DATA, Forked, data_identity, load_fork
+from rayllm.pipelines.train.fork_origin import FORK
 from rayllm.pipelines.train.initial import adapters_of
 from rayllm.pipelines.train.job import Job, read_attempt, write_attempt
 from rayllm.pipelines.train.metric_files import MetricFiles, open_metric_files

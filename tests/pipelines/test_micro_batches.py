@@ -2,13 +2,17 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 from packing_fixture import make_packed
 from ranks import run_ranks
 from small_session import all_records, forked_run, make_config, records
 
 from rayllm.pipelines.train import micro_batches
+from rayllm.train.config import EngineConfig
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +56,21 @@ def test_a_run_goes_on_with_the_rows_that_it_began_with(tmp_path, packed_uri):
     assert environment(directory)["micro_batch_rows"] == {"64": 1}
     said = [record["message"] for record in all_records(str(directory), "event")]
     assert any(message.startswith("micro-batches of 1 row of 64, as before") for message in said)
+
+
+def test_a_fork_with_a_row_length_that_nobody_remembers_chooses_anew(tmp_path):
+    compute: Any = SimpleNamespace(device=torch.device("cpu"), precision="fp32")
+    config = make_config(tmp_path, micro_batch_size="auto", seq_len=32)
+
+    def chosen(rows: dict[str, int]) -> micro_batches.MicroBatches:
+        remembered = {"world_size": 1, "rows": rows}
+        return micro_batches.choose_micro_batches(
+            config, config.model.with_vocab(512), EngineConfig(kind="torch"), compute, remembered
+        )
+
+    known, unknown = chosen({"32": 3, "64": 2}), chosen({"64": 2})
+    assert known.rows[32] == 3
+    assert known.why.startswith("micro-batches of 3 rows of 32, 2 rows of 64, as before")
+    assert unknown.rows.keys() == {32}
+    assert unknown.memory["rows"].keys() == {"32"}
+    assert "chosen for" in unknown.why

@@ -2,7 +2,7 @@
 
 In: the config, the model, how the run computes. Out: rows by the length of a row, the same on every rank, and what
 decides the run's memory with them. A run that goes on with as many ranks takes what its checkpoint remembers, so that
-it computes the same bits.
+it computes the same bits; a fork with a row length that the other run did not have chooses anew.
 """
 
 import os
@@ -73,7 +73,7 @@ def choose_micro_batches(
     why, memory = "", {}
     if asked != "auto":
         rows = dict.fromkeys(lengths, asked)
-    elif remembered.get("world_size") == world_size:
+    elif remembered.get("world_size") == world_size and all(str(length) in remembered["rows"] for length in lengths):
         memory = dict(remembered)
         rows = {int(length): count for length, count in memory["rows"].items()}
         why = f"{_told(rows)}, as before"

@@ -1,9 +1,12 @@
 """The plan of a run, from its config and the sizes of its domains; needs neither torch nor ray."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from rayllm.core import storage
+from rayllm.core.errors import DataError
 from rayllm.data.mixing.adaptive import Move, move_plan
 from rayllm.data.mixing.continuing import continue_plan
 from rayllm.data.mixing.curriculum import build_plan
@@ -13,9 +16,13 @@ from rayllm.data.shards.packed import PackedData
 from rayllm.model.config import ModelConfig
 from rayllm.model.flops import count_parameters
 from rayllm.pipelines.train import Config
+from rayllm.pipelines.train.fork_source import read_plan
 
 if TYPE_CHECKING:
     from rayllm.pipelines.train.fork import Forked
+
+#: The stage table as a file, in a run's directory and in each of its checkpoints.
+PLAN = "plan.json"
 
 
 def plan_packed(config: Config, packed: PackedData, forked: "Forked | None" = None, moves: Sequence[Move] = ()) -> Plan:
@@ -73,3 +80,26 @@ def plan_run(
         total_tokens=train.total_tokens(count_parameters(model).total) if train.tokens_per_param else train.tokens,
         index=index,
     )
+
+
+def check_plan(plan: Plan, checkpoint_uri: str) -> None:
+    """Refuse to go on from a checkpoint with other data than it was trained on.
+
+    Raises:
+        DataError: Naming the part of the plan that differs.
+    """
+    saved = read_plan(checkpoint_uri)
+    names = [field.name for field in dataclasses.fields(Plan)]
+    different = [name for name in names if getattr(saved, name) != getattr(plan, name)]
+    if different:
+        raise DataError(
+            "the checkpoint was trained on other data, or in another order, than this run would go on with",
+            where=storage.join(checkpoint_uri, PLAN),
+            why=f"{', '.join(different)} of its plan: {_short(saved, different)}; now {_short(plan, different)}",
+            fix="restore the packed artifact and the version of rayllm that the run was started with, or start anew "
+            "under another `name`",
+        )
+
+
+def _short(plan: Plan, names: Sequence[str]) -> str:
+    return ", ".join(f"{getattr(plan, name)}"[:200] for name in names)

@@ -3,11 +3,12 @@
 The same function serves a worker of Ray Train, a forked rank in a test, and a trial of a sweep.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from rayllm.core import storage
 from rayllm.core.artifact import content_hash
 from rayllm.core.checkpoint import clear_staging, clear_uncommitted
 from rayllm.core.config import to_yaml
-from rayllm.core.errors import DataError, RunFailed
+from rayllm.core.errors import RunFailed
 from rayllm.core.log import BesideSink, MetricSink, SinkGroup
 from rayllm.core.rng import derive_seed
 from rayllm.data.batches import BatchReader, describe_rows, open_reader
@@ -44,7 +45,7 @@ from rayllm.pipelines.train.job import Job, read_attempt, write_attempt
 from rayllm.pipelines.train.metric_files import MetricFiles, open_metric_files
 from rayllm.pipelines.train.micro_batches import choose_micro_batches
 from rayllm.pipelines.train.out_of_memory import memory_named
-from rayllm.pipelines.train.planning import plan_packed
+from rayllm.pipelines.train.planning import PLAN, check_plan, plan_packed
 from rayllm.pipelines.train.preflight import kept_checkpoints, warn_of_shortage
 from rayllm.pipelines.train.prompts import sample_prompts
 from rayllm.pipelines.train.reference import open_adaptation
@@ -65,8 +66,6 @@ from rayllm.train.run import Run, Services
 from rayllm.train.sinks import WandbSink
 from rayllm.train.state import RunState, seed_everything
 from rayllm.train.update_ratio import UpdateRatios
-
-PLAN = "plan.json"
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,22 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
     """
     chosen, rejected = checkpoint.choose(job.checkpoints)
     state = RunState(attempt=_next_attempt(job.directory))
-    watchdog = Watchdog(job.directory, collective.rank(), state.attempt, job.config.train.guards.stall_timeout_s)
+    stall_timeout_s = job.config.train.guards.stall_timeout_s
+    # Whatever ends the session: in the process of a trial the next one begins, and nobody would beat for this watchdog.
+    with contextlib.closing(Watchdog(job.directory, collective.rank(), state.attempt, stall_timeout_s)) as watchdog:
+        return _run_watched(job, outlets, engine, device, chosen, rejected, state, watchdog)
+
+
+def _run_watched(
+    job: Job,
+    outlets: Outlets,
+    engine: EngineConfig,
+    device: torch.device,
+    chosen: str,
+    rejected: list[str],
+    state: RunState,
+    watchdog: Watchdog,
+) -> tuple[bool, RunState]:
     packed = PackedData.open(job.packed_uri)
     comparing = open_comparing(job.config.train, packed, job.reference_uri)
     forked = load_fork(job.config, packed, chosen)
@@ -113,7 +127,7 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
     before = forked.adopt(before) if forked else before
     plan = plan_packed(job.config, packed, forked, moves_of(before.mixture))
     if chosen:
-        _check_plan(plan, chosen)
+        check_plan(plan, chosen)
     model = job.config.model.with_vocab(packed.vocab_size)
     compute = choose_compute(job.config.train, before.precision, model, device, engine)
     micro_batches = choose_micro_batches(job.config, model, engine, compute, before.micro_batches)
@@ -159,7 +173,7 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
         with memory_named(micro_batches.setting, built.rank):
             finished = train(run)
     finally:
-        watchdog.close()
+        watchdog.close()  # before the sinks, which may wait for a service
         outlets.sink.close()
     return finished, state
 
@@ -173,30 +187,6 @@ def _describe_beginning(
     if forked:
         return [forked.origin.describe()]
     return describe_fill(packed, plan) if collective.rank() == 0 else []
-
-
-def _check_plan(plan: Plan, checkpoint_uri: str) -> None:
-    """Refuse to go on from a checkpoint with other data than it was trained on.
-
-    Raises:
-        DataError: Naming the part of the plan that differs.
-    """
-    where = storage.join(checkpoint_uri, PLAN)
-    saved = Plan.from_json(storage.read_text(where))
-    names = [field.name for field in dataclasses.fields(Plan)]
-    different = [name for name in names if getattr(saved, name) != getattr(plan, name)]
-    if different:
-        raise DataError(
-            "the checkpoint was trained on other data, or in another order, than this run would go on with",
-            where=where,
-            why=f"{', '.join(different)} of its plan: {_short(saved, different)}; now {_short(plan, different)}",
-            fix="restore the packed artifact and the version of rayllm that the run was started with, or start anew "
-            "under another `name`",
-        )
-
-
-def _short(plan: Plan, names: Sequence[str]) -> str:
-    return ", ".join(f"{getattr(plan, name)}"[:200] for name in names)
 
 
 def _assemble(

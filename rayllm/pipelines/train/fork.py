@@ -19,7 +19,7 @@ from rayllm.core.fork_config import ForkConfig
 from rayllm.data.mixing.plan import Plan
 from rayllm.data.shards.packed import PackedData
 from rayllm.pipelines.train import Config
-from rayllm.pipelines.train.fork_origin import Origin, find_beginning, read_origin
+from rayllm.pipelines.train.fork_origin import Origin, find_or_recall, read_origin
 from rayllm.pipelines.train.fork_source import find_fork, read_plan, read_run
 from rayllm.pipelines.train.initial import model_differences
 from rayllm.train import checkpoint, collective
@@ -65,7 +65,7 @@ def check_fork(config: Config) -> None:
         ConfigError: Naming each setting that differs, with both values.
         ArtifactDamaged: If files are missing there.
     """
-    found = find_beginning(config)
+    found = find_or_recall(config)
     if isinstance(found, Origin):
         return
     verify_checkpoint(found.uri, deep=False)
@@ -77,7 +77,7 @@ def fork_fingerprint(config: Config) -> str:
     assert config.train.fork is not None
     if config.train.fork.step == 0:
         return "the beginning"
-    found = find_beginning(config)
+    found = find_or_recall(config)
     return found.sha256 if isinstance(found, Origin) else _sha256(found.uri)
 
 

@@ -68,7 +68,7 @@ def read_origin(directory: str) -> Origin | None:
         ) from error
 
 
-def find_beginning(config: Config) -> CheckpointRef | Origin:
+def find_or_recall(config: Config) -> CheckpointRef | Origin:
     """The checkpoint that a fork begins with or, where the other run has it no more, has begun with.
 
     Raises:

@@ -16,6 +16,7 @@ from rayllm.core import storage
 from rayllm.core.errors import ConfigError
 from rayllm.core.log import get_logger
 from rayllm.data.mixing.plan import Plan
+from rayllm.data.mixing.weights import PERIOD
 from rayllm.data.shards.packed import PackedData
 from rayllm.pipelines import train
 from rayllm.pipelines.train.planning import plan_packed
@@ -141,7 +142,7 @@ def make_problem(sweep: Sweep, full: train.Config, packed: PackedData) -> Proble
 
 
 def repetition_caps(full: train.Config, plan: Plan, path: str) -> dict[str, float]:
-    """The greatest share of each domain that reads none more often than ``mixture.max_epochs``.
+    """The greatest share of each domain with which the whole run reads none more often than ``mixture.max_epochs``.
 
     Args:
         full: The run.
@@ -150,9 +151,14 @@ def repetition_caps(full: train.Config, plan: Plan, path: str) -> dict[str, floa
     """
     weighted = [index for index, stage in enumerate(full.curriculum) if stage.weights is not None]
     own = [int(path.split(".")[1])] if path != MIXTURE else None
-    read = sum(row.tokens for row in plan.stages if (row.stage in own if own else row.stage not in weighted))
-    epochs = full.mixture.caps(plan.domains)
-    return {name: min(1.0, epochs[name] * size / read) for name, size in plan.domain_tokens.items()}
+    varied = [row for row in plan.stages if (row.stage in own if own else row.stage not in weighted)]
+    fixed = [row for row in plan.stages if row not in varied]
+    read, epochs = sum(row.tokens for row in varied), full.mixture.caps(plan.domains)
+    caps = {}
+    for place, (name, size) in enumerate(plan.domain_tokens.items()):
+        left = epochs[name] * size - sum(row.tokens * row.weights[place] / PERIOD for row in fixed)
+        caps[name] = min(1.0, max(0.0, left / read))
+    return caps
 
 
 def budget(settings: TuneConfig, domains: int) -> BudgetConfig:

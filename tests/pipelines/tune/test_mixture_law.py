@@ -15,7 +15,9 @@ from rayllm.core.artifact import Artifact
 from rayllm.core.errors import ConfigError, SavedForRerun
 from rayllm.core.stage import Task, run_task
 from rayllm.data.mixing.weights import domain_shares
+from rayllm.data.shards.packed import PackedData
 from rayllm.pipelines import tune
+from rayllm.pipelines.train.planning import plan_packed
 from rayllm.pipelines.tune import execute, mixture_law
 from rayllm.pipelines.tune.trial_runs import Sweep
 from rayllm.tune.law import surfaces, validation
@@ -173,6 +175,23 @@ def test_proposals_keep_the_repetition_caps_of_the_whole_run(
     law = json.loads(Path(artifact.file("law.json")).read_text())
     assert law["bounds"]["math"] == pytest.approx([0.05, cap], rel=1e-2)
     assert all(one["proposal"]["mixture"]["math"] <= cap + 1e-9 for one in law["rounds"])
+
+
+@pytest.mark.parametrize(("path", "cap"), [("curriculum.1.weights", 1 / 3), ("mixture.weights", 0.25)])
+def test_repetition_caps_of_a_stage_leave_room_for_what_the_other_stages_read(
+    tmp_path: Path, packed: Artifact, path: str, cap: float
+) -> None:
+    """Two stages of 32,000 tokens: the first reads a quarter of its tokens from math, the second a third."""
+    first = {"code": 0.5, "english": 0.25, "math": 0.25}
+    third = {"code": 1 / 3, "english": 1 / 3, "math": 1 / 3}
+    stages: list[dict[str, Any]] = [{"frac": 0.5, "weights": first}, {"frac": 0.5, "weights": third}]
+    if path == "mixture.weights":
+        stages = [{"frac": 0.5}, stages[1]]
+    tree = {"mixture": {"weights": first, "max_epochs": {"math": (0.25 + 1 / 3) * 32_000 / SIZES["math"]}}}
+    full = tune.base_config(make_config(tmp_path, tree=tree | {"curriculum": stages}))
+    plan = plan_packed(full, PackedData.open(packed.uri))
+    caps = mixture_law.repetition_caps(full, plan, path)
+    assert caps == {"code": 1.0, "english": 1.0, "math": pytest.approx(cap, abs=2e-3)}
 
 
 def refused(change: Callable[[], tune.Config], packed: Artifact, root: Path) -> str:

@@ -154,4 +154,6 @@ def mixture_table(records: RunRecords) -> Table | None:
         Column("difference", "Tokens"),
         Column("Epochs planned"),
     )
-    return Table("Mixture", columns, tuple(rows), "Tokens that counted in the loss, so padding is not among them.")
+    note = "Tokens that counted in the loss: padding is not among them, and of conversations only what is learnt is."
+    note += " Planned: what the weights give a domain, times the share of its tokens that is learnt." if planned else ""
+    return Table("Mixture", columns, tuple(rows), note)

@@ -1,5 +1,8 @@
-"""The mixture that was read against the one that was planned."""
+"""The mixture that was trained on against the one that was planned, both in tokens that count in the loss."""
 
+from collections.abc import Mapping
+
+from rayllm.data.mixing.plan import Plan
 from rayllm.data.mixing.weights import PERIOD
 from rayllm.report.collect import RunRecords
 
@@ -14,23 +17,45 @@ def realised_tokens(records: RunRecords) -> dict[str, int]:
 
 
 def planned_tokens(records: RunRecords) -> dict[str, float]:
-    """Tokens of each domain that the plan wants in the steps done."""
-    if not records.plan or not records.metrics.train:
+    """Tokens of each domain that the plan wants in the steps done; empty where that is not known."""
+    plan, learnt = records.plan, learnt_fracs(records)
+    if plan is None or not learnt or not records.metrics.train:
         return {}
-    return planned_until(records, records.metrics.train[-1]["step"])
+    return planned_until(plan, learnt, records.metrics.train[-1]["step"])
 
 
-def planned_until(records: RunRecords, step: int) -> dict[str, float]:
-    """Tokens of each domain that the plan wants in the first ``step`` steps."""
-    plan = records.plan
-    assert plan is not None
+def planned_until(plan: Plan, learnt: Mapping[str, float], step: int) -> dict[str, float]:
+    """Tokens of each domain that the plan wants to count in the loss of the first ``step`` steps.
+
+    The plan gives each domain a share of the rows; padding is not foreseen.
+
+    Args:
+        plan: The weights and rows of every step.
+        learnt: The share of each domain's tokens that is learnt.
+        step: Steps done.
+    """
     totals = dict.fromkeys(plan.domains, 0.0)
     for stage in plan.stages:
         steps = min(step, stage.steps)
         step -= steps
         for domain, weight in zip(plan.domains, stage.weights, strict=True):
-            totals[domain] += steps * stage.step_tokens * weight / PERIOD
+            totals[domain] += steps * stage.step_tokens * weight / PERIOD * learnt[domain]
     return totals
+
+
+def learnt_fracs(records: RunRecords) -> dict[str, float]:
+    """The share of each domain's training tokens that is learnt.
+
+    Empty where it is not known: without packed data, or where one shard holds conversations and texts, for of these
+    only the conversations' tokens are counted.
+    """
+    found = {}
+    for domain, shards in (records.packed.splits.get("train", {}) if records.packed else {}).items():
+        if any(one.conversations and not one.is_chat for one in shards):
+            return {}
+        learnt = sum(one.conversations.learnt_tokens if one.conversations else one.tokens for one in shards)
+        found[domain] = learnt / max(sum(one.tokens for one in shards), 1)
+    return found
 
 
 def weights_over_tokens(records: RunRecords) -> dict[str, list[tuple[float, float]]]:

@@ -8,7 +8,7 @@ from rayllm.report.chart import Chart, Point, Series, smooth, thin
 from rayllm.report.collect import RunRecords
 from rayllm.report.config import ReportConfig
 from rayllm.report.metrics_log import Record
-from rayllm.report.mixture import planned_until, weights_over_tokens
+from rayllm.report.mixture import learnt_fracs, planned_until, weights_over_tokens
 
 
 def all_charts(records: RunRecords, config: ReportConfig) -> dict[str, Chart]:
@@ -47,7 +47,7 @@ def surprise_chart(records: RunRecords, config: ReportConfig) -> Chart | None:
 
 
 def loss_chart(records: RunRecords, config: ReportConfig) -> Chart | None:
-    """Training loss, raw and smoothed."""
+    """Training loss, raw and smoothed: of tokens, or of pairs of replies."""
     raw = _points(records.metrics.train, "loss", config)
     if len(raw) < 2:
         return None
@@ -55,7 +55,8 @@ def loss_chart(records: RunRecords, config: ReportConfig) -> Chart | None:
     if config.smoothing_frac:
         curve = smooth(_pairs(records.metrics.train, "loss"), config.smoothing_frac)
         series.append(Series("smoothed", thin(curve, config.curve_points)))
-    return Chart("loss", "Training loss", "nats per token", tuple(series))
+    unit = "nats per pair" if "margin" in records.metrics.train[-1] else "nats per token"
+    return Chart("loss", "Training loss", unit, tuple(series))
 
 
 #: Charts of one field of the ``train`` records: key, title, unit, field, format, from zero.
@@ -130,7 +131,7 @@ def update_ratio_chart(records: RunRecords, config: ReportConfig) -> Chart | Non
 
 
 def mixture_chart(records: RunRecords, config: ReportConfig) -> Chart | None:
-    """Share of each domain in the tokens read so far; dashed: as planned."""
+    """Share of each domain in the tokens that counted in the loss so far; dashed: as planned, where that is known."""
     train, domains = records.metrics.train, records.domains
     if len(train) < 2 or len(domains) < 2:
         return None
@@ -138,11 +139,13 @@ def mixture_chart(records: RunRecords, config: ReportConfig) -> Chart | None:
     for index, domain in enumerate(domains):
         points = [(r["tokens"], r.get(f"tokens/{domain}", 0) / r["tokens"]) for r in train if r["tokens"]]
         series.append(Series(domain, thin(points, config.curve_points), color=index))
-    if records.plan:
+    plan, learnt = records.plan, learnt_fracs(records)
+    if plan is not None and learnt:
+        planned = [(r["tokens"], planned_until(plan, learnt, r["step"])) for r in train if r["tokens"]]
         for index, domain in enumerate(domains):
-            planned = [(r["tokens"], _planned_share(records, r["step"], domain)) for r in train if r["tokens"]]
-            series.append(Series(f"{domain}, planned", thin(planned, config.curve_points), index, "dashed"))
-    note = "Dashed: as planned." if records.plan else ""
+            points = [(tokens, counts[domain] / max(sum(counts.values()), 1e-9)) for tokens, counts in planned]
+            series.append(Series(f"{domain}, planned", thin(points, config.curve_points), index, "dashed"))
+    note = "Dashed: as planned." if plan is not None and learnt else ""
     return Chart(
         "mixture", "Mixture so far", "share of tokens", tuple(series), y_format="percent", from_zero=True, note=note
     )
@@ -158,11 +161,6 @@ def weights_chart(records: RunRecords, config: ReportConfig) -> Chart | None:
     label = "share of the tokens that are read next"
     chart = Chart("weights", "Weights", label, tuple(series), y_format="percent", from_zero=True, note=note)
     return chart if series else None
-
-
-def _planned_share(records: RunRecords, step: int, domain: str) -> float:
-    planned = planned_until(records, step)
-    return planned[domain] / max(sum(planned.values()), 1e-9)
 
 
 def _validation_series(

@@ -31,9 +31,9 @@ def validation_table(records: RunRecords) -> Table | None:
                 Cell(domain, domain=index),
                 Cell(fixed(old.get("bits_per_byte"))),
                 Cell(fixed(bits), tone="strong"),
-                Cell(change(old.get("bits_per_byte"), bits), tone=_better(old.get("bits_per_byte"), bits)),
+                Cell(change(old.get("bits_per_byte"), bits), tone=better(old.get("bits_per_byte"), bits)),
                 Cell(fixed(bigram)),
-                Cell(change(bigram, bits), tone=_better(bigram, bits)),
+                Cell(change(bigram, bits), tone=better(bigram, bits)),
                 *(
                     Cell(fixed(values.get(measure), digits))
                     for measure, digits in (("loss", 3), ("perplexity", 2), ("surprise_ratio", 2))
@@ -55,8 +55,8 @@ def _mean_row(before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mappi
     old, new = mean_of(before, "bits_per_byte"), mean_of(after, "bits_per_byte")
     bigram = mean_of(after, "bigram_bits_per_byte")
     cells = [Cell("mean", tone="strong"), Cell(fixed(old)), Cell(fixed(new), tone="strong")]
-    cells += [Cell(change(old, new), tone=_better(old, new)), Cell(fixed(bigram))]
-    cells += [Cell(change(bigram, new), tone=_better(bigram, new))]
+    cells += [Cell(change(old, new), tone=better(old, new)), Cell(fixed(bigram))]
+    cells += [Cell(change(bigram, new), tone=better(bigram, new))]
     cells += [Cell(fixed(mean_of(scores, "loss"))) for scores in (before, after)]
     return (*cells, *(Cell("") for _ in range(4)))
 
@@ -68,7 +68,8 @@ def mean_of(scores: Mapping[str, Mapping[str, Any]], measure: str) -> float | No
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
-def _better(before: float | None, after: float | None) -> str:
+def better(before: float | None, after: float | None) -> str:
+    """The tone of a change of what should fall; none where there is no change."""
     if before is None or after is None or before == after:
         return ""
     return "good" if after < before else "bad"

@@ -8,7 +8,7 @@ from rayllm.model.config import ModelConfig
 from rayllm.model.flops import count_parameters
 from rayllm.report.collect import RunRecords
 from rayllm.report.formats import change, count, data_size, duration, fixed, join_words, percent
-from rayllm.report.score_tables import mean_of
+from rayllm.report.score_tables import better, mean_of
 
 #: What a model that has learnt to reply may be asked.
 QUESTION = "What is 12 + 7?"
@@ -67,7 +67,7 @@ def figures(records: RunRecords) -> list[Figure]:
     before, after = (mean_of(s, "bits_per_byte") for s in (records.scores_before, records.scores_after))
     if after is not None:
         against = f"{change(before, after)} from {fixed(before)}" if before is not None else ""
-        found.append(Figure("bits per byte, mean of domains", fixed(after), against, "good" if against else ""))
+        found.append(Figure("bits per byte, mean of domains", fixed(after), against, better(before, after)))
     baseline = mean_of(records.scores_after, "bigram_bits_per_byte")
     if after is not None and baseline is not None:
         found.append(Figure("against a bigram", change(baseline, after), f"bigram {fixed(baseline)}"))

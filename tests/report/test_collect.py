@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +62,14 @@ def test_the_head_says_what_was_trained_on_what(fake_run: dict[str, Artifact]) -
     assert "trained for 600 steps on 9.83 M tokens of english, math and code in 2 min 38 s." in text
     assert records.scores is not None
     assert figures(records)[0].value == f"{records.scores['mean_bits_per_byte']:.3f}"
+    assert figures(records)[0].tone == "good"
+
+
+def test_bits_per_byte_that_rose_are_not_called_good(fake_run: dict[str, Artifact]) -> None:
+    records = collect("quickstart", fake_run)
+    assert records.scores is not None
+    swapped = records.scores | {"before": records.scores["domains"], "domains": records.scores["before"]}
+    assert figures(dataclasses.replace(records, scores=swapped))[0].tone == "bad"
 
 
 def test_next_commands_name_real_places(fake_run: dict[str, Artifact]) -> None:

@@ -61,7 +61,9 @@ def test_pairs_of_replies_are_drawn_by_domain_beside_the_training(fake_run: dict
     )
     steps = tuple({**record, "margin": 0.2, "accuracy": 0.6} for record in records.metrics.train)
     compared = dataclasses.replace(records, metrics=MetricsLog(train=steps, validation=history))
+    assert all_charts(records, ReportConfig())["loss"].y_label == "nats per token"
     charts = all_charts(compared, ReportConfig())
+    assert charts["loss"].y_label == "nats per pair"
     assert [(one.name, one.color) for one in charts["margin"].series] == [("training", -1), ("math", 1)]
     assert charts["margin"].series[1].points[:2] == ((0, 0.0), (50 * 16_384, 0.1))
     assert [one.name for one in charts["accuracy"].series] == ["training", "math"]

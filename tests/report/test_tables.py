@@ -6,9 +6,11 @@ import pytest
 from rayllm.core.artifact import Artifact
 from rayllm.data.shards.format import ConversationCounts
 from rayllm.report.collect import RunRecords, collect
+from rayllm.report.config import ReportConfig
 from rayllm.report.data_tables import conversations_table, corpus_table, drops_table, mixture_table, tokenizer_table
 from rayllm.report.metrics_log import MetricsLog
 from rayllm.report.mixture import planned_tokens, realised_tokens
+from rayllm.report.plots import all_charts
 from rayllm.report.render import TABLES
 from rayllm.report.run_tables import events_table, settings_table, time_table, trials_table
 from rayllm.report.score_tables import HISTORY_ROWS, history_table, preferences_table, validation_table
@@ -83,6 +85,28 @@ def test_the_plan_counts_only_the_steps_that_were_done(records: RunRecords) -> N
     half = [record for record in records.metrics.train if record["step"] <= 300]
     stopped = dataclasses.replace(records, metrics=MetricsLog(train=tuple(half)))
     assert sum(planned_tokens(stopped).values()) == pytest.approx(300 * 16_384)
+
+
+def with_conversations(records: RunRecords, domain: str, **counts: int) -> RunRecords:
+    """The same run, as if the training text of a domain were conversations."""
+    assert records.packed is not None
+    train = dict(records.packed.splits["train"])
+    train[domain] = [one.model_copy(update={"conversations": ConversationCounts(**counts)}) for one in train[domain]]
+    packed = records.packed.model_copy(update={"splits": records.packed.splits | {"train": train}})
+    return dataclasses.replace(records, packed=packed)
+
+
+def test_of_conversations_the_plan_counts_what_is_learnt(records: RunRecords) -> None:
+    whole = planned_tokens(records)
+    replies = planned_tokens(with_conversations(records, "math", kept=9, learnt_tokens=600_000))
+    assert replies == {**whole, "math": pytest.approx(whole["math"] / 5)}
+
+
+def test_a_plan_is_not_compared_where_nobody_counted_what_is_learnt(records: RunRecords) -> None:
+    mixed = with_conversations(records, "math", kept=5, learnt_tokens=600_000)
+    assert planned_tokens(mixed) == {}
+    assert cells(mixture_table(mixed), "math")["Tokens, planned"] == "\u2013"
+    assert "mixture" in all_charts(mixed, ReportConfig())
 
 
 def test_drops_are_counted_by_rule_most_frequent_first(records: RunRecords) -> None:

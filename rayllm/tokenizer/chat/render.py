@@ -319,6 +319,6 @@ def with_separator(template: ChatTemplate, codec: Codec) -> ChatTemplate:
 
     One whose conversations begin with it stays as it is.
     """
-    separator = codec.tokenizer.id_to_token(codec.separator_id)
+    separator = codec.tokenizer.get_added_tokens_decoder()[codec.separator_id].content
     text, _ = template.render(PROBE, separator)
     return template if text.startswith(separator) else template.model_copy(update={"source": _FIRST + template.source})

@@ -103,6 +103,8 @@ def decay_start(schedule: WSDSchedule, total_steps: int) -> int:
 
 def _wsd(schedule: WSDSchedule, step: int, warmup_steps: int, total_steps: int) -> float:
     first = decay_start(schedule, total_steps)
+    if step == first == total_steps - 1:  # the one step that decays is the last of all, which has the floor
+        return schedule.min_lr_frac
     return _down(SHAPES[schedule.decay_shape], schedule.min_lr_frac, step, first, total_steps)
 
 

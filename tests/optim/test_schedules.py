@@ -78,6 +78,12 @@ def test_wsd_by_hand(shape: str, middle: float) -> None:
     assert lr_frac(schedule, 99, 100) == pytest.approx(0.0)
 
 
+def test_a_decay_of_one_step_ends_at_the_floor() -> None:
+    schedule = WSDSchedule(warmup_frac=0.0, decay_frac=0.1, min_lr_frac=0.25)
+    assert [lr_frac(schedule, step, 10) for step in range(10)] == [1.0] * 9 + [0.25]
+    assert lr_frac(schedule, 0, 1) == 1.0  # nothing of so short a run decays
+
+
 def test_the_stable_part_of_wsd_does_not_depend_on_the_length_of_the_run() -> None:
     short = [lr_frac(WSDSchedule(warmup_frac=0.02, decay_frac=0.5), step, 100) for step in range(50)]
     long = [lr_frac(WSDSchedule(warmup_frac=0.01, decay_frac=0.1), step, 200) for step in range(50)]

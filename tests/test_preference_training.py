@@ -224,7 +224,7 @@ def test_a_stopped_reference_goes_on_with_the_parts_that_are_missing(
     made: tuple[Path, dict[str, Artifact]], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reference, "PART_TOKENS", 256 * 8)
-    config = RunConfig.model_validate(settings(base, tmp_path))
+    config = RunConfig.model_validate(settings(base, tmp_path, precision="auto"))
     seen: list[int] = []
 
     def stopping(tasks: list[reference.PartTask], packed_uri: str, config: reference.Config) -> Any:
@@ -233,12 +233,16 @@ def test_a_stopped_reference_goes_on_with_the_parts_that_are_missing(
             if len(seen) == 1 and done == 2:
                 raise KeyboardInterrupt
             yield precision
+        if len(seen) == 2:
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(reference, "score_parts", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        run_stages(config, STAGES)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run_stages(config, STAGES)
     again = run_stages(config, STAGES)
-    assert seen[1] == seen[0] - 3, "three parts were finished"
+    assert seen[1:] == [seen[0] - 3, 0], "three parts were finished, then all"
+    assert again["reference"].counts["precision"] == "fp32", "the parts know in what they were computed"
     uris = [artifacts["reference"].uri for artifacts in (made[1], again)]
     values = [
         open_scores(uri, PackedData.open(artifacts["pack"].uri), "train", "sums").log_probs
@@ -287,7 +291,7 @@ def test_all_trials_of_a_sweep_read_one_reference(
     assert artifact.counts["1 - mean_accuracy"] == min(1 - trial.metrics["mean_accuracy"] for trial in found)
 
 
-def test_a_reference_of_other_pairs_is_refused(
+def test_a_reference_of_other_pairs_or_another_precision_is_refused(
     made: tuple[Path, dict[str, Artifact]], base: Path, tmp_path: Path
 ) -> None:
     raw = settings(base, tmp_path) | {"seed": 5}
@@ -295,6 +299,9 @@ def test_a_reference_of_other_pairs_is_refused(
     config = stage_config("train", RunConfig.model_validate(raw))
     with pytest.raises(AssertionError, match="those of other pairs"):
         run_ranks(forked_run, 1, config, other.uri, str(tmp_path / "t"), made[1]["reference"].uri)
+    rounded = config.model_copy(update={"train": config.train.model_copy(update={"precision": "bf16"})})
+    with pytest.raises(AssertionError, match=r"another precision(.|\n)*the reference in fp32, the run in bf16"):
+        run_ranks(forked_run, 1, rounded, made[1]["pack"].uri, str(tmp_path / "t"), made[1]["reference"].uri)
     with pytest.raises(AssertionError, match="none was given"):
         run_ranks(forked_run, 1, config, other.uri, str(tmp_path / "t"))
 

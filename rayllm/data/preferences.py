@@ -36,7 +36,7 @@ class ReferenceIndex(BaseModel):
     """The content of ``reference.json``.
 
     Attributes:
-        precision: In what the model computed.
+        precision: In what the model computed; see ``check_precision``.
         pairs: By split and domain the ``pairs_hash`` of the stream.
     """
 
@@ -109,6 +109,23 @@ def open_scores(uri: str, packed: PackedData, split: str, domain: str) -> PairSc
             fix="make them again: rayllm reference FILE --force",
         )
     return PairScores(stream.document_starts(), values)
+
+
+def check_precision(uri: str, precision: str) -> None:
+    """Refuse a reference that was computed in another precision than the policy is: they would differ at once.
+
+    Raises:
+        DataError: Naming both.
+    """
+    found = _read_index(uri).precision
+    if found != precision:
+        raise DataError(
+            "the reference's log-probabilities were computed in another precision than the run's",
+            where=storage.join(uri, REFERENCE_JSON),
+            why=f"the reference in {found}, the run in {precision}: before its first step it would prefer by rounding",
+            fix=f"set train.precision={precision}, or make the reference where the run is trained: "
+            "rayllm reference FILE --force",
+        )
 
 
 def _read_index(uri: str) -> ReferenceIndex:

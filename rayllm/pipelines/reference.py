@@ -7,7 +7,7 @@ of training: at its first step the policy says the same as the reference.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -122,10 +122,14 @@ def run(work: Work) -> dict[str, Any]:
     missing = [task for task in tasks if read_part(task) is None]
     if len(missing) < len(tasks):
         logger.info("%s of %s parts are there already", len(tasks) - len(missing), len(tasks))
-    precisions = set(_watch(score_parts(missing, packed.uri, work.config), missing))
+    for _ in _watch(score_parts(missing, packed.uri, work.config), missing):
+        pass  # what it gives lies in the parts
     counts: dict[str, Any] = {}
+    precisions: set[str] = set()
     for split, domain in domains:
-        values = join_parts([task for task in tasks if (task.split, task.domain) == (split, domain)])
+        parts = finished_parts([task for task in tasks if (task.split, task.domain) == (split, domain)])
+        precisions |= {part.precision for part in parts}
+        values = join_parts(parts)
         assert len(values) == packed.stream(split, domain).num_documents, "every pair stands in one row"
         storage.write_bytes(work.path(values_file(split, domain)), values.astype("<f8").tobytes())
         counts.setdefault(split, {})[domain] = describe(values)
@@ -133,7 +137,7 @@ def run(work: Work) -> dict[str, Any]:
         split: {domain: pairs_hash(packed.stream(split, domain)) for domain in packed.pair_domains(split)}
         for split in SPLITS
     }
-    precision = ", ".join(sorted(precisions)) or work.config.train.precision
+    precision = ", ".join(sorted(precisions))
     storage.write_text(work.path(REFERENCE_JSON), ReferenceIndex(precision=precision, pairs=hashes).model_dump_json())
     return {"precision": precision, **counts}
 
@@ -187,27 +191,47 @@ def describe(values: Float64[np.ndarray, "pairs 2"]) -> dict[str, float]:
     }
 
 
-def write_part(task: PartTask, numbers: Int64[np.ndarray, " pairs"], values: Float64[np.ndarray, "pairs 2"]) -> None:
+class Part(NamedTuple):
+    """What was computed of some rows.
+
+    Attributes:
+        numbers: Of their pairs in the stream.
+        values: Log-probabilities of the chosen and the rejected reply of each, in nats.
+        precision: In what the model computed.
+    """
+
+    numbers: Int64[np.ndarray, " pairs"]
+    values: Float64[np.ndarray, "pairs 2"]
+    precision: str
+
+
+def write_part(task: PartTask, part: Part) -> None:
     """Keep what was computed; the file appears whole, under its name."""
-    body = save({"numbers": numbers, "values": values}, {"rows": f"{task.first} {task.stop}"})
+    precision = np.frombuffer(part.precision.encode(), np.uint8)
+    body = save({"numbers": part.numbers, "values": part.values, "precision": precision})
     storage.write_bytes(task.file, body)
 
 
-def read_part(task: PartTask) -> tuple[Int64[np.ndarray, " pairs"], Float64[np.ndarray, "pairs 2"]] | None:
-    """The numbers of a part's pairs and their values; None where it is not finished."""
+def read_part(task: PartTask) -> Part | None:
+    """A part; None where it is not finished."""
     if not storage.exists(task.file):
         return None
     found = load(storage.read_bytes(task.file))
-    return found["numbers"], found["values"]
+    return Part(found["numbers"], found["values"], found["precision"].tobytes().decode())
 
 
-def join_parts(tasks: Sequence[PartTask]) -> Float64[np.ndarray, "pairs 2"]:
-    """The values of a domain in the order of its pairs."""
+def finished_parts(tasks: Sequence[PartTask]) -> list[Part]:
+    """The parts of tasks that have all been done."""
     parts = [part for task in tasks if (part := read_part(task)) is not None]
     assert len(parts) == len(tasks), "all parts were computed"
-    numbers = np.concatenate([numbers for numbers, _ in parts])
+    return parts
+
+
+def join_parts(parts: Sequence[Part]) -> Float64[np.ndarray, "pairs 2"]:
+    """The values of a domain in the order of its pairs."""
+    numbers = np.concatenate([part.numbers for part in parts])
     values = np.empty((len(numbers), 2), np.float64)
-    values[numbers] = np.concatenate([values for _, values in parts])
+    values[numbers] = np.concatenate([part.values for part in parts])
     return values
 
 
@@ -274,7 +298,7 @@ class Scorer:
             found = reply_log_probs(losses, batch, 2 * max(map(len, pairs))).cpu().numpy()
             numbers += pairs
             values += [row[: 2 * len(held)].reshape(-1, 2) for row, held in zip(found, pairs, strict=True)]
-        write_part(task, np.concatenate(numbers), np.concatenate(values))
+        write_part(task, Part(np.concatenate(numbers), np.concatenate(values), self.compute.precision))
 
 
 def score_parts(tasks: Sequence[PartTask], packed_uri: str, config: Config) -> Iterator[str]:

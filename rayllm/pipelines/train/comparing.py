@@ -11,7 +11,15 @@ from jaxtyping import Float64, Int
 from torch import Tensor
 
 from rayllm.core.errors import ConfigError
-from rayllm.data.preferences import PairRows, PairScores, check_no_pairs, check_pairs, chosen_only, open_scores
+from rayllm.data.preferences import (
+    PairRows,
+    PairScores,
+    check_no_pairs,
+    check_pairs,
+    check_precision,
+    chosen_only,
+    open_scores,
+)
 from rayllm.data.shards.packed import PackedData
 from rayllm.evals.scoring import DomainScore, score_batches
 from rayllm.train import collective
@@ -57,17 +65,19 @@ class Comparing:
         return DomainScore.from_tensor(collective.sum_over_ranks(score.to_tensor())), collective.sum_over_ranks(sums)
 
 
-def open_comparing(config: TrainConfig, packed: PackedData, reference_uri: str) -> Comparing | None:
+def open_comparing(config: TrainConfig, packed: PackedData, reference_uri: str, precision: str) -> Comparing | None:
     """Open what a run compares with; None where its objective compares nothing.
 
     Args:
         config: Settings of training.
         packed: Its data.
         reference_uri: The reference artifact; empty where there is none.
+        precision: In what the run computes.
 
     Raises:
         ConfigError: If the objective needs a reference and there is none.
-        DataError: If the data does not fit the objective, or the reference is that of other pairs.
+        DataError: If the data does not fit the objective, or the reference is that of other pairs, or was computed in
+            another precision.
     """
     if not isinstance(config.objective, DpoConfig):
         check_no_pairs(packed)
@@ -79,6 +89,7 @@ def open_comparing(config: TrainConfig, packed: PackedData, reference_uri: str) 
             where="train.objective: {kind: dpo}",
             fix="run the stage `reference` first; `rayllm run` and `rayllm train` do",
         )
+    check_precision(reference_uri, precision)
     train = [open_scores(reference_uri, packed, "train", domain) for domain in packed.domains("train")]
     validation = {
         domain: PairRows.open(

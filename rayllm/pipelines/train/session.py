@@ -120,7 +120,6 @@ def _run_watched(
     watchdog: Watchdog,
 ) -> tuple[bool, RunState]:
     packed = PackedData.open(job.packed_uri)
-    comparing = open_comparing(job.config.train, packed, job.reference_uri)
     forked = load_fork(job.config, packed, chosen)
     begin = chosen or (forked.origin.checkpoint if forked else "")
     before = checkpoint.read_state(begin) if begin else RunState(precision=job.config.train.precision)
@@ -130,6 +129,7 @@ def _run_watched(
         check_plan(plan, chosen)
     model = job.config.model.with_vocab(packed.vocab_size)
     compute = choose_compute(job.config.train, before.precision, model, device, engine)
+    comparing = open_comparing(job.config.train, packed, job.reference_uri, compute.precision)
     micro_batches = choose_micro_batches(job.config, model, engine, compute, before.micro_batches)
     job = dataclasses.replace(job, config=micro_batches.resolve(job.config))
     kept = kept_checkpoints(job.config.train, forked.origin.step if forked else 0, plan.total_steps)

@@ -46,7 +46,7 @@ class TrialResult(BaseModel):
         seed: Of the training.
         curve: Its validations, in order.
         metrics: Of its last validation; empty if it failed before one.
-        status: ``stopped`` if the scheduler ended it early: its metrics are those at that point.
+        status: ``stopped`` if the scheduler or the budget ended it early: its metrics are those at that point.
         tokens: Read in all.
         wall_s: Seconds it took.
         start_s: Seconds from its turn to its first step.
@@ -55,6 +55,7 @@ class TrialResult(BaseModel):
         reused: Whether a warm process ran it.
         parent: URI of the checkpoint it was forked from; empty if it began anew.
         error: Why it failed; empty if it did not.
+        cut: Whether it was stopped because the budget was spent: it goes on when that is raised.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -75,6 +76,7 @@ class TrialResult(BaseModel):
     reused: bool = False
     parent: str = ""
     error: str = ""
+    cut: bool = False
 
     @property
     def device_s(self) -> float:
@@ -117,12 +119,12 @@ class Ledger:
                 ) from error
 
     def finished(self) -> dict[str, TrialResult]:
-        """Trials that came to their end or were stopped, by key: these never run again."""
-        return {result.key: result for result in self.results if result.status != "failed"}
+        """Trials that came to their end or were stopped by the scheduler, by key: these never run again."""
+        return {result.key: result for result in self.results if result.status != "failed" and not result.cut}
 
     def append(self, result: TrialResult) -> None:
-        """Add a result, safe on the disk when this returns."""
-        self.results.append(result)
+        """Add a result, safe on the disk when this returns; it holds what the budget had cut off of the same trial."""
+        self.results = [one for one in self.results if not (one.cut and one.key == result.key)] + [result]
         storage.write_text(self._uri, "".join(f"{line.model_dump_json()}\n" for line in self.results))
 
 

@@ -121,7 +121,7 @@ def with_reference(plan: Plan, sweep: Sweep, ledger: Ledger) -> Plan:
         ledger: Takes the result.
 
     Raises:
-        RunFailed: If the reference failed.
+        RunFailed: If the reference failed, or the budget ended before it did.
         SavedForRerun: If the sweep was interrupted.
     """
     from rayllm.pipelines.tune.execute import run_trials
@@ -129,8 +129,8 @@ def with_reference(plan: Plan, sweep: Sweep, ledger: Ledger) -> Plan:
     if plan.reference is None:
         return plan
     [reference] = run_trials(ListSampler([plan.reference]), replace(sweep, judge=_alike), ledger) or [None]
-    if reference is None or reference.status == "failed":
-        why = reference.error if reference else "the budget is spent"
+    if reference is None or reference.status != "finished":
+        why = (reference and reference.error) or "the budget is spent"
         raise RunFailed("the reference of the objective could not be trained", why=why)
     return plan.against(reference)
 

@@ -78,7 +78,7 @@ class Book:
         self._sweep, self._sampler, self._ledger, self._needs = sweep, sampler, ledger, needs
         self.live: dict[str, Entry] = {}
         self.results: list[TrialResult] = []
-        self.exhausted = False
+        self.exhausted = self._over = False
         self._numbers = {result.key: result.trial for result in ledger.results}
         self.before = read_standing(sweep.directory)
         self.changes = self.before.changes
@@ -135,7 +135,7 @@ class Book:
             self.keep()
 
     def close(self, trial: str, error: str = "", trace: str = "") -> None:
-        """A trial has ended: by itself, by its scheduler, or by an error; what was only interrupted is forgotten.
+        """A trial has ended: by itself, by its scheduler, by an error, or for the budget, and then may go on one day.
 
         Args:
             trial: Its id.
@@ -154,22 +154,28 @@ class Book:
         if error:
             storage.write_text(storage.join(entry.run.directory, "error.txt"), trace or error)
         result = self._result(entry, last, error, "failed" if error else "finished" if ended else "stopped")
+        if not error and reached is not None and reached.ended == "asked":
+            result = result.model_copy(update={"cut": True})
+            self._waiting[trial] = entry.stand(time.time()).model_copy(update={"wall_s": result.wall_s})
+        else:
+            self._unused += [storage.join(directory, DIRECTORY) for directory in entry.directories]
         self._settle(result)
-        self._unused += [storage.join(directory, DIRECTORY) for directory in entry.directories]
-        if not isinstance(self._sweep.settings.scheduler, PbtScheduler):  # of which others may still go on
-            self.tidy()
+        self._tidy()
 
-    def tidy(self) -> None:
-        """Remove the checkpoints of ended trials, unless they are to be kept."""
+    def _tidy(self) -> None:
+        """Remove the checkpoints of ended trials, unless they are to be kept, or a population may need them."""
+        if isinstance(self._sweep.settings.scheduler, PbtScheduler) and (self.live or self._waiting):
+            return
         if not self._sweep.settings.keep_checkpoints:
             for uri in self._unused:
                 storage.remove(uri)
         self._unused = []
 
     def overdue(self) -> bool:
-        """Whether the trials that run now must end, for the budget."""
+        """Whether the trials that run now must end, for the budget; no other begins then."""
         now_s = time.time()
-        return now_s >= self._budget.deadline_s(self._ledger.results, self._running(), now_s)
+        self._over = self._over or now_s >= self._budget.deadline_s(self._ended(), self._running(), now_s)
+        return self._over
 
     def keep(self) -> None:
         """Write down where the sweep stands, for its next start."""
@@ -230,10 +236,11 @@ class Book:
         )
 
     def _settle(self, result: TrialResult) -> None:
-        """Write a result down, tell it to the sampler and to whoever watches."""
+        """Write a result down, tell it to the sampler (but for what was cut off and goes on) and to whoever watches."""
         self._ledger.append(result)
         self.results.append(result)
-        self._sampler.tell(result)
+        if not result.cut:
+            self._sampler.tell(result)
         self.keep()
         logger.info("%s", self._line(result))
 
@@ -258,15 +265,19 @@ class Book:
         return [Running(entry.begun_s - entry.earlier_s, self._needs.devices) for entry in running]
 
     def _out_of_budget(self) -> bool:
-        """Whether no further trial may begin.
+        """Whether no further trial may begin."""
+        spent = self._budget.spent(self._ended(), self._running(), time.time())
+        return self._over or not self._budget.allows_start(replace(spent, trials=len(self._counted())))
 
-        Those that wait for resources count; what failed before runs again.
-        """
-        now_s = time.time()
-        ended = [result for result in self._ledger.results if result.status != "failed" or result in self.results]
-        waiting = [Running(now_s, self._needs.devices) for entry in self.live.values() if not entry.begun_s]
-        spent = self._budget.spent(ended, [*self._running(), *waiting], now_s)
-        return not self._budget.allows_start(replace(spent, trials=spent.trials - len(self._confirmed())))
+    def _ended(self) -> list[TrialResult]:
+        """What ended trials have cost; one that was cut off and runs again has its seconds with it."""
+        running = {entry.run.key for entry in self.live.values() if entry.begun_s}
+        return [result for result in self._ledger.results if not (result.cut and result.key in running)]
+
+    def _counted(self) -> set[str]:
+        """Keys of the trials of this budget, those that wait for resources too; what failed before runs again."""
+        live = {entry.run.key for entry in self.live.values()}
+        return (live | {one.key for one in self.results} | self._ledger.finished().keys()) - self._confirmed()
 
     def _confirmed(self) -> set[str]:
         """Keys of what confirmed the leaders of an earlier, smaller budget: not among the trials of this one."""

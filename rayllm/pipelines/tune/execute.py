@@ -95,7 +95,6 @@ def run_trials(sampler: Sampler, sweep: Sweep, ledger: Ledger) -> list[TrialResu
         raise SavedForRerun(
             "the sweep was interrupted", why=f"not finished: {names}", fix="run the same command again to go on"
         )
-    book.tidy()
     return book.results
 
 

@@ -38,12 +38,14 @@ class Reached:
         ended: How it ended; empty while it stands at the gate. ``asked``: it was asked to save and stop, and has.
         error: Why it failed, in its own words.
         trace: The same as a traceback.
+        last: Whether the validation is that of the plan's last step.
     """
 
     point: Point | None = None
     ended: Ended = ""
     error: str = ""
     trace: str = ""
+    last: bool = False
 
 
 class Gate:
@@ -75,7 +77,7 @@ class Gate:
             self._at_last_step = record["step"] == record["total_steps"]
         elif record["kind"] == "validation":
             self.begin()
-            self.said.put(Reached(point_of(record)))
+            self.said.put(Reached(point_of(record), last=self._at_last_step))
             if self._waits and not self._at_last_step:
                 self._wait()
 
@@ -87,11 +89,6 @@ class Gate:
         if not go_on:
             self.on_end()
         self._answers.put(go_on)
-
-    @property
-    def at_last_step(self) -> bool:
-        """Whether the last point is that of the plan's last step."""
-        return self._at_last_step
 
     def _wait(self) -> None:
         try:
@@ -134,7 +131,7 @@ class Stepwise:
                 self._start()
             elif reached.point is not None and reached.point.step <= self._seen:
                 self._gate.answer(go_on=True)
-            elif reached.point is not None and self._gate.at_last_step:
+            elif reached.last:
                 return self._with_end(reached)
             else:
                 self._seen = reached.point.step if reached.point else self._seen

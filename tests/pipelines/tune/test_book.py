@@ -1,6 +1,7 @@
 """The book of a sweep, with trials that only report."""
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -29,8 +30,19 @@ def make_sweep(root, **settings):
     return Sweep(config, TuneConfig(space=space, **settings), "packed", RayConfig(), str(root), judge)
 
 
+class Listening(ListSampler):
+    """Remembers what it was told."""
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.told = []
+
+    def tell(self, result):
+        self.told.append(result)
+
+
 def make_book(root, values, ledger=None, **settings):
-    sampler = ListSampler([{LR: value} for value in values])
+    sampler = Listening([{LR: value} for value in values])
     return Book(make_sweep(root, **settings), sampler, ledger or Ledger(f"{root}/trials.jsonl"), NEEDS)
 
 
@@ -230,3 +242,66 @@ def test_a_raised_budget_of_trials_does_not_count_what_confirmed_earlier_leaders
     assert raised.next_run().trial.settings == {LR: 3e-3}
     assert raised.next_run() is None
     assert raised.exhausted
+
+
+def test_a_trial_that_the_budget_cuts_off_is_in_the_table_and_goes_on_when_it_is_raised(tmp_path):
+    first = make_book(tmp_path, [1e-3, 2e-3], budget={"trials": 2})
+    run_one(first, ended="finished", loss=1.0)
+    run = first.next_run()
+    checkpoints = Path(run.directory, "checkpoints")
+    checkpoints.mkdir(parents=True)
+    first.begin(run.id)
+    first.note(run.id, progress(run, 2, loss=3.0, wall_s=4.0))
+    first.note(run.id, progress(run, 3, ended="asked", wall_s=5.0))
+    first.close(run.id)
+    cut = first.results[-1]
+    assert (cut.status, cut.metrics, cut.cut) == ("stopped", {"loss": 3.0}, True)
+    assert first._sampler.told == [first.results[0]]  # the one that ended by itself
+
+    ledger = Ledger(f"{tmp_path}/trials.jsonl")
+    again = make_book(tmp_path, [1e-3, 2e-3, 3e-3], ledger, budget={"trials": 2, "device_hours": 8 / 3600})
+    assert again.next_run().id == run.id
+    assert again.next_run() is None  # it is one of the two
+    assert checkpoints.exists()
+    again.begin(run.id)
+    assert not again.overdue()  # its five seconds and the other's two, each counted once
+    again.note(run.id, progress(run, 4, ended="finished", loss=2.0, wall_s=1.0, turn_s=9.0))
+    again.close(run.id)
+    assert [(one.trial, one.status, one.wall_s) for one in Ledger(f"{tmp_path}/trials.jsonl").results] == [
+        (0, "finished", 2.0),
+        (1, "finished", 6.0),
+    ]
+    assert [point.step for point in again.results[-1].curve] == [2, 4]
+    assert not checkpoints.exists()
+
+
+def test_seconds_of_trials_that_failed_before_are_spent_for_good(tmp_path):
+    ledger, budget = Ledger(f"{tmp_path}/trials.jsonl"), {"device_hours": 2 / 3600}
+    run_one(make_book(tmp_path, [1e-3], ledger), ended="failed")  # in two seconds
+    again = make_book(tmp_path, [1e-3, 2e-3], ledger, budget=budget)
+    assert again.next_run() is None
+    assert again.exhausted
+
+
+def test_no_trial_begins_once_those_that_run_are_asked_to_end(tmp_path):
+    book = make_book(tmp_path, [1e-3, 2e-3], budget={"device_hours": 50 / 3600})
+    run = book.next_run()
+    book.begin(run.id)
+    book.live[run.id].begun_s -= 100  # it has been held so long
+    assert book.overdue()
+    book.note(run.id, progress(run, 2, ended="asked", loss=1.0, wall_s=5.0))
+    book.close(run.id)  # and has trained less
+    assert book.next_run() is None
+    assert book.exhausted
+
+
+def test_checkpoints_of_a_population_stay_while_one_of_its_trials_may_go_on(tmp_path):
+    book = make_book(tmp_path, [1e-3, 2e-3], scheduler={"kind": "pbt"})
+    runs = [book.next_run(), book.next_run()]
+    for run in runs:
+        Path(run.directory, "checkpoints").mkdir(parents=True)
+        book.begin(run.id)
+    for run, ended in zip(runs, ("finished", "asked"), strict=True):
+        book.note(run.id, progress(run, 4, ended=ended, loss=1.0))
+        book.close(run.id)
+    assert Path(runs[0].directory, "checkpoints").exists()

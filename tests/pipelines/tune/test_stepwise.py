@@ -108,3 +108,16 @@ def test_an_end_at_the_gate_is_no_failure():
         raise EndedAtGate("stopped")
 
     assert Stepwise(body).advance().ended == "asked"
+
+
+def test_the_validation_before_the_last_is_not_taken_for_it_where_the_training_does_not_wait():
+    def body(gate):
+        for kind, step in (("validation", 140), ("train", 150), ("validation", 150)):
+            gate.write({"kind": kind, "step": step, "tokens": step, "total_steps": 150, **HEAD})
+        return True
+
+    course = Stepwise(body, waits=False)
+    course._start()
+    course._thread.join(5)  # the crew has gone on before anybody looks
+    reached = [course.advance(), course.advance()]
+    assert [(one.point.step, one.ended) for one in reached] == [(140, ""), (150, "finished")]

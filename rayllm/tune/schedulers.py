@@ -3,6 +3,7 @@
 The decisions themselves are Ray Tune's; see ``pipelines.tune``.
 """
 
+import itertools
 import math
 from typing import Annotated, Literal
 
@@ -39,12 +40,9 @@ class AshaScheduler(ConfigModel):
         Args:
             max_steps: Steps of a whole trial.
         """
-        step = float(self.first or math.ceil(max_steps / self.reduction**2))
-        found = []
-        while step < max_steps:
-            found.append(round(step))
-            step *= self.reduction
-        return found
+        first = self.first or math.ceil(max_steps / self.reduction**2)
+        steps = (math.ceil(first * self.reduction**rung) for rung in itertools.count())
+        return list(itertools.takewhile(lambda step: step < max_steps, steps))
 
 
 class MedianScheduler(ConfigModel):

@@ -6,6 +6,7 @@ def test_rungs_of_halving_grow_by_the_reduction_and_end_before_the_trial():
     assert AshaScheduler(first=50, reduction=4).rungs(800) == [50, 200]
     assert AshaScheduler(first=50, reduction=2).rungs(50) == []
     assert AshaScheduler().rungs(2) == [1]
+    assert AshaScheduler(first=25, reduction=2.5).rungs(100) == [25, 63]  # not before step 62.5
 
 
 def test_points_of_decision_follow_from_the_length_of_a_trial():

@@ -34,9 +34,10 @@ from rayllm.pipelines.tune.search import Search
 from rayllm.pipelines.tune.trainable import TrialProcess
 from rayllm.pipelines.tune.trial_runs import Sweep
 from rayllm.pipelines.tune.watch import Watch
+from rayllm.tune.replicates import fresh_seeds, screening
 from rayllm.tune.results import Ledger, TrialResult
 from rayllm.tune.samplers.sampler import Sampler
-from rayllm.tune.schedulers import PbtScheduler
+from rayllm.tune.schedulers import AshaScheduler, PbtScheduler
 
 #: Tune's own loggers, traces and snapshots are not wanted: results are in the ledger, causes on the console, traces in
 #: files. A trial's process gets a minute to leave its loop before it is killed; signals are ours.
@@ -114,8 +115,11 @@ def _tuner(
     course, kind = Course(total_steps, begun.step if begun else 0), sweep.settings.scheduler
     prepare = functools.partial(prepare_training, kind, course)
     scheduler = build_scheduler(kind, course, Exploring(sweep, prepare, book.changes))
-    scheduler = Judged(scheduler, sweep.judge, course.origin(kind))
-    scheduler.recall(ledger.results)
+    rungs = kind.rungs(course.own(kind)) if isinstance(kind, AshaScheduler) else None
+    earlier = {trial: stand.curve for trial, stand in book.before.trials.items()}
+    scheduler = Judged(scheduler, sweep.judge, course.origin(kind), rungs=rungs, earlier=earlier)
+    confirmed = fresh_seeds(sweep.settings.seed, sweep.settings.significance.seeds)
+    scheduler.recall(screening(ledger.results, confirmed))
     scheduler.go_on(book.before.furthest)
     room = Room(needs, whole=isinstance(sweep.settings.scheduler, PbtScheduler))
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(room.places())

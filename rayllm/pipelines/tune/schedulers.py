@@ -4,7 +4,7 @@ In: the ``tune.scheduler`` section, the course of a whole trial. Out: a schedule
 of earlier starts of the sweep have shown.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,22 +71,44 @@ class Judged(FIFOScheduler):
         inner: Decides.
         judge: Gives the value; a point that has none is as bad as can be.
         origin: Step from which ``inner`` counts.
+        rungs: The only steps, so counted, at which it decides; None for all. It would take a validation between two
+            rungs, or after the last, for one at the rung before.
+        earlier: Validations of the trials that go on, by id.
     """
 
-    def __init__(self, inner: TrialScheduler, judge: Judge, origin: int = 0) -> None:
+    def __init__(
+        self,
+        inner: TrialScheduler,
+        judge: Judge,
+        origin: int = 0,
+        *,
+        rungs: Collection[int] | None = None,
+        earlier: Mapping[str, Sequence[Point]] | None = None,
+    ) -> None:
         super().__init__()
         self._inner, self._judge, self._origin = inner, judge, origin
+        self._rungs, self._earlier = rungs, dict(earlier or {})
 
     def recall(self, results: Iterable[TrialResult]) -> None:
         """Let it know the trials of earlier starts, in the order in which they ended."""
         if isinstance(self._inner, PopulationBasedTraining):
             return
         for result in results:
-            if result.status != "failed":
+            if result.status != "failed" and not result.cut:
                 trial: Any = _Remembered(result.key)
                 self._inner.on_trial_add(None, trial)  # pyright: ignore[reportArgumentType] - they look at the trial only
-                for point in result.curve:
-                    self._inner.on_trial_result(None, trial, self._valued(point))  # pyright: ignore[reportArgumentType]
+                self._remember(trial, result.curve)
+
+    def _remember(self, trial: Any, curve: Iterable[Point]) -> None:
+        """Let it know what a trial has shown; whether that went on was decided then."""
+        for valued in map(self._valued, curve):
+            if isinstance(self._inner, MedianStoppingRule):
+                self._inner._results[trial].append(valued)
+            elif self._decides(valued):
+                self._inner.on_trial_result(None, trial, valued)  # pyright: ignore[reportArgumentType]
+
+    def _decides(self, valued: Mapping[str, Any]) -> bool:
+        return VALUE in valued and (self._rungs is None or valued[STEP] in self._rungs)
 
     def go_on(self, furthest: int) -> None:
         """A population that was interrupted meets next after the step that the furthest of its trials had reached."""
@@ -105,12 +127,17 @@ class Judged(FIFOScheduler):
         return {**result, **self._valued(point)} if point else {k: v for k, v in result.items() if k != STEP}
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """Pass on; a trial that joins a population late, or again, meets it where the others do."""
+        """Pass on; a trial that joins a population late, or again, meets it where the others do.
+
+        One that goes on brings what it has shown.
+        """
         inner = self._inner
         inner.on_trial_add(tune_controller, trial)
         if isinstance(inner, PopulationBasedTraining):
             met = inner._next_perturbation_sync - inner._perturbation_interval
             inner._trial_state[trial].last_perturbation_time = int(met)
+        else:
+            self._remember(trial, self._earlier.pop(trial.trial_id, ()))
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Pass on."""
@@ -119,12 +146,12 @@ class Judged(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Decide whether the trial goes on; one that was just begun always does."""
         valued = self._with_value(result)
-        return self._inner.on_trial_result(tune_controller, trial, valued) if VALUE in valued else self.CONTINUE
+        return self._inner.on_trial_result(tune_controller, trial, valued) if self._decides(valued) else self.CONTINUE
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        """Pass on what the trial came to."""
+        """Pass on what the trial came to, unless it is compared at rungs alone, which have it."""
         valued = self._with_value(result)
-        if VALUE in valued:
+        if VALUE in valued and self._rungs is None:
             self._inner.on_trial_complete(tune_controller, trial, valued)
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:

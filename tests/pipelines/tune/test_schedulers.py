@@ -3,13 +3,14 @@
 from types import SimpleNamespace
 
 import pytest
+from made_results import result
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from rayllm.pipelines.tune.preparing import Course
 from rayllm.pipelines.tune.schedulers import Judged, build_scheduler
 from rayllm.tune.results import Point
-from rayllm.tune.schedulers import AshaScheduler, PbtScheduler
+from rayllm.tune.schedulers import AshaScheduler, MedianScheduler, PbtScheduler
 
 
 @pytest.mark.parametrize("begun", [0, 600])
@@ -25,6 +26,47 @@ def test_trials_are_stopped_at_rungs_after_the_step_where_all_begin(begun):
             decided[name, step - begun] = judged.on_trial_result(None, SimpleNamespace(trial_id=name), result)
     assert decided.pop(("bad", 45)) == TrialScheduler.STOP
     assert set(decided.values()) == {TrialScheduler.CONTINUE}
+
+
+def rung(judged, number):
+    """What the scheduler compares at a rung, lowest first."""
+    return sorted(-value for value in judged._inner._brackets[0]._rungs[-1 - number][1].values())
+
+
+def asha(steps=150, **settings):
+    kind, course = AshaScheduler(), Course(steps)
+    inner, rungs = build_scheduler(kind, course, lambda config: config), kind.rungs(steps)
+    return Judged(inner, lambda metrics, _: metrics["m"], rungs=rungs, **settings)
+
+
+def curve(**values):
+    return [Point(step=int(step[1:]), tokens=1, metrics={"m": value}) for step, value in values.items()]
+
+
+def test_rungs_hold_values_of_their_own_step_only():
+    judged = asha(earlier={"interrupted": curve(s17=3.0, s50=2.5)})
+    judged.recall(
+        [result(0, status="stopped", curve=curve(s17=5.0)), result(1, curve=curve(s20=4.5, s51=4.0, s150=1.0))]
+    )
+    judged.recall([result(2, status="stopped", cut=True, curve=curve(s17=3.0))])  # it goes on
+    trial = SimpleNamespace(trial_id="interrupted")
+    judged.on_trial_add(None, trial)
+    assert rung(judged, 0) == [3.0, 5.0]
+    assert judged.on_trial_result(None, trial, report(51, 2.0)) == TrialScheduler.CONTINUE
+    judged.on_trial_complete(None, trial, report(150, 1.0))
+    assert (rung(judged, 0), rung(judged, 1)) == ([3.0, 5.0], [2.0, 4.0])
+
+
+def test_a_trial_that_goes_on_is_not_stopped_for_what_it_had_shown_before():
+    kind = MedianScheduler(first=10, least_trials=2)
+    inner = build_scheduler(kind, Course(40), lambda config: config)
+    judged = Judged(inner, lambda metrics, _: metrics["m"], earlier={"late": curve(s10=9.0, s20=9.0)})
+    judged.recall([result(number, curve=curve(s10=1.0, s20=1.0, s30=1.0)) for number in range(3)])
+    trial = Member("late")
+    judged.on_trial_add(None, trial)
+    assert judged.on_trial_result(None, trial, report(30, 0.5)) == TrialScheduler.CONTINUE
+    judged.recall([result(number, curve=curve(s10=8.0, s20=8.0, s30=8.0)) for number in range(3, 9)])
+    assert len(inner._results) == 10
 
 
 class Member:

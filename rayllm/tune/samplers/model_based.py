@@ -6,7 +6,7 @@ told before. Nothing of Optuna's is stored: a sweep is restored by asking and te
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
@@ -22,6 +22,8 @@ from rayllm.tune.space import Dimension, Settings, Space
 if TYPE_CHECKING:
     import optuna
 
+#: Makes Optuna's sampler for a seed; the coordinates, by Optuna's names, are where a search from a point begins.
+Make = Callable[[int, Mapping[str, float] | None], "optuna.samplers.BaseSampler"]
 #: So many proposals in a row that were made before (one by the model, the rest by chance), and the space is taken to be
 #: spent.
 FRUITLESS = 100
@@ -34,12 +36,10 @@ class ModelSampler:
         space: What to choose from.
         objective: What to lower.
         seed: Of the proposals.
-        make: Makes Optuna's sampler for a seed.
+        make: Makes Optuna's sampler.
     """
 
-    def __init__(
-        self, space: Space, objective: Objective, seed: int, make: Callable[[int], "optuna.samplers.BaseSampler"]
-    ) -> None:
+    def __init__(self, space: Space, objective: Objective, seed: int, make: Make) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -47,6 +47,8 @@ class ModelSampler:
         self._study = optuna.create_study(direction="minimize")
         self._asked: dict[str, optuna.Trial] = {}
         self._results: dict[str, TrialResult] = {}
+        self._start: tuple[float, dict[str, float]] | None = None
+        self._modelled = False
         self.done = False
 
     def ask(self) -> Settings | None:
@@ -62,9 +64,7 @@ class ModelSampler:
         return None
 
     def tell(self, result: TrialResult) -> None:
-        """Learn how a trial ended, also one that was not proposed here. A stopped one counts as worse than all that
-        came further.
-        """
+        """Learn how a trial ended, also one that was not proposed here."""
         name = name_of(result.settings)
         earlier = self._results.get(name)
         if earlier and earlier.status != "failed":
@@ -81,8 +81,10 @@ class ModelSampler:
         seed = derive_seed(self._seed, "tune", len(self._study.trials)) % 2**31
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what Optuna calls experimental
-            self._study.sampler = optuna.samplers.RandomSampler(seed) if by_chance else self._make(seed)
+            start = self._start[1] if self._start else None
+            self._study.sampler = optuna.samplers.RandomSampler(seed) if by_chance else self._make(seed, start)
             trial = self._study.ask()
+            self._modelled |= bool(trial.relative_params)
             settings = self._space.walk(lambda path, dimension: self._suggest(trial, path, dimension))
         return trial, settings
 
@@ -99,6 +101,15 @@ class ModelSampler:
         trial = self._study.ask()
         self._space.walk(lambda path, dimension: self._suggest(trial, path, dimension))
         self._answer(trial, result)
+        self._begin_at(params, result)
+
+    def _begin_at(self, params: dict[str, float], result: TrialResult) -> None:
+        """Let a search from a point begin at the best baseline; once it has begun, its start stays."""
+        if self._modelled or result.status != "finished" or self._objective.missing(result.metrics):
+            return
+        value = self._objective.value(result.metrics, result.tokens)
+        if self._start is None or value < self._start[0]:
+            self._start = value, params
 
     def _has_place(self, settings: Settings, params: dict[str, float]) -> bool:
         """Whether settings are a point of the space; adds its coordinates, by Optuna's names."""
@@ -144,11 +155,12 @@ class ModelSampler:
             self._study.tell(trial, value)
 
 
-def tpe(startup: int) -> Callable[[int], "optuna.samplers.BaseSampler"]:
+def tpe(startup: int) -> Make:
     """Makes tree-structured Parzen estimators.
 
     Settings are modelled together, in groups that exist together. Trials that still run count as bad ones (the
-    "constant liar"), so that those asked for at the same time differ.
+    "constant liar"), so that those asked for at the same time differ; a stopped one counts as worse than all that came
+    further.
 
     Args:
         startup: Random proposals before the model is used.
@@ -157,7 +169,7 @@ def tpe(startup: int) -> Callable[[int], "optuna.samplers.BaseSampler"]:
     arXiv:2304.11127.
     """
 
-    def make(seed: int) -> "optuna.samplers.BaseSampler":
+    def make(seed: int, start: Mapping[str, float] | None) -> "optuna.samplers.BaseSampler":
         import optuna
 
         return optuna.samplers.TPESampler(
@@ -167,8 +179,11 @@ def tpe(startup: int) -> Callable[[int], "optuna.samplers.BaseSampler"]:
     return make
 
 
-def cma_es(population: int | None) -> Callable[[int], "optuna.samplers.BaseSampler"]:
+def cma_es(population: int | None) -> Make:
     """Makes covariance matrix adaptation evolution strategies; stopped trials count with their last value.
+
+    The first generation lies around the start, or else around the middle of the space. Optuna does not keep a start
+    before that generation has ended, so it must be the same until then.
 
     Args:
         population: Trials of a generation; by default 4 + 3 ln(coordinates).
@@ -176,11 +191,15 @@ def cma_es(population: int | None) -> Callable[[int], "optuna.samplers.BaseSampl
     Source: Hansen 2016, The CMA Evolution Strategy: A Tutorial, arXiv:1604.00772.
     """
 
-    def make(seed: int) -> "optuna.samplers.BaseSampler":
+    def make(seed: int, start: Mapping[str, float] | None) -> "optuna.samplers.BaseSampler":
         import optuna
 
         return optuna.samplers.CmaEsSampler(
-            seed=seed, popsize=population, consider_pruned_trials=True, warn_independent_sampling=False
+            x0=None if start is None else dict(start),
+            seed=seed,
+            popsize=population,
+            consider_pruned_trials=True,
+            warn_independent_sampling=False,
         )
 
     return make

@@ -135,6 +135,30 @@ def test_a_search_learns_from_baselines_that_it_did_not_propose():
     assert statistics.median(proposals["w"]) < 0.5 * statistics.median(proposals["n"])
 
 
+def first_generation(*told):
+    """Losses of the first proposals of CMA-ES after these settings and losses."""
+    sampler = CmaEsSearch().build(SPACE, MEAN, 0)
+    for settings, value in told:
+        sampler.tell(ended(settings, value))
+    return [loss(sampler.ask()) for _ in range(8)]
+
+
+def test_cma_es_begins_at_the_best_baseline():
+    good, bad = {"weights": BEST, "lr": 3e-3}, {"weights": "natural", "lr": 1e-5}
+    known = [(good, 0.0), (bad, 2.0)]
+    assert statistics.median(first_generation(*known)) < 0.5 * statistics.median(first_generation((bad, 2.0)))
+    assert first_generation(*known) == first_generation(*known[::-1])
+
+
+def test_the_start_of_cma_es_stays_when_a_better_baseline_ends_after_it_has_begun():
+    late, without = CmaEsSearch().build(SPACE, MEAN, 0), CmaEsSearch().build(SPACE, MEAN, 0)
+    for sampler, value in ((late, 0.0), (without, 9.0)):
+        sampler.tell(ended({"weights": "natural", "lr": 1e-5}, 2.0))
+        sampler.ask()
+        sampler.tell(ended({"weights": BEST, "lr": 3e-3}, value))
+    assert [late.ask() for _ in range(4)] == [without.ask() for _ in range(4)]
+
+
 def test_a_baseline_outside_the_space_teaches_nothing_and_is_no_obstacle():
     told, untold = (TpeSearch(startup=2).build(SPACE, MEAN, 0) for _ in range(2))
     for settings in ({}, {"lr": 5.0, "weights": "natural"}, {"weights": "natural", "lr": 1e-3, "other": 1}):

@@ -32,22 +32,31 @@ class Wishes:
 def before_steps(run: Run, saver: Saver) -> bool:
     """What is due where a start of the run begins.
 
+    The pin and the validation that follow a commit are repeated: a kill or a stop may have come between.
+
     Returns:
         Whether early stopping ends the run here.
     """
     state = run.state
+    if run.resumed_from and _branches(run):
+        saver.pin(run.resumed_from)
     if state.step == 0:
         validate(run, saver)
-    elif state.step == run.plan.total_steps:  # it was stopped between its last checkpoint and what comes after
+    elif state.step == run.plan.total_steps:
         validate(run, saver, saved=True)
         sample(run)
-    elif _learns_from_validation(run) and run.config.validation.due(state.step):
-        # Early stopping and an adaptive mixture count a validation that the checkpoint does not know yet.
+    elif run.config.validation.due(state.step) and (run.resumed_from or _learns_from_validation(run)):
         return validate(run, saver, saved=True)
     return False
 
 
+def _branches(run: Run) -> bool:
+    """Whether forks may begin here, for which the checkpoint is kept."""
+    return run.config.checkpoint.stable and run.state.step == run.stable_steps
+
+
 def _learns_from_validation(run: Run) -> bool:
+    """Whether something counts validations; where a fork begins its checkpoint does not know the last one."""
     return run.config.guards.early_stopping is not None or run.adaptation is not None
 
 
@@ -65,12 +74,12 @@ def after_step(run: Run, saver: Saver, wishes: Wishes) -> bool:
     config, step = run.config, run.state.step
     done = step == run.plan.total_steps
     stop = wishes.stop
-    branches = config.checkpoint.stable and step == run.stable_steps
+    branches = _branches(run)
     saved = done or stop or wishes.save or branches or step % config.checkpoint.every_steps == 0
     if saved:
         save(run, saver)
     if branches:
-        saver.pin()
+        saver.pin(run.checkpoint)
     enough = False
     if done or (config.validation.due(step) and not stop):
         enough = validate(run, saver, saved=saved)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rayllm.core import storage
+from rayllm.core.checkpoint import checkpoint_name
 from rayllm.core.log import MetricSink
 from rayllm.data.batches import Batch
 from rayllm.data.mixing.plan import Plan
@@ -70,6 +72,7 @@ class Run:
         update_ratios: Measures how far logged steps move the weights; None: nothing does.
         services: See ``Services``.
         adaptation: Moves the weights of the mixture; None: nothing does.
+        resumed_from: URI of this run's checkpoint that this start goes on from; empty where there was none.
     """
 
     config: TrainConfig
@@ -87,6 +90,12 @@ class Run:
     update_ratios: UpdateRatios | None
     services: Services
     adaptation: Adaptation | None = None
+    resumed_from: str = ""
+
+    @property
+    def checkpoint(self) -> str:
+        """URI of the checkpoint of the current step, as this start names it."""
+        return storage.join(self.checkpoints, checkpoint_name(self.state.step, self.state.attempt))
 
     @property
     def stable_steps(self) -> int | None:

@@ -20,7 +20,6 @@ from rayllm.core.artifact import FileRecord
 from rayllm.core.checkpoint import (
     COMMIT,
     Commit,
-    checkpoint_name,
     clear_staging,
     pin,
     publish_directory,
@@ -100,10 +99,8 @@ class Saver:
         step = self._run.state.step
         self._errands.append(self._thread.submit(self._together, lambda: self._note_best(step, value)))
 
-    def pin(self) -> None:
-        """Once the save of the current step is finished, mark its checkpoint as one to keep."""
-        state = self._run.state
-        uri = storage.join(self._run.checkpoints, checkpoint_name(state.step, state.attempt))
+    def pin(self, uri: str) -> None:
+        """Once what is at work is finished, mark a checkpoint as one to keep."""
         self._errands.append(self._thread.submit(self._together, lambda: self._pin(uri)))
 
     def wait(self) -> None:

@@ -214,13 +214,14 @@ def train_small(
     stop_at: int = 0,
     validate: Callable[[Engine], dict[str, float]] | None = None,
     notice: Callable[[], str] | None = None,
+    attempt: int = 1,
 ) -> dict[str, Any]:
     """Train a small run, from its last checkpoint if there is one; returns losses, weights and state slices."""
     engine = build_engine(kind, stage, config, precision)
     seed_everything(engine.rank)
     plan = small_plan(config)
     sink = ListSink()
-    state = RunState(precision=precision)
+    state = RunState(precision=precision, attempt=attempt)
     checkpoints = f"{directory}/{DIRECTORY}"
     chosen, rejected = checkpoint.choose(checkpoints)
     if chosen:
@@ -253,6 +254,7 @@ def train_small(
             audit=lambda *_: [],
             rows=lambda step: describe_rows(reader, step - 1),
         ),
+        resumed_from=chosen,
     )
     finished = train(run)
     losses = {r["step"]: r["loss"] for r in sink.records if r["kind"] == "train"}

@@ -13,11 +13,11 @@ import torch
 from ranks import build_engine, run_ranks, small_config, train_small
 
 from rayllm.core import faults
-from rayllm.core.checkpoint import list_checkpoints, newest_valid, read_best, verify_checkpoint
+from rayllm.core.checkpoint import is_pinned, list_checkpoints, newest_valid, read_best, verify_checkpoint
 from rayllm.core.errors import ConfigError, RunFailed
-from rayllm.optim.config import MuonConfig
+from rayllm.optim.config import MuonConfig, WSDSchedule
 from rayllm.train import saving
-from rayllm.train.config import BestConfig, CheckpointConfig, TrainConfig
+from rayllm.train.config import BestConfig, CheckpointConfig, TrainConfig, ValidationRunConfig
 from rayllm.train.snapshot import Snapshots
 from rayllm.train.state import RunState, seed_everything
 
@@ -226,6 +226,37 @@ def test_the_best_is_judged_by_the_metric_that_the_config_names(tmp_path: Path) 
     assert best is not None
     assert (best.name, best.metric, best.mode, best.value) == ("step-00000002-a1", "accuracy/a", "max", 5.0)
     assert [ref.step for ref in list_checkpoints(str(tmp_path / "checkpoints"))] == [2, 5, 6]
+
+
+@pytest.mark.fault("P3", "a rank killed between a commit and what follows it", "the next start validates and pins")
+def test_what_follows_a_commit_is_made_up_for_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYLLM_ALLOW_FAULTS", "1")
+    monkeypatch.setenv("RAYLLM_FAULT", "report.after:4=kill")
+    config = config_of(asynchronous=False).model_copy(
+        update={
+            "schedule": WSDSchedule(warmup_frac=0.0, decay_frac=0.34),
+            "validation": ValidationRunConfig(every_steps=4),
+        }
+    )
+    with pytest.raises(AssertionError, match="died"):
+        run_ranks(train_small, 1, str(tmp_path), "torch", 0, config)
+    faults._specs.cache_clear()
+    monkeypatch.delenv("RAYLLM_FAULT")
+    result = train_small(str(tmp_path), "torch", 0, config, validate=_growing_bits(), attempt=2)
+    assert [record["step"] for record in result["records"] if record["kind"] == "validation"] == [4, 6]
+    resumed = Path(result["resumed"])
+    assert resumed.name == "step-00000004-a1"
+    assert is_pinned(str(resumed))
+    best = read_best(str(resumed.parent))
+    assert best is not None
+    assert best.name == resumed.name
+
+
+def _growing_bits() -> Callable[[object], dict[str, float]]:
+    values = iter(range(1, 100))
+    return lambda _: {"mean_bits_per_byte": float(next(values))}
 
 
 def test_a_metric_that_validation_does_not_give_is_refused_before_the_first_step(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def _run_watched(
         )
         outlets.begin()
         with memory_named(micro_batches.setting, built.rank):
-            finished = train(run)
+            finished = train(dataclasses.replace(run, resumed_from=chosen))
     finally:
         watchdog.close()  # before the sinks, which may wait for a service
         outlets.sink.close()

@@ -8,6 +8,7 @@ elsewhere first.
 
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -28,6 +29,7 @@ SAVING = "saving_0"
 #: Files whose functions wait for other ranks.
 COLLECTIVES = ("torch/distributed/distributed_c10d.py", "deepspeed/comm/")
 logger = get_logger(__name__)
+_NAME = re.compile(r"rank-\d{5,}\.json")
 
 
 class Watchdog:
@@ -97,7 +99,8 @@ def describe_stalls(directory: str, attempt: int) -> list[str]:
         return []
     fs, path = storage.filesystem(where)
     names = sorted(str(entry).rpartition("/")[2] for entry in fs.ls(path, detail=False))
-    notes = [json.loads(storage.read_bytes(storage.join(where, name))) for name in names]
+    written = [name for name in names if _NAME.fullmatch(name)]  # not what a rank left that was killed while it wrote
+    notes = [json.loads(storage.read_bytes(storage.join(where, name))) for name in written]
     notes.sort(key=lambda note: (note["waits"], note["rank"]))
     return [
         f"rank {note['rank']} made no progress for {note['silent_s']:.0f} s at step {note['step']}: {note['phase']}"

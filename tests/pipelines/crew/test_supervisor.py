@@ -1,5 +1,6 @@
 """What follows a start of the workers, without Ray: endings, nodes and checkpoints are scripted."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,7 @@ class Script:
         free: How many of the nodes nobody uses.
         checkpoint: Step of the last checkpoint.
         looks: Looks at the board before each start ends.
+        counted: Starts that came so far that they counted themselves; those after them did not.
         silent_s: How long the head has not answered.
         sizes: Workers of each start, filled in.
         news: News of each start, filled in.
@@ -52,6 +54,7 @@ class Script:
     free: int = 9
     checkpoint: int = 0
     looks: int = 0
+    counted: int = 99
     silent_s: float = 0.0
     sizes: list[int] = field(default_factory=list)
     news: list[str] = field(default_factory=list)
@@ -115,7 +118,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Crew]
             "reachable": lambda nodes: nodes,
             "unused": lambda nodes: nodes[: script.free],
             "list_checkpoints": saved,
-            "read_attempt": lambda directory: len(script.sizes),
+            "read_attempt": lambda directory: min(len(script.sizes), script.counted),
             "LOOK_S": 0.0,
         }.items():
             monkeypatch.setattr(supervisor, name, value)
@@ -284,6 +287,24 @@ def test_a_failure_after_a_stop_was_asked_for_is_not_followed_by_a_restart(play:
     script.endings = [end]
     with pytest.raises(RunFailed, match="ValueError: bad"):
         play(script, count=3)
+
+
+def test_a_start_that_ends_before_it_counts_itself_is_not_given_the_stall_of_the_one_before(
+    play: Any, tmp_path: Path
+) -> None:
+    note = {"rank": 1, "step": 3, "phase": "forward", "silent_s": 9.0, "waits": False, "stacks": ""}
+
+    def stalls() -> Ending:
+        where = tmp_path / "stalls" / "attempt-1"
+        where.mkdir(parents=True)
+        (where / "rank-00001.json").write_text(json.dumps(note))
+        return failed()
+
+    script = Script([stalls, failed("the port is taken"), DONE], counted=1)
+    play(script, count=3)
+    assert script.shown[0].startswith("attempt 1 ended: training stood still: rank 1")
+    assert script.shown[1].startswith("attempt 2 ended: rank 0: ValueError: the port is taken")
+    assert {path.name for path in (tmp_path / "failures").iterdir()} == {"attempt-1.txt", "attempt-2.txt"}
 
 
 def test_the_full_trace_of_each_failed_start_is_kept(play: Any, tmp_path: Path) -> None:

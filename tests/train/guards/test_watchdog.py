@@ -41,6 +41,7 @@ def test_the_rank_that_stood_elsewhere_comes_before_those_that_waited_for_it(tmp
     for rank, waits in ((0, True), (1, False), (2, True)):
         note = {"rank": rank, "step": 3, "phase": "forward and backward", "silent_s": 9.0, "waits": waits, "stacks": ""}
         storage.write_text(storage.join(where, f"rank-{rank:05d}.json"), json.dumps(note))
+    Path(where, ".rank-00003.json.71.tmp").write_text('{"rank": 3')
     lines = describe_stalls(str(tmp_path), 1)
     assert [line.split()[1] for line in lines] == ["1", "0", "2"]
     assert ["waiting for other ranks" in line for line in lines] == [False, True, True]

@@ -53,6 +53,7 @@ class Supervisor:
         self._short_since: float | None = None
         self._change, self._places = "", math.inf
         self._grow_at = math.inf
+        self._attempt = 0
 
     def run(self) -> Crew:
         """Train to the end.
@@ -100,6 +101,7 @@ class Supervisor:
             raise self._stopped("training was stopped before it went on")
         self._change, self._places = "", math.inf
         self._grow_at = math.inf
+        self._attempt = read_attempt(self._job.directory) + 1
         self._board.clear.remote()
         fitting = Fitting(self._job, self._crew, self._board)
         while True:
@@ -151,7 +153,7 @@ class Supervisor:
         if ending.error is not None:
             raise ending.error
         directory = self._job.directory
-        attempt = read_attempt(directory)
+        attempt = self._attempt  # also where it ended before its rank 0 counted it
         lost = lost_seats(ending.seats, reachable(live_nodes()))
         cause = find_cause(ending, describe_stalls(directory, attempt), lost)
         trace = storage.join(directory, FAILURES, f"attempt-{attempt}.txt")

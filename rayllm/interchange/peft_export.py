@@ -6,6 +6,7 @@ model of transformers already.
 """
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ from rayllm.model.transformer import Transformer
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 #: Where the base goes, below the output.
 BASE = "base"
+#: A whole repository of the hub, its newest revision.
+HUB_REPOSITORY = re.compile(r"hf://([\w.-]+(?:/[\w.-]+)?)")
 
 
 @dataclass(frozen=True)
@@ -66,20 +69,20 @@ def export_adapters(
         prefer: Which checkpoint of several.
 
     Raises:
-        ConfigError: If the model fits no layout that adapters can be stored for, or the output is not empty.
+        ConfigError: If the model fits no layout that adapters can be stored for, the output is not empty, or the base
+            is a model of transformers at a place that transformers does not read.
         ArtifactDamaged: If a file is damaged, or the base is another one.
     """
     found = find_checkpoint(uri, prefer)
     note, config = adapters_in(found, base), read_config(found)
     _check_layout(config)
+    origin = Base.parse(note.base)
+    theirs = _name(origin) if origin.foreign else storage.absolute(storage.join(output, BASE))
     verify_checkpoint(found, deep=True, weights_only=True)
     if storage.list_files(output):
         raise ConfigError("the output is not empty", where=output, fix="name a new directory, or remove this one")
-    origin = Base.parse(note.base)
     origin.check(note.sha256)
-    theirs = origin.uri
     if not origin.foreign:
-        theirs = storage.absolute(storage.join(output, BASE))
         export_checkpoint(origin.uri, theirs, dtype=dtype, max_shard_bytes=max_shard_bytes)
     tensors = {
         name: tensor.to(DTYPES[dtype]).contiguous()
@@ -145,6 +148,20 @@ def _their_tensors(module: Transformer) -> Iterator[tuple[str, Tensor]]:
             yield f"{theirs}.lora_B.weight", b.detach()
             if lengths is not None:
                 yield f"{theirs}.lora_magnitude_vector", lengths.detach()
+
+
+def _name(origin: Base) -> str:
+    """What transformers calls a model of its own: a directory, or a repository of the hub."""
+    if storage.is_local(origin.uri):
+        return origin.uri
+    if found := HUB_REPOSITORY.fullmatch(origin.uri):
+        return found[1]
+    raise ConfigError(
+        "transformers cannot load the base of these adapters from where it lies",
+        where=origin.uri,
+        why="it reads directories, and repositories as `hf://org/name` names them",
+        fix="copy the base to a directory, and name the copy: `--base from_hf:DIRECTORY`",
+    )
 
 
 def _check_layout(config: ModelConfig) -> None:

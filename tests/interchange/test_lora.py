@@ -20,7 +20,7 @@ from rayllm.interchange.adapters import load_adapted
 from rayllm.interchange.base import Base
 from rayllm.interchange.hf_export import export_checkpoint
 from rayllm.interchange.merge import merge_checkpoint
-from rayllm.interchange.peft_export import _check_layout, export_adapters
+from rayllm.interchange.peft_export import _check_layout, _name, export_adapters
 from rayllm.model.config import ModelConfig
 from rayllm.model.lora.adapt import adapt, adapted_layers, draw_adapters
 from rayllm.model.lora.config import LoraConfig, count_adapters
@@ -206,6 +206,14 @@ def test_a_base_of_transformers_is_named_and_not_written_again(base: str, packed
         theirs = model.eval()(tokens()).logits
     expected = logits(found)[..., : theirs.shape[-1]]
     assert float((theirs - expected).abs().max()) < 1e-5 * max(1.0, float(expected.abs().max()))
+
+
+def test_a_base_is_named_as_transformers_names_it(adapters: dict[str, str], tmp_path: Path) -> None:
+    assert _name(Base.parse("from_hf:hf://org/some-model.2")) == "org/some-model.2"
+    assert _name(Base.parse(f"from_hf:{tmp_path}")) == str(tmp_path)
+    for elsewhere in ("s3://bucket/model", "hf://org/name@v1", "hf://org/name/below"):
+        with pytest.raises(ConfigError, match="copy the base to a directory"):
+            export_adapters(adapters["all"], str(tmp_path / "out"), base=f"from_hf:{elsewhere}")
 
 
 def test_a_layout_with_one_matrix_for_three_is_refused() -> None:

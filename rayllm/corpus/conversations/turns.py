@@ -14,6 +14,8 @@ MESSAGES = "messages"
 REJECTED = "rejected_reply"
 #: Why a conversation from which nothing can be learnt is left out.
 NO_REPLY = "no_reply"
+#: Why a conversation with an empty reply before its last one is left out.
+EMPTY_REPLY = "empty_reply"
 #: Why a pair of which neither reply is better is left out.
 NO_PREFERENCE = "no_preference"
 
@@ -31,7 +33,8 @@ def conversation(
 ) -> Document | Unwanted:
     """Make a document of turns.
 
-    Empty system turns go, and so does what stands after the last reply: nobody answers it.
+    Empty system turns go, and so does what stands after the last reply: nobody answers it. With an empty reply before
+    that the conversation is unwanted: what follows would answer nothing, and training would learn to say nothing.
 
     Args:
         turns: In their order.
@@ -43,7 +46,10 @@ def conversation(
     replies = [place for place, turn in enumerate(said) if turn.role == "assistant" and turn.content.strip()]
     kept = said[: replies[-1] + 1] if replies else said
     document = _document(kept, Document("", source, id, metadata or {}))
-    return document if replies else Unwanted(document, NO_REPLY)
+    if not replies:
+        return Unwanted(document, NO_REPLY)
+    silent = len(replies) < sum(turn.role == "assistant" for turn in kept)
+    return Unwanted(document, EMPTY_REPLY) if silent else document
 
 
 def preference(

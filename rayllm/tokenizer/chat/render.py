@@ -112,10 +112,18 @@ class Renderer:
         """The tokens after which a reply is to be written, the separator first.
 
         Raises:
-            jinja2.TemplateError: If the template refuses the conversation.
+            ConfigError: If the template refuses the conversation.
         """
         guarded = [{**message, "content": self._guarded(message["content"])} for message in messages]
-        text, replies = self._template.render(guarded, self._separator, prompt=True)
+        try:
+            text, replies = self._template.render(guarded, self._separator, prompt=True)
+        except jinja2.TemplateError as error:
+            raise ConfigError(
+                "the chat template refuses the conversation",
+                where=f"chat template {self._template.name}",
+                why=str(error),
+                fix="use a template that takes these turns, or write the prompt as this one would, without --chat",
+            ) from error
         pieces, _ = self._without_separators(list(self._cut(text, replies)))
         (prompt,) = self._encode([(pieces, False)])
         return [self._codec.separator_id, *prompt.ids.tolist()]

@@ -154,6 +154,18 @@ def test_what_nobody_answers_goes_and_a_conversation_without_reply_is_left_out(
     assert [row.reason for row in rows if isinstance(row, Unwanted)] == ["no_reply"]
 
 
+def test_an_empty_reply_goes_at_the_end_and_leaves_out_a_conversation_that_goes_on(
+    jsonl: Callable[[list[Any]], str],
+) -> None:
+    def row(*replies: str) -> dict[str, Any]:
+        turns = [[{"from": "human", "value": "Hi"}, {"from": "gpt", "value": reply}] for reply in replies]
+        return {"conversations": [turn for exchange in turns for turn in exchange]}
+
+    rows = read({"kind": "conversations", "path": jsonl([row("Ho", " "), row("\n", "Ho")])})
+    assert [said(document) for document in documents(rows)] == [[("user", "Hi"), ("assistant", "Ho")]]
+    assert [row.reason for row in rows if isinstance(row, Unwanted)] == ["empty_reply"]
+
+
 def test_calls_and_tools_are_written_out(jsonl: Callable[[list[Any]], str]) -> None:
     call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
     row = {

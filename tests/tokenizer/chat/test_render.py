@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from rayllm.core.errors import ConfigError, DataError
 from rayllm.tokenizer.chat.config import BuiltinTemplate, ChatConfig
-from rayllm.tokenizer.chat.render import Dropped, Rendered, Renderer
+from rayllm.tokenizer.chat.render import Dropped, Rendered, Renderer, any_length
 from rayllm.tokenizer.chat.template import ChatTemplate, load_template
 from rayllm.tokenizer.codec import Codec
 
@@ -123,6 +123,14 @@ def test_the_prompt_of_a_reply_is_what_stands_before_it_in_training(
     replies = [chat_codec.separator_id, *render(chat_codec, template, TALK[: turns + 1]).learnt.tolist()]
     assert replies[len(prompt)] is True
     assert replies[len(prompt) - 1] is not True
+
+
+def test_a_prompt_that_the_template_refuses_is_an_error_with_its_words(chat_codec: Codec) -> None:
+    strict = load_template(ChatConfig(template="chatml"))
+    source = "{% if messages|length == 1 %}{{ raise_exception('begin with a system turn') }}{% endif %}" + strict.source
+    found = any_length(strict.model_copy(update={"source": source}), chat_codec)
+    with pytest.raises(ConfigError, match=r"refuses the conversation(.|\n)*begin with a system turn"):
+        found.prompt_ids(TALK[1:2])
 
 
 def test_names_of_special_tokens_in_a_turn_stay_text(chat_codec: Codec) -> None:

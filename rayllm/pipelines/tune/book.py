@@ -7,6 +7,7 @@ to the sampler the moment that it is known.
 import itertools
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from rayllm.core import storage
@@ -41,6 +42,7 @@ class Entry:
         directories: Where it has written; the last one is where it does.
         first: What it reported first.
         last: What it reported last.
+        others: Other settings that mean the same training, as 1 for 1.0, and were asked for while it ran.
     """
 
     run: TrialRun
@@ -52,6 +54,7 @@ class Entry:
     stints: dict[float, float] = field(default_factory=dict)
     first: Progress | None = None
     last: Progress | None = None
+    others: list[Settings] = field(default_factory=list)
 
     def stand(self, now_s: float) -> Stand:
         """Where it stands, for the next start of the sweep."""
@@ -99,8 +102,10 @@ class Book:
                 continue
             if found := self._ledger.finished().get(run.key):
                 self.results.append(found)
-                self._sampler.tell(found.model_copy(update={"settings": settings, "group": group_of(settings)}))
-            elif run.id not in self.live:
+                self._tell(found, settings)
+            elif run.id in self.live:
+                self.live[run.id].others.append(settings)
+            else:
                 self.live[run.id] = self._entry(run, settings)
                 return run
         return None
@@ -159,7 +164,7 @@ class Book:
             self._waiting[trial] = entry.stand(time.time()).model_copy(update={"wall_s": result.wall_s})
         else:
             self._unused += [storage.join(directory, DIRECTORY) for directory in entry.directories]
-        self._settle(result)
+        self._settle(result, entry.others)
         self._tidy()
 
     def _tidy(self) -> None:
@@ -235,14 +240,19 @@ class Book:
             error=error,
         )
 
-    def _settle(self, result: TrialResult) -> None:
+    def _settle(self, result: TrialResult, others: Sequence[Settings] = ()) -> None:
         """Write a result down, tell it to the sampler (but for what was cut off and goes on) and to whoever watches."""
         self._ledger.append(result)
         self.results.append(result)
         if not result.cut:
-            self._sampler.tell(result)
+            for settings in (result.settings, *others):
+                self._tell(result, settings)
         self.keep()
         logger.info("%s", self._line(result))
+
+    def _tell(self, result: TrialResult, settings: Settings) -> None:
+        """Tell the sampler a result under the settings that it asked for."""
+        self._sampler.tell(result.model_copy(update={"settings": settings, "group": group_of(settings)}))
 
     def _line(self, result: TrialResult) -> str:
         """A result for the console, its outcome first."""

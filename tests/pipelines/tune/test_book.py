@@ -90,6 +90,19 @@ def test_what_ended_before_is_told_under_the_settings_that_were_asked_for(tmp_pa
     assert [(name_of(one.settings), one.group) for one in told] == [(name_of({LR: 1}), group_of({LR: 1}))]
 
 
+def test_a_training_that_is_asked_for_twice_runs_once_and_is_told_under_both_settings(tmp_path):
+    told, sampler = [], ListSampler([{LR: 1.0}, {LR: 1}])
+    sampler.tell = told.append
+    book = Book(make_sweep(tmp_path), sampler, Ledger(f"{tmp_path}/trials.jsonl"), NEEDS)
+    run = book.next_run()
+    assert book.next_run() is None
+    book.begin(run.id)
+    book.note(run.id, progress(run, 4, ended="finished", lr=1.0, loss=1.0))
+    book.close(run.id)
+    assert [name_of(one.settings) for one in told] == [name_of({LR: 1.0}), name_of({LR: 1})]
+    assert len(book.results) == 1
+
+
 def test_what_ended_before_is_not_run_again_and_counts_among_the_results(tmp_path):
     first = make_book(tmp_path, [1e-3, 2e-3])
     run_one(first, ended="finished", loss=1.0)

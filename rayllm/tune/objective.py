@@ -105,8 +105,11 @@ class Objective:
         return math.inf if math.isnan(value) else value
 
     def at(self, metrics: Metrics, tokens: int) -> float:
-        """The value of a validation as ``value`` gives it; NaN where the validation lacks a metric."""
-        return math.nan if self.missing(metrics) else self.value(metrics, tokens)
+        """The value of a validation as ``value`` gives it; NaN where that has none."""
+        try:
+            return self.value(metrics, tokens)
+        except DataError:
+            return math.nan
 
     def value(self, metrics: Metrics, tokens: int) -> float:
         """The value of a validation, lowest is best.

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 from made_results import result
 
@@ -66,6 +68,7 @@ def test_what_is_no_objective_is_refused_with_the_reason(expression, words):
 def test_the_excess_is_taken_at_as_many_tokens():
     objective = Objective.parse("excess/web", DOMAINS, REFERENCE)
     assert [objective.value(METRICS, tokens) for tokens in (50, 100, 175, 200, 205)] == [1.0, 1.0, 1.75, 2.0, 2.0]
+    assert math.isnan(objective.at(METRICS, 300))  # which fails that trial, and no other
     with pytest.raises(DataError, match="ends at 200 tokens"):
         objective.value(METRICS, 300)
     with pytest.raises(DataError, match="is not known"):

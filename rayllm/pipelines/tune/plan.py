@@ -15,7 +15,7 @@ from rayllm.tune.explore import explore
 from rayllm.tune.objective import Objective
 from rayllm.tune.results import TrialResult
 from rayllm.tune.samplers.sampler import Sampler
-from rayllm.tune.schedulers import PbtScheduler
+from rayllm.tune.schedulers import NoScheduler, PbtScheduler
 from rayllm.tune.search import baseline_names, baseline_settings, build_sampler, probes
 from rayllm.tune.space import Settings, Space
 from rayllm.tune.trials import Trial, apply_settings, check_paths, current, trial_configs
@@ -93,7 +93,9 @@ def make_plan(base: train.Config, settings: TuneConfig, shares: Mapping[str, flo
     space = Space(settings.space, shares)
     made = [_whole(base, space, one) for one in baseline_settings(settings.baselines, weighted)]
     found = probes(settings, made, space)
-    trial_configs(base, [Trial(index, one) for index, one in enumerate(found)])
+    trials = trial_configs(base, [Trial(index, one) for index, one in enumerate(found)])
+    if not isinstance(settings.scheduler, NoScheduler):
+        _check_nothing_counts_validations(trials)
     objective, reference = _objective(base, settings, validated), None
     if objective.needs_reference and settings.reference in TRAINED_REFERENCES:
         reference = _whole(base, space, baseline_settings([settings.reference], weighted)[0])
@@ -115,6 +117,21 @@ def _objective(base: train.Config, settings: TuneConfig, validated: Sequence[str
     if objective.needs_reference and settings.reference not in TRAINED_REFERENCES:
         return objective.against(read_curve(settings.reference))
     return objective
+
+
+def _check_nothing_counts_validations(trials: Sequence[train.Config]) -> None:
+    """Refuse to look at trials more often where each look changes them: the best one would be no run by itself."""
+    counting = {
+        "mixture.adaptive": any(one.mixture.adaptive for one in trials),
+        "train.guards.early_stopping": any(one.train.guards.early_stopping for one in trials),
+    }
+    if found := [path for path, counts in counting.items() if counts]:
+        raise ConfigError(
+            f"the scheduler's validations would change what trials learn: `{found[0]}` counts them",
+            where="tune.scheduler",
+            why="a run by itself, and the trials that confirm the leaders, have no validations at rungs",
+            fix=f"take `kind: none`, or leave `{found[0]}` out of the sweep",
+        )
 
 
 def _check_settings(base: train.Config, settings: TuneConfig) -> None:

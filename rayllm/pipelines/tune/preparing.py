@@ -1,6 +1,6 @@
 """A trial's training as its sweep needs it: validations where it is judged, checkpoints where others take it over.
 
-Nothing of this changes what the trial learns.
+Nothing of this changes what the trial learns: what learns from the number of validations is refused (``plan``).
 """
 
 from collections.abc import Sequence

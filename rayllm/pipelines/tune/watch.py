@@ -25,6 +25,8 @@ from rayllm.pipelines.tune.stepwise import describe
 WAITING_NOTICE_S = 30.0
 #: Seconds between looks at what was left behind.
 LOOK_S = 2.0
+#: Seconds of a sweep that are forgotten at most when its driver is killed.
+KEEP_S = 30.0
 
 logger = get_logger(__name__)
 
@@ -34,7 +36,7 @@ class Watch(Callback):
 
     def __init__(self, book: Book, needs: Needs, stop: StopRequest) -> None:
         self._book, self._needs, self._stop = book, needs, stop
-        self._last_life = self._looked = time.monotonic()
+        self._last_life = self._looked = self._kept = time.monotonic()
         self._over = False
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
@@ -60,12 +62,15 @@ class Watch(Callback):
             self._book.close(trial.trial_id, describe(error), str(error))
 
     def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
-        """End trials in time for the budget; give back what is left behind; say what trials wait for."""
+        """End trials in time for the budget; write down where it stands; give back what is left; say what lacks."""
         if not self._over and not self._stop.asked and self._book.overdue():
             self._over = True
             logger.info("the budget is spent: the trials that run now save and end")
             self._stop.write()
         now = time.monotonic()
+        if now - self._kept > KEEP_S:
+            self._kept = now
+            self._book.keep()
         if self._needs.workers > 1 and now - self._looked > LOOK_S:
             self._looked = now
             release_abandoned()

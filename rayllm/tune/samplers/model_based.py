@@ -5,6 +5,7 @@ numbers; a choice is the number of its value. Proposals are a function of the se
 told before. Nothing of Optuna's is stored: a sweep is restored by asking and telling again (see ``recorded``).
 """
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -144,10 +145,10 @@ class ModelSampler:
         """Tell Optuna; a trial without a value, or one that repeats a running trial, is told as failed."""
         import optuna
 
-        if result is None or result.status == "failed" or self._objective.missing(result.metrics):
+        value = self._objective.at(result.metrics, result.tokens) if result else math.nan
+        if result is None or result.status == "failed" or math.isnan(value):
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
             return
-        value = self._objective.value(result.metrics, result.tokens)
         if result.status == "stopped":
             trial.report(value, result.tokens)
             self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)

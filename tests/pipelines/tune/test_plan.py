@@ -81,6 +81,19 @@ def test_replicates_count_for_the_budget_of_a_grid():
         made(space=space, replicates=3)
 
 
+@pytest.mark.parametrize(
+    ("tree", "path"),
+    [
+        ({"mixture": {"adaptive": {"reference": "runs/x"}}}, "mixture.adaptive"),
+        ({"train": {"max_steps": 40, "guards": {"early_stopping": {}}}}, "train.guards.early_stopping"),
+    ],
+)
+def test_a_scheduler_is_refused_where_its_validations_would_change_the_trials(tree, path):
+    with pytest.raises(ConfigError, match=path):
+        made(tree, scheduler={"kind": "asha"})
+    assert made(tree, scheduler={"kind": "none"})
+
+
 def test_a_population_without_end_is_refused():
     endless = {"scheduler": {"kind": "pbt"}, "budget": {"hours": 1}}
     with pytest.raises(ConfigError, match="grow without end"):

@@ -62,6 +62,9 @@ class Tokens:
     def read(self, start: int, count: int) -> np.ndarray:
         return np.arange(start, start + count) % VOCAB
 
+    def read_mask(self, start: int, count: int) -> np.ndarray:
+        return np.ones(count, bool)
+
 
 @dataclass
 class Sink:

@@ -96,7 +96,7 @@ def report(bench: Bench) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--megabytes", type=float, default=40)
     parser.add_argument("--train-megabytes", type=float, default=16)
     parser.add_argument("--rounds", type=int, default=5)

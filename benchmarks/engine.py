@@ -53,7 +53,7 @@ def step_times(precision: str, rounds: int) -> dict[str, list[float]]:
     Raises:
         AssertionError: If the sides do not compute the same.
     """
-    model = ModelConfig(**WIDTH_384, vocab_size=8192, real_vocab_size=8192)
+    model = ModelConfig.model_validate(WIDTH_384 | {"vocab_size": 8192, "real_vocab_size": 8192})
     batch = make_batch(model, ROWS, SEQ_LEN, seed=dist.get_rank())
     sides: dict[str, Step] = {"plain": plain_step(model, precision, batch)}
     sides |= {f"ZeRO-{stage}": engine_step(model, precision, batch, stage) for stage in ZERO_STAGES}

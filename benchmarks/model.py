@@ -115,14 +115,15 @@ def gpt2_weights(peer: GPT2) -> dict[str, Tensor]:
 
 def nanochat_weights(peer: Nanochat) -> dict[str, Tensor]:
     """A nanochat block's weights under our names."""
-    found = {"model.embed_tokens.weight": peer.tokens.weight, "lm_head.weight": peer.head.weight}
-    for index, block in enumerate(peer.blocks):
-        at = f"model.layers.{index}"
+    found: dict[str, Tensor] = {"model.embed_tokens.weight": peer.tokens.weight, "lm_head.weight": peer.head.weight}
+    weights = peer.state_dict(keep_vars=True)
+    for index in range(len(peer.blocks)):
+        theirs, ours = f"blocks.{index}", f"model.layers.{index}"
         found |= {
-            f"{at}.self_attn.qkv_proj.weight": torch.cat([block.q.weight, block.k.weight, block.v.weight]),
-            f"{at}.self_attn.o_proj.weight": block.out.weight,
-            f"{at}.mlp.up_proj.weight": block.up.weight,
-            f"{at}.mlp.down_proj.weight": block.down.weight,
+            f"{ours}.self_attn.qkv_proj.weight": torch.cat([weights[f"{theirs}.{part}.weight"] for part in "qkv"]),
+            f"{ours}.self_attn.o_proj.weight": weights[f"{theirs}.out.weight"],
+            f"{ours}.mlp.up_proj.weight": weights[f"{theirs}.up.weight"],
+            f"{ours}.mlp.down_proj.weight": weights[f"{theirs}.down.weight"],
         }
     return found
 
@@ -204,7 +205,8 @@ def compare(case: Case, rounds: int) -> None:
     sides = [our_step(case, ids, targets, precision, compiled=compiled) for compiled in kinds.values()]
     sides += [PEERS[name](case, ids, targets) for name in case.aims]
     for side in sides:
-        side(), side()
+        side()
+        side()
     gc.collect()
     times = alternate(sides, rounds * (5 if case.dim < 256 else 1))
     ours, peers = dict(zip(kinds, times, strict=False)), dict(zip(case.aims, times[len(kinds) :], strict=True))

@@ -36,7 +36,13 @@ from rayllm.model.transformer import Transformer
 from rayllm.optim.config import AdamWConfig, MuonConfig
 from rayllm.optim.optimizer import build_optimizer
 from rayllm.optim.schedules import Rates
-from rayllm.train.deepspeed_engine import DeepSpeedEngine, _deepspeed_config, _zero_config, import_deepspeed
+from rayllm.train.deepspeed_engine import (
+    DeepSpeedEngine,
+    _deepspeed_config,
+    _zero_config,
+    bucket_elements,
+    import_deepspeed,
+)
 from rayllm.train.engine import arrange, whole_parameters
 
 LR, MOMENTUM, DECAY = 1e-2, 0.95, 0.1
@@ -194,7 +200,7 @@ def their_zero_step(model: Transformer, batch: Batch) -> Callable[[], float]:
     muon = {"params": matrices, "use_muon": True, "lr": LR, "momentum": MOMENTUM, "weight_decay": DECAY}
     adam = {"params": rest, "use_muon": False, "lr": LR, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.0}
     optimizer = MuonWithAuxAdam([muon | {"ns_method": "standard"}, adam])
-    settings = zero2_settings()
+    settings = zero2_settings(model)
     settings["zero_optimization"]["reduce_scatter"] = False
     return _deepspeed_step(model, optimizer, settings, batch)
 
@@ -203,12 +209,13 @@ def bare_zero_step(model: Transformer, batch: Batch) -> Callable[[], float]:
     """The same with next to no optimiser: what every other side pays too."""
     import_deepspeed(torch.device("cpu"))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-9, fused=True)
-    return _deepspeed_step(model, optimizer, zero2_settings(), batch)
+    return _deepspeed_step(model, optimizer, zero2_settings(model), batch)
 
 
-def zero2_settings() -> dict[str, Any]:
+def zero2_settings(model: Transformer) -> dict[str, Any]:
     """Our engine's settings of DeepSpeed, without clipping."""
-    return _deepspeed_config(0.0, "fp32", _zero_config(2, torch.device("cpu")), 1)
+    bucket = bucket_elements([parameter.numel() for parameter in model.parameters()], dist.get_world_size())
+    return _deepspeed_config(0.0, "fp32", _zero_config(2, torch.device("cpu"), bucket), 1)
 
 
 def _deepspeed_step(

@@ -52,25 +52,29 @@ ROWS, LENGTH, PEER_STEPS, POINTS = 12, 64, 2000, 20
 PUBLISHED, ESTIMATE_BATCHES, ESTIMATES = 1.886, 20, 30
 SHAPE = {"dim": 128, "num_layers": 4, "num_heads": 4, "num_kv_heads": 4, "ffn_dim": 512, "max_seq_len": LENGTH}
 #: nanoGPT's block: no biases, which transformers' GPT-2 has, hence not exportable.
-GPT2 = ModelConfig(
-    **SHAPE,
-    positions=LearnedPositions(),
-    feed_forward="gelu",
-    norm="layernorm",
-    qk_norm="none",
-    norm_eps=1e-5,
-    exportable=False,
+GPT2 = ModelConfig.model_validate(
+    SHAPE
+    | {
+        "positions": LearnedPositions(),
+        "feed_forward": "gelu",
+        "norm": "layernorm",
+        "qk_norm": "none",
+        "norm_eps": 1e-5,
+        "exportable": False,
+    }
 )
 #: The block of the depth dial, at this size.
-BEST = ModelConfig(
-    **SHAPE,
-    feed_forward="relu2",
-    norm="rmsnorm_unweighted",
-    qk_norm="unweighted",
-    embedding_norm=True,
-    tie_embeddings=False,
-    init_scale="fan_in",
-    exportable=False,
+BEST = ModelConfig.model_validate(
+    SHAPE
+    | {
+        "feed_forward": "relu2",
+        "norm": "rmsnorm_unweighted",
+        "qk_norm": "unweighted",
+        "embedding_norm": True,
+        "tie_embeddings": False,
+        "init_scale": "fan_in",
+        "exportable": False,
+    }
 )
 ADAMW = AdamWConfig(lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1, grad_clip=1.0)
 ADAMW_GROUPS = ADAMW.model_copy(

@@ -93,7 +93,7 @@ def table(title: str, candidates: Sequence[Candidate], texts: Mapping[str, Seque
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--vocab-size", type=int, default=32_768)
     parser.add_argument("--megabytes", type=float, default=30)
     parser.add_argument("--transition", type=float, default=0.9, help="share of the vocabulary within words")

@@ -5,7 +5,7 @@ Records go where a run under Ray sends them: to the run's files, to the driver's
 
 import statistics
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -48,7 +48,7 @@ class Clock:
     """Adds up the time of calls by what they are for, and remembers the sums at the end of every step."""
 
     def __init__(self) -> None:
-        self._seconds: Counter[str] = Counter()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
         self._marks: list[dict[str, float]] = []
 
     def timed(self, kind: str, call: Callable[..., Any], *, ends_step: bool = False) -> Callable[..., Any]:

@@ -38,14 +38,23 @@ class AdamWRule:
     def update(self, tensors: Sequence[Tensor], states: Sequence[dict[str, Tensor]], group: dict[str, Any]) -> None:
         """Update tensors that have a gradient; others stay, their moments too."""
         pairs = [(tensor, state) for tensor, state in zip(tensors, states, strict=True) if tensor.grad is not None]
+        gradients = [tensor.grad for tensor, _ in pairs if tensor.grad is not None]
+        fused, divisor = all(tensor.device.type in FUSED for tensor, _ in pairs), None
+        if (
+            fused and group["shrink"] != 1
+        ):  # on its way through the fused kernel, which spares a pass over the gradients
+            divisor = torch.tensor(1 / group["shrink"], dtype=torch.float32, device=gradients[0].device)
+        elif group["shrink"] != 1:
+            torch._foreach_mul_(gradients, group["shrink"])
         adamw(
             [tensor for tensor, _ in pairs],
-            [tensor.grad for tensor, _ in pairs if tensor.grad is not None],
+            gradients,
             [state["exp_avg"] for _, state in pairs],
             [state["exp_avg_sq"] for _, state in pairs],
             [],
             [state["step"] for _, state in pairs],
-            fused=all(tensor.device.type in FUSED for tensor, _ in pairs),
+            fused=fused,
+            grad_scale=divisor,
             amsgrad=False,
             beta1=self._betas[0],
             beta2=self._betas[1],

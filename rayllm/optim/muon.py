@@ -63,7 +63,8 @@ class MuonRule:
     @torch.no_grad()
     def update(self, tensors: Sequence[Tensor], states: Sequence[dict[str, Tensor]], group: dict[str, Any]) -> None:
         """Update matrices; all ranks together. Gradients are overwritten; a missing one counts as zero."""
-        directions = self._directions(tensors, [state["momentum"] for state in states], group["momentum"])
+        momenta = [state["momentum"] for state in states]
+        directions = self._directions(tensors, momenta, group["momentum"], group["shrink"])
         flat = [direction.view(-1) for direction in directions]
         self._exchanges[tensors[0]].apply(flat, self._orthogonalize)
         # Stochastic descent along the updates: with its decay, ``p - lr * (update + decay * p)`` in one fused pass.
@@ -83,9 +84,11 @@ class MuonRule:
     def _orthogonalize(self, stack: Float[Tensor, "count rows cols"]) -> None:
         orthogonalize_(stack, self._steps, self._scale(*stack.shape[1:]))
 
-    def _directions(self, tensors: Sequence[Tensor], momenta: list[Tensor], beta: float) -> list[Tensor]:
+    def _directions(self, tensors: Sequence[Tensor], momenta: list[Tensor], beta: float, shrink: float) -> list[Tensor]:
         """Take the gradients into the momentum; the directions to orthogonalise, where the gradients were."""
         gradients = [torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in tensors]
+        if shrink != 1:
+            torch._foreach_mul_(gradients, shrink)
         torch._foreach_lerp_(momenta, gradients, 1 - beta)
         if self._nesterov:
             torch._foreach_lerp_(gradients, momenta, beta)

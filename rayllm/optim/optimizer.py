@@ -34,7 +34,8 @@ class Rule(Protocol):
         ...
 
     def update(self, tensors: Sequence[Tensor], states: Sequence[dict[str, Tensor]], group: dict[str, Any]) -> None:
-        """One step of a group: its ``lr``, ``weight_decay`` and ``momentum`` are those of this step."""
+        """One step of a group: its ``lr``, ``weight_decay``, ``momentum`` and ``shrink``, which gradients are to be
+        multiplied with, are those of this step."""
         ...
 
 
@@ -82,6 +83,7 @@ class GroupOptimizer(torch.optim.Optimizer):
                 "lr": 0.0,
                 "lr_scale": group.lr_scale,
                 "momentum": 0.0,
+                "shrink": 1.0,
                 "weight_decay": group.weight_decay,
             }
             for group, rule in groups
@@ -124,17 +126,20 @@ class GroupOptimizer(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Clip and update, or skip a step whose gradient is not finite or not wanted."""
-        if (self.max_norm is not None and not self._clip(self.max_norm)) or self.discard:
+        shrink = 1.0 if self.max_norm is None else self._shrink(self.max_norm)
+        if shrink is None or self.discard:
             return
         for group in self.param_groups:
             if group["params"]:
+                group["shrink"] = shrink
                 group["rule"].update(group["params"], [self.state[tensor] for tensor in group["params"]], group)
 
-    def _clip(self, max_norm: float) -> bool:
+    def _shrink(self, max_norm: float) -> float | None:
+        """What clips the gradients when they are multiplied with it; None if one is not finite."""
         gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
         norms = torch._foreach_norm(gradients)
         self.last_norm = float(torch.linalg.vector_norm(torch.stack([norm.float() for norm in norms])))
         self.finite = math.isfinite(self.last_norm)
-        if self.finite and 0 < max_norm < self.last_norm:
-            torch._foreach_mul_(gradients, max_norm / (self.last_norm + 1e-6))
-        return self.finite
+        if not self.finite:
+            return None
+        return max_norm / (self.last_norm + 1e-6) if 0 < max_norm < self.last_norm else 1.0

@@ -60,7 +60,7 @@ def test_the_fused_kernel_gives_the_numbers_of_the_plain_one(monkeypatch: pytest
     fused, plain = model_of(), model_of()
     for model, devices in ((fused, ("cpu",)), (plain, ())):
         monkeypatch.setattr("rayllm.optim.adamw.FUSED", devices)
-        optimizer = arranged(model, AdamWConfig())
+        optimizer = arranged(model, AdamWConfig(), 0.05)
         optimizer.set_rates(Rates(lr=1e-2))
         for step in range(4):
             backward(model, step)

@@ -20,9 +20,9 @@ def validation_table(records: RunRecords) -> Table | None:
     if not after:
         return None
     columns = [Column("Domain", numeric=False)]
-    columns += [Column(label, "Bits per byte") for label in ("untrained", "trained", "change", "bigram", "against it")]
+    columns += [Column(label, "Bits per byte") for label in ("before", "after", "change", "bigram", "against it")]
     for group in ("Loss, nats per token", "Perplexity", "Surprise ratio"):
-        columns += [Column("untrained", group), Column("trained", group)]
+        columns += [Column("before", group), Column("after", group)]
     rows = []
     for index, (domain, row) in enumerate(after.items()):
         old, bits, bigram = before.get(domain, {}), row["bits_per_byte"], row.get("bigram_bits_per_byte")

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from rayllm.core.errors import ConfigError
-from rayllm.train.metrics import PEAK_FLOPS
+from rayllm.train.metrics import PEAK_FLOPS, known_gpu
 
-#: Memory of a device in bytes, its fp32 FLOP/s without tensor cores, and its compute capability, by the part of its
+#: Memory of a device in bytes, its fp32 FLOP/s without tensor cores, and its compute capability, by the words of its
 #: name that ``PEAK_FLOPS`` has; from the makers' data sheets.
 DATA_SHEETS = {
     "H200": (141e9, 67e12, (9, 0)),
@@ -14,6 +14,7 @@ DATA_SHEETS = {
     "L40S": (48e9, 91.6e12, (8, 9)),
     "L4": (24e9, 30.3e12, (8, 9)),
     "RTX 4090": (24e9, 82.6e12, (8, 9)),
+    "A10G": (24e9, 31.5e12, (8, 6)),
     "A10": (24e9, 31.2e12, (8, 6)),
     "V100": (32e9, 15.7e12, (7, 0)),
     "T4": (16e9, 8.1e12, (7, 5)),
@@ -67,5 +68,5 @@ def find_device(name: str) -> Device:
 
 def known_device(full_name: str) -> Device | None:
     """The device behind a name as CUDA tells it, such as ``NVIDIA H100 80GB HBM3``; None if it is not in the table."""
-    parts = [key for key in DATA_SHEETS if key in full_name]
-    return find_device(max(parts, key=len)) if parts else None
+    key = known_gpu(full_name)
+    return None if key is None else find_device(key)

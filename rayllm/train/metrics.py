@@ -1,12 +1,13 @@
 """Speed of a run: tokens per second, step time, and the share of the hardware's peak (MFU)."""
 
+import re
 import resource
 import sys
 import time
 
 import torch
 
-#: Dense bf16 peak in FLOP/s by a part of the device's name; from the makers' data sheets, without sparsity.
+#: Dense bf16 peak in FLOP/s by words of the device's name; from the makers' data sheets, without sparsity.
 PEAK_FLOPS = {
     "H200": 989e12,
     "H100": 989e12,
@@ -14,18 +15,26 @@ PEAK_FLOPS = {
     "L40S": 362e12,
     "L4": 121e12,
     "RTX 4090": 165e12,
+    "A10G": 70e12,
     "A10": 125e12,
     "V100": 125e12,
     "T4": 65e12,
 }
 
 
+def known_gpu(full_name: str) -> str | None:
+    """The key of ``PEAK_FLOPS`` for a name as CUDA tells it, such as ``NVIDIA H100 80GB HBM3``; None if there is none.
+
+    Only whole words count: an L40 is no L4."""
+    return next((key for key in PEAK_FLOPS if re.search(rf"\b{key}\b", full_name)), None)
+
+
 def peak_flops(device: torch.device) -> float | None:
     """Peak of one device, or None where it is not known (CPUs among them)."""
     if device.type != "cuda":
         return None
-    name = torch.cuda.get_device_name(device)
-    return next((value for part, value in PEAK_FLOPS.items() if part in name), None)
+    key = known_gpu(torch.cuda.get_device_name(device))
+    return None if key is None else PEAK_FLOPS[key]
 
 
 def peak_memory_bytes(device: torch.device) -> int:

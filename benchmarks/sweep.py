@@ -2,10 +2,11 @@
 
 The quickstart's data and model, ``--trials`` mixtures of its domains (uniform first, the rest drawn). Every mixture is
 trained to the end (the grid), then the same ones under ASHA. Told are the winners of both with the difference of their
-objective, the share of the grid's tokens that ASHA read, the share of the time that CPUs trained, and what a trial
-costs until its first step in a process that is warm. ``--rounds`` times, a few short trials of one sweep and the same
-trainings alone in this process take turns; the ratio of their median seconds, and the difference, are a trial's
-overhead. At the default sizes all of it takes a quarter of an hour on two CPU cores.
+objective, the share of the grid's tokens that ASHA read, the share of the time in which CPUs trained and in which they
+were not idle (training or starting), and what a trial costs until its first step in a process that is warm.
+``--rounds`` times, a few short trials of one sweep and the same trainings alone in this process take turns; the ratio
+of their median seconds, and the difference, are a trial's overhead. At the default sizes all of it takes a quarter of
+an hour on two CPU cores.
 
 Aims: the same winner within the noise of ``--seeds`` seeds, at most 30 % of the tokens, CPUs busy at least 90 % of the
 time, at most 0.3 s to the first step.
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import ray
 from support.peers import REPO, describe_machine
 from support.results import Table
@@ -50,10 +52,12 @@ class Measured:
     Attributes:
         results: Of its trials.
         wall_s: Seconds from its call to its return, the start of its processes included.
+        used: Share of this machine's CPU time in which they were not idle, whoever used them.
     """
 
     results: list[TrialResult]
     wall_s: float
+    used: float
 
     @property
     def best(self) -> TrialResult:
@@ -85,9 +89,11 @@ def mixtures(domains: Sequence[str], count: int) -> list[Settings]:
 
 def measure(sweep: Sweep, settings: Sequence[Settings]) -> Measured:
     """Run a sweep over some settings."""
-    begun = time.perf_counter()
+    begun, before = time.perf_counter(), psutil.cpu_times()
     results = run_trials(ListSampler(settings), sweep, Ledger(f"{sweep.directory}/trials.jsonl"))
-    return Measured(results, time.perf_counter() - begun)
+    spent = [after - earlier for after, earlier in zip(psutil.cpu_times(), before, strict=True)]
+    idle = spent[before._fields.index("idle")] + spent[before._fields.index("iowait")]
+    return Measured(results, time.perf_counter() - begun, 1 - idle / sum(spent))
 
 
 def alone_s(sweep: Sweep, settings: Sequence[Settings], directory: Path) -> list[float]:
@@ -155,7 +161,9 @@ def compare(sweep: Sweep, settings: Sequence[Settings], root: Path, seeds: int, 
         f"start {AIM_START_S} s"
     )
     return Table(
-        title, ("sweep", "winner", OBJECTIVE, "tokens", "of the grid's", "minutes", "busy", "warm start"), rows
+        title,
+        ("sweep", "winner", OBJECTIVE, "tokens", "of the grid's", "minutes", "training", "not idle", "warm start"),
+        rows,
     )
 
 
@@ -164,7 +172,7 @@ def _row(name: str, found: Measured, cpus: int, share: float) -> list[str]:
     start = f"{statistics.median(starts):.2f} s (to {max(starts):.2f})" if starts else "-"
     best = found.best
     values = [f"trial {best.trial}", f"{best.metrics[OBJECTIVE]:.4f}", f"{found.tokens:,}", f"{share:.0%}"]
-    return [name, *values, f"{found.wall_s / 60:.1f}", f"{found.busy(cpus):.0%}", start]
+    return [name, *values, f"{found.wall_s / 60:.1f}", f"{found.busy(cpus):.0%}", f"{found.used:.0%}", start]
 
 
 def shortened(sweep: Sweep, steps: int) -> Sweep:

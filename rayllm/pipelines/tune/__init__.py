@@ -84,7 +84,8 @@ def run(work: Work) -> dict[str, Any]:
     packed.verify(deep=True)
     plan = planned(config, packed.uri)
     ledger = Ledger(work.path("trials.jsonl"))
-    logger.info("%d trials have ended before", len(ledger.finished()))
+    if ended := len(ledger.finished()):
+        logger.info("%d trials have ended before", ended)
     judge, explore = plan.objective.at, plan.explore
     reference = work.inputs["reference"].uri if "reference" in work.inputs else ""
     sweep = Sweep(plan.base, settings, packed.uri, config.ray, work.directory, judge, explore, reference)

@@ -61,8 +61,10 @@ class SweepRecords:
         return self.score(result.metrics, result.tokens) if result.metrics and result.status != "failed" else None
 
     def curve(self, result: TrialResult) -> list[tuple[int, float]]:
-        """The objective of a trial by tokens."""
-        scored = ((point.tokens, self.score(point.metrics, point.tokens)) for point in result.curve)
+        """The objective of a trial by tokens, from its first tokens on where it had any: what an untrained model scores
+        would be a line across the figure in a trial that was judged once more only at its end."""
+        trained = [point for point in result.curve if point.tokens] or result.curve
+        scored = ((point.tokens, self.score(point.metrics, point.tokens)) for point in trained)
         return [(tokens, value) for tokens, value in scored if value is not None]
 
     @property

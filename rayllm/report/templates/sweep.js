@@ -38,12 +38,13 @@
     xTicks.forEach((v, i) => parts.push(line(x(v), box.bottom, x(v), box.bottom + 4, "axis"), label(x(v), box.bottom + 18, x(v) > box.right - 16 ? "end" : "middle", xTexts[i])));
     parts.push(label((box.left + box.right) / 2, height - 6, "middle", "training tokens"), '<g clip-path="url(#frame)">');
     const drawn = data.trials.filter((t) => t.curve.length);
+    // A trial that was judged only at its end is a dot: it gets a length, so that the pointer finds it.
+    const path = (points) => points.map((p, i) => `${i ? "L" : "M"}${f(x(p[0]))} ${f(y(p[1]))}`).join("") + (points.length > 1 ? "" : "h.01");
     for (const trial of drawn) {
-      const path = trial.curve.map((p, i) => `${i ? "L" : "M"}${f(x(p[0]))} ${f(y(p[1]))}`).join("");
       const [endX, endY] = trial.curve.at(-1);
-      parts.push(`<path ${paint(trial)} d="${path}"/><circle ${paint(trial, "mark")} cx="${f(x(endX))}" cy="${f(y(endY))}" r="${trial.status === "stopped" ? 2.5 : 3.5}"/>`);
+      parts.push(`<path ${paint(trial)} d="${path(trial.curve)}"/><circle ${paint(trial, "mark")} cx="${f(x(endX))}" cy="${f(y(endY))}" r="${trial.status === "stopped" ? 2.5 : 3.5}"/>`);
     }
-    for (const trial of drawn) parts.push(touch(trial, trial.curve.map((p, i) => `${i ? "L" : "M"}${f(x(p[0]))} ${f(y(p[1]))}`).join("")));
+    for (const trial of drawn) parts.push(touch(trial, path(trial.curve)));
     parts.push("</g>");
     return svg(width, height, `Learning curves of ${drawn.length} trials, ${data.objective} over training tokens`, parts);
   };

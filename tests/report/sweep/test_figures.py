@@ -25,6 +25,14 @@ def test_curves_are_those_of_the_trials_by_tokens(records, drawn):
         assert by_id[result.trial]["status"] == result.status
 
 
+def test_a_curve_begins_with_the_first_tokens(records):
+    first = records.results[0]
+    untrained = first.curve[0].model_copy(update={"step": 0, "tokens": 0})
+    longer = first.model_copy(update={"curve": [untrained, *first.curve]})
+    assert records.curve(longer) == records.curve(first)
+    assert records.curve(first.model_copy(update={"curve": [untrained]}))[0][0] == 0
+
+
 def test_the_best_trial_is_drawn_last_and_has_the_best_colour(drawn):
     assert drawn["trials"][-1]["tone"] == 0.0
     tones = [one["tone"] for one in drawn["trials"] if one["tone"] is not None]

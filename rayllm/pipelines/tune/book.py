@@ -35,7 +35,8 @@ class Entry:
     Attributes:
         run: The trial.
         settings: What it trains with now; a population changes them.
-        begun_s: When it got resources, in seconds since 1970; 0 before.
+        begun_s: When it got the resources that it holds, in seconds since 1970; 0 while it holds none.
+        held_s: Seconds of earlier turns, of a trial that takes turns with others.
         curve: Its validations by step.
         earlier_s: Seconds that earlier starts of the sweep spent on it.
         stints: Seconds by when a process took it up.
@@ -48,6 +49,7 @@ class Entry:
     run: TrialRun
     settings: Settings
     begun_s: float = 0.0
+    held_s: float = 0.0
     curve: dict[int, Point] = field(default_factory=dict)
     earlier_s: float = 0.0
     directories: list[str] = field(default_factory=list)
@@ -56,11 +58,15 @@ class Entry:
     last: Progress | None = None
     others: list[Settings] = field(default_factory=list)
 
+    def spent_s(self, now_s: float) -> float:
+        """Seconds for which it has held resources, over all starts of the sweep."""
+        return self.earlier_s + self.held_s + (now_s - self.begun_s if self.begun_s else 0.0)
+
     def stand(self, now_s: float) -> Stand:
         """Where it stands, for the next start of the sweep."""
         return Stand(
             settings=self.settings,
-            wall_s=round(self.earlier_s + (now_s - self.begun_s if self.begun_s else 0.0), 3),
+            wall_s=round(self.spent_s(now_s), 3),
             curve=[self.curve[step] for step in sorted(self.curve)],
             directory=self.directories[-1] if self.directories[1:] else "",
             parent=self.last.parent if self.last else "",
@@ -87,6 +93,7 @@ class Book:
         self.changes = self.before.changes
         self._waiting = dict(self.before.trials)
         self._unused: list[str] = []
+        self._population = isinstance(sweep.settings.scheduler, PbtScheduler)
         self._began_s = time.time()
         self._budget = Budget(sweep.settings.budget, earlier_s=self.before.wall_s, began_s=self._began_s)
 
@@ -102,6 +109,7 @@ class Book:
                 continue
             if found := self._ledger.finished().get(run.key):
                 self.results.append(found)
+                self._unused += _checkpoints_below(run.directory) if self._population else []
                 self._tell(found, settings)
             elif run.id in self.live:
                 self.live[run.id].others.append(settings)
@@ -122,6 +130,12 @@ class Book:
         """A trial has got its resources."""
         entry = self.live[trial]
         entry.begun_s = entry.begun_s or time.time()
+
+    def pause(self, trial: str) -> None:
+        """A trial has let go of its resources, and waits for its next turn."""
+        entry = self.live.get(trial)
+        if entry is not None and entry.begun_s:
+            entry.held_s, entry.begun_s = entry.held_s + time.time() - entry.begun_s, 0.0
 
     def note(self, trial: str, progress: Progress) -> None:
         """A trial has reported."""
@@ -169,7 +183,7 @@ class Book:
 
     def _tidy(self) -> None:
         """Remove the checkpoints of ended trials, unless they are to be kept, or a population may need them."""
-        if isinstance(self._sweep.settings.scheduler, PbtScheduler) and (self.live or self._waiting):
+        if self._population and (self.live or self._waiting):
             return
         if not self._sweep.settings.keep_checkpoints:
             for uri in self._unused:
@@ -185,7 +199,7 @@ class Book:
     def keep(self) -> None:
         """Write down where the sweep stands, for its next start."""
         now_s = time.time()
-        stands = {trial: entry.stand(now_s) for trial, entry in self.live.items() if entry.begun_s}
+        stands = {trial: entry.stand(now_s) for trial, entry in self.live.items() if entry.begun_s or entry.held_s}
         wall_s = round(self.before.wall_s + now_s - self._began_s, 3)
         standing = Standing(wall_s=wall_s, changes=self.changes, trials=self._waiting | stands)
         write_standing(self._sweep.directory, standing)
@@ -272,7 +286,7 @@ class Book:
 
     def _running(self) -> list[Running]:
         running = [entry for entry in self.live.values() if entry.begun_s]
-        return [Running(entry.begun_s - entry.earlier_s, self._needs.devices) for entry in running]
+        return [Running(entry.begun_s - entry.held_s - entry.earlier_s, self._needs.devices) for entry in running]
 
     def _out_of_budget(self) -> bool:
         """Whether no further trial may begin."""
@@ -280,9 +294,12 @@ class Book:
         return self._over or not self._budget.allows_start(replace(spent, trials=len(self._counted())))
 
     def _ended(self) -> list[TrialResult]:
-        """What ended trials have cost; one that was cut off and runs again has its seconds with it."""
-        running = {entry.run.key for entry in self.live.values() if entry.begun_s}
-        return [result for result in self._ledger.results if not (result.cut and result.key in running)]
+        """What trials have cost that hold nothing: ended, or waiting for their next turn. One that was cut off and has
+        begun again has its seconds with it."""
+        begun = [entry for entry in self.live.values() if entry.begun_s or entry.held_s]
+        keys = {entry.run.key for entry in begun}
+        waiting = [self._result(entry, None, "", "stopped") for entry in begun if not entry.begun_s]
+        return [result for result in self._ledger.results if not (result.cut and result.key in keys)] + waiting
 
     def _counted(self) -> set[str]:
         """Keys of the trials of this budget, those that wait for resources too; what failed before runs again."""
@@ -293,3 +310,10 @@ class Book:
         """Keys of what confirmed the leaders of an earlier, smaller budget: not among the trials of this one."""
         finished = self._ledger.finished().values()
         return {result.key for result in finished if SEED in result.settings} - {one.key for one in self.results}
+
+
+def _checkpoints_below(directory: str) -> list[str]:
+    """Where an ended trial has left checkpoints: its own, and those of where it went on from another's."""
+    part = f"{DIRECTORY}/"
+    places = {name.partition(part)[0] for name in storage.list_files(directory) if part in name}
+    return [storage.join(directory, place + DIRECTORY) for place in sorted(places)]

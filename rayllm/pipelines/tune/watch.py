@@ -63,6 +63,9 @@ class Watch(Callback):
 
     def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         """End trials in time for the budget; write down where it stands; give back what is left; say what lacks."""
+        for trial in trials:
+            if trial.status == Trial.PAUSED:
+                self._book.pause(trial.trial_id)
         if not self._over and not self._stop.asked and self._book.overdue():
             self._over = True
             logger.info("the budget is spent: the trials that run now save and end")

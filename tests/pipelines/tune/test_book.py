@@ -318,3 +318,49 @@ def test_checkpoints_of_a_population_stay_while_one_of_its_trials_may_go_on(tmp_
         book.note(run.id, progress(run, 4, ended=ended, loss=1.0))
         book.close(run.id)
     assert Path(runs[0].directory, "checkpoints").exists()
+
+
+def test_a_trial_that_waits_for_its_turn_costs_nothing_meanwhile(tmp_path, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    book = make_book(tmp_path, [1e-3, 2e-3], scheduler={"kind": "pbt"}, budget={"device_hours": 45 / 3600})
+    first, second = book.next_run(), book.next_run()
+    book.begin(first.id)
+    book.note(first.id, progress(first, 2, loss=1.0, turn_s=1000.0, wall_s=10.0))
+    now[0] = 1010.0
+    book.pause(first.id)
+    book.pause(first.id)  # whoever looks twice counts once
+    book.begin(second.id)
+    now[0] = 1040.0
+    assert not book.overdue()  # ten seconds and thirty
+    book.note(second.id, progress(second, 2, loss=1.0, turn_s=1010.0, wall_s=30.0))
+    book.pause(second.id)
+    book.begin(first.id)
+    book.keep()
+    stands = read_standing(str(tmp_path)).trials
+    assert [stands[run.id].wall_s for run in (first, second)] == [10.0, 30.0]
+    now[0] = 1046.0
+    assert book.overdue()
+
+
+def test_checkpoints_of_a_population_are_removed_when_it_ends_in_a_later_start(tmp_path):
+    first = make_book(tmp_path, [1e-3, 2e-3], scheduler={"kind": "pbt"})
+    runs = [first.next_run(), first.next_run()]
+    own, moved = Path(runs[0].directory, "checkpoints"), Path(runs[0].directory, "step-2", "checkpoints")
+    for directory in (own, moved):
+        directory.mkdir(parents=True)
+        Path(directory, "state").touch()
+    for run, ended in zip(runs, ("finished", "asked"), strict=True):
+        first.begin(run.id)
+        first.note(run.id, progress(run, 4, ended=ended, loss=1.0))
+        first.close(run.id)
+
+    again = make_book(tmp_path, [1e-3, 2e-3], Ledger(f"{tmp_path}/trials.jsonl"), scheduler={"kind": "pbt"})
+    run = again.next_run()
+    assert run.id == runs[1].id
+    assert own.exists()
+    again.begin(run.id)
+    again.note(run.id, progress(run, 4, ended="finished", loss=1.0))
+    again.close(run.id)
+    assert not own.exists()
+    assert not moved.exists()

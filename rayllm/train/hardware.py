@@ -8,6 +8,7 @@ from rayllm.train.metrics import PEAK_FLOPS, known_gpu
 #: Memory of a device in bytes, its fp32 FLOP/s without tensor cores, and its compute capability, by the words of its
 #: name that ``PEAK_FLOPS`` has; from the makers' data sheets.
 DATA_SHEETS = {
+    "GH200": (96e9, 67e12, (9, 0)),  # the gigabytes in its name are the CPU's
     "H200": (141e9, 67e12, (9, 0)),
     "H100": (80e9, 67e12, (9, 0)),
     "A100": (80e9, 19.5e12, (8, 0)),
@@ -16,6 +17,7 @@ DATA_SHEETS = {
     "RTX 4090": (24e9, 82.6e12, (8, 9)),
     "A10G": (24e9, 31.5e12, (8, 6)),
     "A10": (24e9, 31.2e12, (8, 6)),
+    "V100S": (32e9, 16.4e12, (7, 0)),
     "V100": (32e9, 15.7e12, (7, 0)),
     "T4": (16e9, 8.1e12, (7, 5)),
 }

@@ -9,6 +9,7 @@ import torch
 
 #: Dense bf16 peak in FLOP/s by words of the device's name; from the makers' data sheets, without sparsity.
 PEAK_FLOPS = {
+    "GH200": 989e12,
     "H200": 989e12,
     "H100": 989e12,
     "A100": 312e12,
@@ -17,6 +18,7 @@ PEAK_FLOPS = {
     "RTX 4090": 165e12,
     "A10G": 70e12,
     "A10": 125e12,
+    "V100S": 130e12,
     "V100": 125e12,
     "T4": 65e12,
 }

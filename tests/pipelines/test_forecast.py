@@ -9,6 +9,7 @@ import pytest
 from rayllm.core import storage
 from rayllm.core.checkpoint import COMMIT, Commit, checkpoint_name
 from rayllm.core.errors import ConfigError, SetupError
+from rayllm.pipelines.plan import machines
 from rayllm.pipelines.plan.describe import Options, describe
 from rayllm.pipelines.plan.machines import choose_precision, find_machines
 from rayllm.pipelines.run_config import RunConfig
@@ -16,6 +17,7 @@ from rayllm.pipelines.train.preflight import kept_checkpoints
 from rayllm.train.checkpoint import STATE
 from rayllm.train.config import TrainConfig
 from rayllm.train.hardware import find_device
+from rayllm.train.metrics import PEAK_FLOPS
 from rayllm.train.state import RunState
 
 STEPS = 1000
@@ -98,10 +100,25 @@ def test_a_precision_that_a_named_gpu_lacks_is_refused(tmp_path: Path, device: s
         choose_precision(config, find_machines(config, device))
 
 
+@pytest.mark.parametrize(("device", "here"), [("l4", 1), ("l40s", 2), ("v100", 0)])
+def test_only_gpus_of_the_kind_that_is_named_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, here: int
+) -> None:
+    local = ["NVIDIA L4", "NVIDIA L40S", "NVIDIA L40S", "NVIDIA L40", "Tesla V100S-PCIE-32GB"]
+    monkeypatch.setattr(machines, "has_gpu", lambda: True)
+    monkeypatch.setattr(machines, "_local_gpus", lambda: local)
+    assert find_machines(make_config(tmp_path), device).here == here
+
+
 def test_fp32_is_priced_by_its_own_peak() -> None:
     v100 = find_device("v100")
     assert v100.flops("fp16", mfu=0.5) == 0.5 * 125e12
     assert v100.flops("fp32", mfu=0.5) == 0.5 * 15.7e12
+
+
+def test_every_gpu_whose_peak_is_known_can_be_planned_for() -> None:
+    assert [find_device(name).name for name in PEAK_FLOPS] == list(PEAK_FLOPS)
+    assert find_device("GH200").memory_bytes == 96e9
 
 
 @pytest.mark.parametrize(

@@ -60,12 +60,15 @@ def test_the_peak_is_known_by_the_device_s_name(monkeypatch: pytest.MonkeyPatch)
     for name, peak in (
         ("NVIDIA H100 80GB HBM3", 989e12),
         ("NVIDIA H200", 989e12),
+        ("NVIDIA GH200 480GB", 989e12),
         ("NVIDIA A100-SXM4-40GB", 312e12),
         ("NVIDIA A10", 125e12),
         ("NVIDIA A10G", 70e12),
         ("NVIDIA L4", 121e12),
         ("NVIDIA L40", None),
         ("NVIDIA L40S", 362e12),
+        ("Tesla V100-SXM2-32GB", 125e12),
+        ("Tesla V100S-PCIE-32GB", 130e12),
         ("Tesla T4", 65e12),
         ("Some Other Card", None),
     ):

@@ -10,6 +10,7 @@ from rayllm.core.errors import SetupError
 from rayllm.pipelines.ray_runtime import has_gpu
 from rayllm.pipelines.run_config import RunConfig
 from rayllm.train.hardware import Device, find_device, known_device
+from rayllm.train.metrics import known_gpu
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def find_machines(config: RunConfig, named: str | None) -> Machines:
         memory = _gpu_memory()
         return Machines("cuda", local[0], _ranks(config, len(local)), 1, memory, len(local), gpu)
     assert gpu is not None, "a device that was named is known"
-    here = sum(gpu.name in name for name in local)
+    here = sum(known_gpu(name) == gpu.name for name in local)
     return Machines("cuda", gpu.name, _ranks(config, max(1, here)), 1, gpu.memory_bytes, here, gpu)
 
 

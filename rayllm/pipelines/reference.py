@@ -213,10 +213,12 @@ def write_part(task: PartTask, part: Part) -> None:
 
 
 def read_part(task: PartTask) -> Part | None:
-    """A part; None where it is not finished."""
+    """A part; None where it is not finished, or does not say in what the model computed, as in older versions."""
     if not storage.exists(task.file):
         return None
     found = load(storage.read_bytes(task.file))
+    if "precision" not in found:
+        return None
     return Part(found["numbers"], found["values"], found["precision"].tobytes().decode())
 
 

@@ -137,8 +137,10 @@ def _verify(args: argparse.Namespace) -> int:
             sys.stdout.write(f"{_name(ref):24} damaged: {error.where}: {error.why}\n")
         else:
             what = "sizes" if args.quick else "hashes"
-            again = "; it was set aside and is used again" if is_set_aside(ref.uri) else ""
-            take_back(ref.uri)
+            again = ""
+            if is_set_aside(ref.uri):
+                take_back(ref.uri)
+                again = "; it was set aside and is used again"
             sys.stdout.write(f"{_name(ref):24} whole: {what} of all files of {commit.world_size} rank(s){again}\n")
     return 1 if damaged else 0
 

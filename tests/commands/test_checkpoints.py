@@ -1,5 +1,6 @@
 """``rayllm checkpoints`` on directories that were published as training publishes them, local and remote."""
 
+import errno
 import json
 import uuid
 from pathlib import Path
@@ -75,6 +76,15 @@ def test_verify_names_the_damaged_one_and_fails(run: str, capsys: pytest.Capture
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "damaged" in line]
     assert line.startswith(checkpoint_name(30, 1))
     assert "weights.bin" in line
+
+
+def test_verify_writes_nothing_where_nothing_was_set_aside(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(uri: str, *_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", uri)
+
+    monkeypatch.setattr(storage, "remove", refuse)
+    monkeypatch.setattr(storage, "write_bytes", refuse)
+    assert main(["checkpoints", "verify", run]) == 0
 
 
 def test_one_that_was_set_aside_is_shown_kept_and_used_again_once_it_is_whole(

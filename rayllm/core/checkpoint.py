@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rayllm.core import storage
 from rayllm.core.artifact import FileRecord, check_files, record_files
-from rayllm.core.errors import ArtifactDamaged, ConfigError
+from rayllm.core.errors import ArtifactDamaged, ConfigError, SetupError
 from rayllm.core.faults import fault
 from rayllm.core.log import get_logger
 
@@ -163,7 +163,8 @@ def newest_valid(
     Args:
         directory: A run's ``checkpoints/``.
         deep: Compare hashes too.
-        setting_aside: Mark those that are rejected, so that the run which goes on without them does not count them.
+        setting_aside: Mark those that are rejected, so that the run which goes on without them does not count them; one
+            that cannot be marked, on a full disk for instance, is passed over all the same.
 
     Returns:
         The checkpoint, or None where there is none, and one line for each rejected one.
@@ -175,11 +176,19 @@ def newest_valid(
         except ArtifactDamaged as error:
             rejected.append(f"{ref.uri} is not used: {error.why}")
             if setting_aside:
-                set_aside(ref.uri, error.why)
-                rejected[-1] += "; it is set aside until `rayllm checkpoints verify` finds it whole"
+                rejected[-1] += _try_to_set_aside(ref.uri, error.why)
             continue
         return ref, rejected
     return None, rejected
+
+
+def _try_to_set_aside(uri: str, why: str) -> str:
+    """Mark a damaged checkpoint if that can be written, and say so: an older one can be read on a full disk too."""
+    try:
+        set_aside(uri, why)
+    except (OSError, SetupError) as error:
+        return f"; it could not be set aside: {error}"
+    return "; it is set aside until `rayllm checkpoints verify` finds it whole"
 
 
 def find_checkpoint(uri: str, prefer: Literal["best", "last"] = "best") -> str:

@@ -1,5 +1,6 @@
 """Checkpoints at local and remote URIs; what is in them is tested with training."""
 
+import errno
 import uuid
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from rayllm.core.checkpoint import (
     write_best,
     write_rank_manifest,
 )
-from rayllm.core.errors import ArtifactDamaged, ConfigError
+from rayllm.core.errors import ArtifactDamaged, ConfigError, SetupError
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -115,6 +116,26 @@ def test_a_damaged_one_that_is_set_aside_counts_no_more_until_it_is_taken_back(r
     take_back(newer)
     assert find_checkpoint(run, "best") == newer
     assert [ref.step for ref in list_checkpoints(directory)] == [5, 9]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), SetupError("the storage cannot be reached")]
+)
+def test_a_damaged_one_that_cannot_be_marked_is_passed_over_all_the_same(
+    run: str, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    older, newer = save(run, 5), save(run, 9)
+    storage.write_text(storage.join(newer, "state/rank-00001.bin"), "9 x")
+
+    def refuse(uri: str, data: bytes) -> None:
+        raise error
+
+    monkeypatch.setattr(storage, "write_bytes", refuse)
+    ref, (line,) = newest_valid(storage.join(run, DIRECTORY), setting_aside=True)
+    assert ref is not None
+    assert ref.uri == older
+    assert "rank-00001.bin" in line
+    assert f"it could not be set aside: {error}" in line
 
 
 def test_where_all_are_damaged_that_is_said(run: str) -> None:

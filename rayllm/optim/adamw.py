@@ -38,6 +38,8 @@ class AdamWRule:
     def update(self, tensors: Sequence[Tensor], states: Sequence[dict[str, Tensor]], group: dict[str, Any]) -> None:
         """Update tensors that have a gradient; others stay, their moments too."""
         pairs = [(tensor, state) for tensor, state in zip(tensors, states, strict=True) if tensor.grad is not None]
+        if not pairs:
+            return
         gradients = [tensor.grad for tensor, _ in pairs if tensor.grad is not None]
         fused, divisor = all(tensor.device.type in FUSED for tensor, _ in pairs), None
         if (

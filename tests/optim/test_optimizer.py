@@ -70,6 +70,23 @@ def test_the_fused_kernel_gives_the_numbers_of_the_plain_one(monkeypatch: pytest
         torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-6)
 
 
+def test_a_group_without_any_gradient_stays_while_the_others_are_clipped_and_updated() -> None:
+    model = model_of()
+    optimizer = arranged(model, AdamWConfig(), 0.05)
+    optimizer.set_rates(Rates(lr=1e-2))
+    backward(model, 0)
+    groups = [group["params"] for group in optimizer.param_groups]
+    for parameter in groups[0]:
+        parameter.grad = None
+    before = [[parameter.clone() for parameter in group] for group in groups]
+    optimizer.step()
+    assert optimizer.last_norm > 0.05
+    moved = [[not torch.equal(*pair) for pair in zip(*both, strict=True)] for both in zip(before, groups, strict=True)]
+    assert not any(moved[0])
+    assert len(moved) > 1
+    assert all(map(all, moved[1:]))
+
+
 @pytest.mark.parametrize("config", [AdamWConfig(), MuonConfig()], ids=["adamw", "muon"])
 def test_a_gradient_that_is_not_finite_changes_neither_weights_nor_state(config: AdamWConfig | MuonConfig) -> None:
     model = model_of()

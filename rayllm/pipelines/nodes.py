@@ -10,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rayllm.core.log import get_logger
 from rayllm.pipelines.frame import RayConfig
 from rayllm.pipelines.ray_runtime import has_gpu
 
+logger = get_logger(__name__)
 #: Seconds that a node may take to accept a connection before it counts as lost.
 KNOCK_S = 2.0
 
@@ -92,10 +94,17 @@ class NodeWatch(threading.Thread):
         return time.monotonic() - self._heard
 
     def run(self) -> None:
-        """Look; the thread's own main function."""
+        """Look; the thread's own main function. A look that fails is one without an answer: the next may have one."""
+        from ray.exceptions import RaySystemError
+
         while not self._closed.wait(self._every_s):
-            if _answers(self._head):
+            if not _answers(self._head):
+                continue
+            try:
                 self.nodes = live_nodes()
+            except RaySystemError as error:  # it could not connect; once connected Ray itself asks again
+                logger.warning("the nodes could not be looked at: %s", error)
+            else:
                 self._heard = time.monotonic()
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """Nodes of a cluster: what fits on them, and which of them answer."""
 
+import itertools
 import socket
 import sys
 import threading
@@ -59,6 +60,28 @@ def test_a_head_that_takes_connections_and_says_nothing_is_silent(monkeypatch: p
     assert watch.silent_s - before >= 0.05
     over.set()
     watch.close()
+
+
+def test_a_look_that_fails_once_does_not_end_the_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.exceptions import RaySystemError
+
+    found, looks, over = [Node("a", "host", 1, 1.0, 0.0)], itertools.count(1), threading.Event()
+
+    def failed_once() -> list[Node]:
+        look = next(looks)
+        if look == 1:
+            raise RaySystemError("Failed to connect to GCS.")
+        if look == 3:  # what the second saw is noted by now
+            over.set()
+        return found
+
+    monkeypatch.setattr(nodes, "_head", lambda: Node("", "host", 1, 0.0, 0.0))
+    monkeypatch.setattr(nodes, "_answers", lambda node: True)
+    monkeypatch.setattr(nodes, "live_nodes", failed_once)
+    watch = NodeWatch(0.01)
+    assert over.wait(10)
+    watch.close()
+    assert watch.nodes == found
 
 
 def test_before_ray_runs_a_machine_has_its_cpus_or_those_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:

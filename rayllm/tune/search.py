@@ -26,17 +26,17 @@ def baseline_settings(baselines: Sequence[Settings | str], weighted_stages: Sequ
 
 
 def baseline_names(baselines: Sequence[Settings | str], settings: Sequence[Settings]) -> dict[str, str]:
-    """The name of each baseline, by its group.
+    """The name of each baseline, by its group; all its names, where several are the same.
 
     Args:
         baselines: As in the run file.
         settings: What each sets.
     """
-    names: dict[str, str] = {}
+    names: dict[str, list[str]] = {}
     for index, (one, made) in enumerate(zip(baselines, settings, strict=True)):
         name = one if isinstance(one, str) else f"baseline {index}" if one else "the run file"
-        names.setdefault(group_of(made), name)
-    return names
+        names.setdefault(group_of(made), []).append(name)
+    return {group: " = ".join(dict.fromkeys(same)) for group, same in names.items()}
 
 
 def build_sampler(

@@ -9,12 +9,13 @@ from rayllm.data.mixing.stages import Curriculum
 from rayllm.data.shards.packed import PackedData
 from rayllm.pipelines import train
 from rayllm.pipelines.tune.reference import read_curve
+from rayllm.pipelines.tune.trial_runs import training_key
 from rayllm.train.objective_config import PREFERENCE_LOSS, PREFERENCE_MEASURES, DpoConfig
 from rayllm.tune.config import TuneConfig
 from rayllm.tune.explore import explore
 from rayllm.tune.objective import Objective
-from rayllm.tune.results import TrialResult
-from rayllm.tune.samplers.sampler import Sampler
+from rayllm.tune.results import SEED, TrialResult
+from rayllm.tune.samplers.sampler import Sampler, distinct
 from rayllm.tune.schedulers import NoScheduler, PbtScheduler
 from rayllm.tune.search import baseline_names, baseline_settings, build_sampler, probes
 from rayllm.tune.space import Settings, Space
@@ -91,22 +92,33 @@ def make_plan(base: train.Config, settings: TuneConfig, shares: Mapping[str, flo
     weighted = [index for index, stage in enumerate(base.curriculum) if stage.weights is not None]
     _check_settings(base, settings)
     space = Space(settings.space, shares)
-    made = [_whole(base, space, one) for one in baseline_settings(settings.baselines, weighted)]
+    objective = _objective(base, settings, validated)
+    compared = [settings.reference] if objective.needs_reference and settings.reference in TRAINED_REFERENCES else []
+    named = baseline_settings([*settings.baselines, *compared], weighted)
+    spelled = _spelled_alike(base, [_whole(base, space, one) for one in named])
+    baselines, reference = spelled[: len(settings.baselines)], spelled[len(settings.baselines) :]
+    names, made = baseline_names(settings.baselines, baselines), distinct(baselines)
     found = probes(settings, made, space)
     trials = trial_configs(base, [Trial(index, one) for index, one in enumerate(found)])
     if not isinstance(settings.scheduler, NoScheduler):
         _check_nothing_counts_validations(trials)
-    objective, reference = _objective(base, settings, validated), None
-    if objective.needs_reference and settings.reference in TRAINED_REFERENCES:
-        reference = _whole(base, space, baseline_settings([settings.reference], weighted)[0])
-    names = baseline_names(settings.baselines, made)
-    return Plan(base, settings, space, objective, made, names, reference)
+    return Plan(base, settings, space, objective, made, names, reference[0] if reference else None)
 
 
 def _whole(base: train.Config, space: Space, settings: Settings) -> Settings:
     """A baseline with what the run file has for the rest of the space, so that a sample which is the same is known."""
     known = {**current(base, space.dimensions), **settings}
     return {**settings, **space.walk(lambda path, _: known.get(path), only=known)}
+
+
+def _spelled_alike(base: train.Config, settings: Sequence[Settings]) -> list[Settings]:
+    """Settings that mean the same training as the first of them: it runs once, and its result is filed under these."""
+    seeds = [{path: value for path, value in one.items() if path == SEED} for one in settings]
+    rest = [{path: value for path, value in one.items() if path != SEED} for one in settings]
+    configs = trial_configs(base, [Trial(index, one) for index, one in enumerate(rest)])
+    first: dict[str, Settings] = {}
+    alike = [first.setdefault(training_key(config), one) for config, one in zip(configs, rest, strict=True)]
+    return [{**one, **seed} for one, seed in zip(alike, seeds, strict=True)]
 
 
 def _objective(base: train.Config, settings: TuneConfig, validated: Sequence[str]) -> Objective:

@@ -80,5 +80,10 @@ class Sweep:
 
 def plan_trial(trial: Trial, config: train.Config, directory: str) -> TrialRun:
     """A trial whose config is known; ``directory`` is where all trials write."""
-    key = content_hash({"config": config.identity(), "validation": config.train.validation.model_dump(mode="json")})
+    key = training_key(config)
     return TrialRun(trial, config, key, storage.join(directory, f"{trial.name}-{key[:8]}"))
+
+
+def training_key(config: train.Config) -> str:
+    """What a training is known by: equal for settings that differ but mean the same."""
+    return content_hash({"config": config.identity(), "validation": config.train.validation.model_dump(mode="json")})

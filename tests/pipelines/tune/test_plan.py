@@ -54,6 +54,19 @@ def test_baselines_say_what_the_run_file_has_for_the_space():
     assert list(plan.names) == [group_of(one) for one in plan.baselines]
 
 
+def test_baselines_that_mean_the_same_training_are_one_and_the_reference_with_them():
+    space = {"train.optimizer.lr": {"kind": "uniform", "low": 0, "high": 1}}
+    plan = made(space=space, baselines=[{}, "natural", {"seed": 7}, "uniform"], objective="max(excess)")
+    lr = plan.base.train.optimizer.lr
+    as_it_is = {"train.optimizer.lr": lr}
+    assert plan.baselines == [as_it_is, {**as_it_is, "seed": 7}, {**as_it_is, "mixture.weights": "uniform"}]
+    assert plan.names == {
+        group_of(as_it_is): "the run file = natural = baseline 2",
+        group_of(plan.baselines[2]): "uniform",
+    }
+    assert plan.reference == as_it_is
+
+
 def test_a_sample_that_is_a_baseline_is_tried_once():
     plan = made(space={"train.max_steps": {"kind": "grid", "values": [20, 40]}})
     sampler = plan.sampler()

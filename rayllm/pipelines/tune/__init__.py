@@ -116,6 +116,8 @@ def run(work: Work) -> dict[str, Any]:
 def with_reference(plan: Plan, sweep: Sweep, ledger: Ledger) -> Plan:
     """The plan with an objective that can judge every trial; where it compares with a reference, that is trained first.
 
+    A reference that the ledger has is taken from it, also where the budget has nothing left.
+
     Args:
         plan: What to search.
         sweep: What the trials have in common.
@@ -129,7 +131,9 @@ def with_reference(plan: Plan, sweep: Sweep, ledger: Ledger) -> Plan:
 
     if plan.reference is None:
         return plan
-    [reference] = run_trials(ListSampler([plan.reference]), replace(sweep, judge=_alike), ledger) or [None]
+    reference = ledger.finished().get(sweep.plan(0, plan.reference).key)
+    if reference is None:
+        [reference] = run_trials(ListSampler([plan.reference]), replace(sweep, judge=_alike), ledger) or [None]
     if reference is None or reference.status != "finished":
         why = (reference and reference.error) or "the budget is spent"
         raise RunFailed("the reference of the objective could not be trained", why=why)

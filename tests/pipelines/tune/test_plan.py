@@ -157,6 +157,18 @@ def test_an_excess_trains_its_reference_first(tmp_path, monkeypatch):
         tune.with_reference(plan, sweep, Ledger(str(tmp_path / "trials.jsonl")))
 
 
+def test_a_reference_that_was_trained_needs_no_budget(tmp_path, monkeypatch):
+    plan = made(objective="max(excess)")
+    sweep = Sweep(plan.base, plan.settings, "packed", plan.base.ray, str(tmp_path), plan.objective.at)
+    curve = [Point(step=1, tokens=10, metrics={f"bits_per_byte/{name}": 1.5 for name in SHARES})]
+    trained = result(0, 1.5, settings=plan.reference, curve=curve)
+    ledger = Ledger(str(tmp_path / "trials.jsonl"))
+    ledger.append(trained.model_copy(update={"key": sweep.plan(0, plan.reference).key}))
+    monkeypatch.setattr(execute, "run_trials", lambda *_: [])  # as where `budget.trials` are used up
+    ready = tune.with_reference(plan, sweep, ledger)
+    assert ready.objective.at({"bits_per_byte/english": 2.0, "bits_per_byte/code": 1.0}, 10) == 0.5
+
+
 COMPARING = {
     "train": {
         "objective": {"kind": "dpo"},

@@ -102,6 +102,8 @@ def make_plan(base: train.Config, settings: TuneConfig, shares: Mapping[str, flo
     trials = trial_configs(base, [Trial(index, one) for index, one in enumerate(found)])
     if not isinstance(settings.scheduler, NoScheduler):
         _check_nothing_counts_validations(trials)
+    if isinstance(settings.scheduler, PbtScheduler):
+        _check_nothing_goes_back(trials)
     return Plan(base, settings, space, objective, made, names, reference[0] if reference else None)
 
 
@@ -143,6 +145,18 @@ def _check_nothing_counts_validations(trials: Sequence[train.Config]) -> None:
             where="tune.scheduler",
             why="a run by itself, and the trials that confirm the leaders, have no validations at rungs",
             fix=f"take `kind: none`, or leave `{found[0]}` out of the sweep",
+        )
+
+
+def _check_nothing_goes_back(trials: Sequence[train.Config]) -> None:
+    """Refuse to move the checkpoints of trials that go back to them: the best one would be no run by itself."""
+    if any(one.train.guards.spikes.action == "rollback" for one in trials):
+        raise ConfigError(
+            "the population's checkpoints would change what trials learn: `train.guards.spikes.action: rollback` goes "
+            "back to them",
+            where="tune.scheduler",
+            why="a population saves where its trials meet, and a run by itself where `train.checkpoint` says",
+            fix="take another scheduler, or `train.guards.spikes.action: skip`",
         )
 
 

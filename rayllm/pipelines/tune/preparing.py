@@ -1,6 +1,7 @@
 """A trial's training as its sweep needs it: validations where it is judged, checkpoints where others take it over.
 
-Nothing of this changes what the trial learns: what learns from the number of validations is refused (``plan``).
+Nothing of this changes what the trial learns: what counts validations, or goes back to checkpoints, is refused by
+``plan``.
 """
 
 from collections.abc import Sequence

@@ -107,6 +107,13 @@ def test_a_scheduler_is_refused_where_its_validations_would_change_the_trials(tr
     assert made(tree, scheduler={"kind": "none"})
 
 
+def test_a_population_is_refused_where_its_checkpoints_would_change_the_trials():
+    tree = {"train": {"max_steps": 40, "guards": {"spikes": {"action": "rollback"}}}}
+    with pytest.raises(ConfigError, match="rollback` goes back to them"):
+        made(tree, scheduler={"kind": "pbt"})
+    assert made(tree, scheduler={"kind": "asha"})
+
+
 def test_a_population_without_end_is_refused():
     endless = {"scheduler": {"kind": "pbt"}, "budget": {"hours": 1}}
     with pytest.raises(ConfigError, match="grow without end"):

@@ -96,6 +96,29 @@ def test_the_run_begins_when_all_nodes_have_come(slurm: dict[str, str], tmp_path
     assert "rayllm run f.yaml" in (tmp_path / "log").read_text()
 
 
+def test_a_run_waits_five_minutes_for_its_nodes_however_long_a_look_takes(
+    slurm: dict[str, str], tmp_path: Path
+) -> None:
+    _program(tmp_path, "rayllm", 'echo "rayllm $*" >> "$LOG"')
+    (tmp_path / "nodes").write_text("Active:\n 1 node_a\n")
+    (tmp_path / "clock").write_text("sleep() { SECONDS=$((SECONDS + 100)); }\n")  # each round takes 100 seconds
+    env = slurm | {"BASH_ENV": str(tmp_path / "clock")}
+    assert subprocess.run(["bash", SCRIPT, "f.yaml"], env=env, capture_output=True, timeout=30).returncode == 0
+    log = (tmp_path / "log").read_text()
+    assert log.count("ray status") == 3
+    assert "rayllm run f.yaml" in log
+
+
+def test_a_job_that_is_stopped_before_its_head_is_up_is_queued_again(slurm: dict[str, str], tmp_path: Path) -> None:
+    _program(tmp_path, "rayllm", "exec sleep 30")
+    _program(tmp_path, "ray", 'touch "$LOG.up"; exit 1')
+    job = subprocess.Popen(["bash", SCRIPT, "f.yaml"], env=slurm, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(tmp_path / "log.up")
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(timeout=20) == 143
+    assert "scontrol requeue 4711" in (tmp_path / "log").read_text()
+
+
 def wait_for(file: Path) -> None:
     for _ in range(100):
         if file.exists():

@@ -131,6 +131,8 @@ def run_task(task: Task, root: str, *, force: bool = False) -> tuple[Artifact, b
     with _lock(root, f"{task.verb}-{task.hash[:12]}"):
         if not force and is_made(task, root):  # since, by the process that had the lock
             return _found(uri), True
+        if task.in_place and storage.exists(storage.join(uri, MANIFEST)):
+            _clean_up(uri)  # with it there, what --force had begun is done
         if task.in_place and force:
             _begin_anew(uri)
         elif not task.in_place:
@@ -158,8 +160,14 @@ def is_made(task: Task, root: str) -> bool:
 def _found(uri: str) -> Artifact:
     artifact = read_artifact(uri)
     artifact.verify(deep=False)
-    storage.remove(_scratch(uri))
+    _clean_up(uri)
     return artifact
+
+
+def _clean_up(uri: str) -> None:
+    """Remove what lies beside a finished artifact where the process was killed just after it had published."""
+    storage.remove(_scratch(uri))
+    storage.remove(_aside(uri))
 
 
 def _begin_anew(uri: str) -> None:

@@ -152,6 +152,33 @@ def test_a_forced_stage_in_place_begins_once_and_goes_on_when_forced_again(root:
     assert not storage.list_files(aside)
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_a_forced_stage_killed_once_it_had_published_is_done(
+    tmp_path: Path, force: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[bool] = []
+
+    def step(work: Work) -> dict[str, Any]:
+        made.append(storage.exists(work.path("out", "data")))
+        return _write(work)
+
+    def killed(uri: str) -> str:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return f"{uri}.scratch"
+
+    task = _task(run=step, in_place=True)
+    artifact, _ = run_task(task, str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "_scratch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_task(task, str(tmp_path), force=True)
+    assert len(list(tmp_path.iterdir())) == 2, "the old artifact lies beside the new one"
+    assert run_task(task, str(tmp_path), force=force)[1] is not force
+    assert made == [False] * (3 if force else 2), "forced again it is made again, from nothing"
+    assert [path.name for path in tmp_path.iterdir()] == [Path(artifact.uri).name]
+
+
 def test_what_a_reader_sees_is_nothing_or_all(tmp_path: Path) -> None:
     seen = []
 

@@ -13,7 +13,7 @@ from parent_run import PARENT, train_run, weights
 from small_session import all_records, make_config, records
 
 from rayllm.core.artifact import Artifact
-from rayllm.core.checkpoint import list_checkpoints
+from rayllm.core.checkpoint import list_checkpoints, set_aside
 from rayllm.core.errors import ArtifactDamaged, ConfigError, DataError
 from rayllm.core.fork_config import ForkConfig
 from rayllm.data.mixing.plan import Plan
@@ -212,6 +212,19 @@ def test_steps_without_a_checkpoint_and_runs_without_a_stable_part_are_refused(
     )
     with pytest.raises(ConfigError, match="no stable part"):
         train.check(fork(tmp_path, other, "stable"))
+
+
+def test_checkpoints_that_are_set_aside_are_named_where_one_is_missed(parent: Path, tmp_path: Path) -> None:
+    source = tmp_path / "parent"
+    shutil.copytree(parent, source)
+    first, *others = list_checkpoints(str(source / "checkpoints"))
+    for ref in others:
+        set_aside(ref.uri, "weights changed")
+    with pytest.raises(ConfigError, match=r"steps 4; set aside as damaged: those of steps 8, 12 \("):
+        train.check(fork(tmp_path, source, 8))
+    set_aside(first.uri, "weights changed")
+    with pytest.raises(ConfigError, match=r"no checkpoint to fork(.|\n)*damaged: those of steps 4, 8, 12 \("):
+        train.check(fork(tmp_path, source))
 
 
 def test_a_run_that_is_stable_and_then_decays_keeps_the_checkpoint_between(

@@ -6,7 +6,7 @@ In: ``train.fork``. Out: a checkpoint's place; the config and the stage table th
 import yaml
 
 from rayllm.core import storage
-from rayllm.core.checkpoint import COMMIT, CheckpointRef, Commit, checkpoints_of, list_checkpoints
+from rayllm.core.checkpoint import COMMIT, CheckpointRef, Commit, checkpoints_of, is_set_aside, list_checkpoints
 from rayllm.core.config import validate_source
 from rayllm.core.config_source import Source
 from rayllm.core.errors import ConfigError
@@ -35,7 +35,7 @@ def find_fork(fork: ForkConfig) -> CheckpointRef:
         raise ConfigError(
             f"the run to fork has no checkpoint of {wanted}",
             where=f"train.fork: {fork.source}",
-            why=f"it has those of steps {', '.join(str(ref.step) for ref in there)}",
+            why="; ".join([f"it has those of steps {_steps(there)}", *_damaged(fork.source)]),
             fix="name one of these in `train.fork.step`, or train that run with more `train.checkpoint.keep_last`",
         )
     return fitting[-1]
@@ -52,9 +52,21 @@ def _checkpoints(source: str) -> list[CheckpointRef]:
         raise ConfigError(
             "there is no checkpoint to fork from",
             where=f"train.fork: {source}",
+            why="; ".join(_damaged(source)),
             fix="give a checkpoint, the train artifact that holds `checkpoints/`, or its run's directory",
         )
     return there
+
+
+def _damaged(source: str) -> list[str]:
+    """What to say of checkpoints that are not looked at, if there are any."""
+    there = list_checkpoints(checkpoints_of(source), also_set_aside=True)
+    found = [ref for ref in there if is_set_aside(ref.uri)]
+    return [f"set aside as damaged: those of steps {_steps(found)} (see `rayllm checkpoints verify`)"] if found else []
+
+
+def _steps(refs: list[CheckpointRef]) -> str:
+    return ", ".join(str(ref.step) for ref in refs)
 
 
 def stable_steps(uri: str) -> int:

@@ -131,8 +131,13 @@ def has_stage(verb: str, run: RunConfig) -> bool:
     return not hasattr(module, "wanted") or module.wanted(stage_config(verb, run))
 
 
-def check_stage(stage: Stage, run: RunConfig) -> None:
+def check_stage(stage: Stage, run: RunConfig, *, force: bool = False) -> None:
     """What a stage asks of its config beyond the schema, before anything starts.
+
+    Args:
+        stage: Which one.
+        run: The whole run.
+        force: Whether it is to be made again, without what earlier starts have left.
 
     Raises:
         ConfigError: If it lacks something.
@@ -140,6 +145,8 @@ def check_stage(stage: Stage, run: RunConfig) -> None:
     module = stage_module(stage)
     if hasattr(module, "check"):
         module.check(stage_config(stage.verb, run))
+    if force and hasattr(module, "check_forced"):
+        module.check_forced(stage_config(stage.verb, run))
 
 
 def stage_fingerprint(stage: Stage, run: RunConfig) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def run_stages(config: RunConfig, verbs: Sequence[str], *, force: Sequence[str] 
         )
     verbs = [verb for verb in verbs if has_stage(verb, config)]
     for verb in verbs:
-        check_stage(STAGES[verb], config)
+        check_stage(STAGES[verb], config, force=verb in force)
     if config.ray.address != "local":
         ensure_ray(config.ray)
         probe_storage(storage.absolute(config.storage))

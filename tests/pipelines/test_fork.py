@@ -12,8 +12,8 @@ from packing_fixture import make_packed
 from parent_run import PARENT, train_run, weights
 from small_session import all_records, make_config, records
 
-from rayllm.core.artifact import Artifact
-from rayllm.core.checkpoint import list_checkpoints, set_aside
+from rayllm.core.artifact import MANIFEST, Artifact
+from rayllm.core.checkpoint import COMMIT, checkpoint_name, list_checkpoints, set_aside
 from rayllm.core.errors import ArtifactDamaged, ConfigError, DataError
 from rayllm.core.fork_config import ForkConfig
 from rayllm.data.mixing.plan import Plan
@@ -134,11 +134,32 @@ def test_of_several_beginnings_that_are_gone_none_is_guessed(
 
 
 def note(directory: Path, config: train.Config, packed: Artifact) -> None:
-    """Leave what the first start of a fork leaves."""
+    """Leave what the first start of a fork leaves, and that it has saved."""
     forked = load_fork(config, PackedData.open(packed.uri), "")
     assert forked is not None
-    directory.mkdir(parents=True)
+    saved = directory / "checkpoints" / checkpoint_name(13, 1)
+    saved.mkdir(parents=True)
+    (saved / COMMIT).touch()
     (directory / FORK).write_bytes(forked.origin.to_json())
+
+
+def test_a_fork_whose_beginning_is_gone_goes_on_but_does_not_begin(
+    parent: Path, parent_data: Artifact, tmp_path: Path
+) -> None:
+    source, run = tmp_path / "parent", tmp_path / "t" / "train-1"
+    shutil.copytree(parent, source)
+    config = fork(tmp_path, source, max_steps=14)
+    note(run, config, parent_data)
+    train.check_forced(config)
+    shutil.rmtree(source)
+    train.check(config)
+    with pytest.raises(ConfigError, match=r"it cannot begin again(.|\n)*leave out --force"):
+        train.check_forced(config)
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(ConfigError, match="there is no checkpoint to fork from"):
+        train.check(config)
+    (run / MANIFEST).touch()  # finished: there is nothing to begin
+    train.check(config)
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,26 @@ def test_a_stage_may_refuse_its_config_before_any_stage_runs(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_stage_that_cannot_be_made_again_says_so_before_any_is_touched(
+    make_config: MakeConfig, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = run_config.stage_module
+
+    def refuse(config: Frame) -> None:
+        raise ConfigError(f"{config.name} cannot begin again")
+
+    def module(stage: Stage) -> Any:
+        found = fake(stage)
+        return SimpleNamespace(**vars(found), check_forced=refuse) if stage.verb == "train" else found
+
+    monkeypatch.setattr(run_config, "stage_module", module)
+    run_stages(make_config(), verbs_for("train"), force=["pack"])
+    ran.clear()
+    with pytest.raises(ConfigError, match="tiny cannot begin again"):
+        run_stages(make_config(), verbs_for("train"), force=["pack", "train"])
+    assert ran == []
+
+
 def test_a_machine_too_small_for_a_later_stage_is_told_before_the_first_one_runs(
     make_config: MakeConfig, ran: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

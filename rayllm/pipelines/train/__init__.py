@@ -108,6 +108,18 @@ def check(config: Config) -> None:
         check_fork(config)
 
 
+def check_forced(config: Config) -> None:
+    """See whether the run can begin again.
+
+    Raises:
+        ConfigError: If the run that it forks is gone.
+    """
+    if config.train.fork:
+        from rayllm.pipelines.train.fork import check_forced_fork
+
+        check_forced_fork(config)
+
+
 def check_nodes(config: Config, nodes: Sequence[Node]) -> None:
     """See whether the workers have room.
 

@@ -72,6 +72,24 @@ def check_fork(config: Config) -> None:
     _check_settings(config, found.uri)
 
 
+def check_forced_fork(config: Config) -> None:
+    """Refuse to make a fork again once its beginning is gone.
+
+    Raises:
+        ConfigError: If it is.
+    """
+    assert config.train.fork is not None
+    try:
+        find_fork(config.train.fork)
+    except ConfigError as error:
+        raise ConfigError(
+            "the checkpoint that this fork began with is gone: it cannot begin again",
+            where=error.where,
+            why=f"{error.what}; {error.why}".removesuffix("; "),
+            fix="leave out --force, which goes on with what there is, or bring that checkpoint back",
+        ) from error
+
+
 def fork_fingerprint(config: Config) -> str:
     """The hash of the checkpoint that the run begins with, or has begun with."""
     assert config.train.fork is not None

@@ -7,7 +7,8 @@ run begins, or has begun, with.
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rayllm.core import storage
-from rayllm.core.checkpoint import CheckpointRef
+from rayllm.core.artifact import MANIFEST
+from rayllm.core.checkpoint import DIRECTORY, CheckpointRef, list_checkpoints
 from rayllm.core.errors import ArtifactDamaged, ConfigError
 from rayllm.core.fork_config import ForkConfig
 from rayllm.pipelines.train import Config
@@ -72,23 +73,28 @@ def find_or_recall(config: Config) -> CheckpointRef | Origin:
     """The checkpoint that a fork begins with or, where the other run has it no more, has begun with.
 
     Raises:
-        ConfigError: If there is none, and no earlier start of this run has noted one.
+        ConfigError: If there is none, and no earlier start of this run has come to a checkpoint from one.
         ArtifactDamaged: If such a note cannot be read.
     """
     assert config.train.fork is not None
     try:
         return find_fork(config.train.fork)
     except ConfigError:
-        noted = {origin.sha256: origin for origin in _noted(config) if origin.answers(config.train.fork)}
+        noted = {origin.sha256: origin for origin in _begun(config).values() if origin.answers(config.train.fork)}
         if len(noted) != 1:  # with several nothing tells which of them is meant
             raise
         return noted.popitem()[1]
 
 
-def _noted(config: Config) -> list[Origin]:
+def _begun(config: Config) -> dict[str, Origin]:
+    """Trainings of this run that need their beginning no more, being finished or at a checkpoint of their own."""
     home = storage.join(storage.absolute(config.storage), config.name)
     fs, path = storage.filesystem(home)
     entries = fs.ls(path, detail=False) if fs.isdir(path) else []
     names = sorted(str(entry).rstrip("/").rpartition("/")[2] for entry in entries)
-    found = [read_origin(storage.join(home, name)) for name in names if name.startswith("train-")]
-    return [origin for origin in found if origin is not None]
+    found = {}
+    for uri in (storage.join(home, name) for name in names if name.startswith("train-")):
+        origin = read_origin(uri)
+        if origin and (storage.exists(storage.join(uri, MANIFEST)) or list_checkpoints(storage.join(uri, DIRECTORY))):
+            found[uri] = origin
+    return found

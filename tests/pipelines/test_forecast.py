@@ -1,18 +1,22 @@
 """What a plan says of forks, of GPUs without bf16, and of checkpoints that are kept."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rayllm.core import storage
+from rayllm.core.artifact import MANIFEST
 from rayllm.core.checkpoint import COMMIT, Commit, checkpoint_name
 from rayllm.core.errors import ConfigError, SetupError
 from rayllm.pipelines.plan import machines
+from rayllm.pipelines.plan.beginning import find_beginning
 from rayllm.pipelines.plan.describe import Options, describe
 from rayllm.pipelines.plan.machines import choose_precision, find_machines
 from rayllm.pipelines.run_config import RunConfig
+from rayllm.pipelines.train.fork_origin import FORK, Origin
 from rayllm.pipelines.train.preflight import kept_checkpoints
 from rayllm.train.checkpoint import STATE
 from rayllm.train.config import TrainConfig
@@ -73,6 +77,20 @@ def test_a_fork_of_a_step_that_is_still_to_come_is_planned_and_says_so(tmp_path:
     found = plan(make_config(tmp_path, fork={"source": str(tmp_path / "trunk"), "step": 500}))
     assert [stage["steps"] for stage in found["stages"]] == [100, 400]
     assert any("planned as if it were there" in note for note in found["notes"])
+
+
+def test_a_fork_that_has_begun_is_planned_from_its_own_checkpoint_once_its_beginning_is_gone(tmp_path: Path) -> None:
+    source, run = str(tmp_path / "trunk"), tmp_path / "t" / "train-1"
+    origin = Origin(run="trunk", checkpoint=f"{source}/checkpoints/{checkpoint_name(800, 1)}", step=800, sha256="a")
+    make_checkpoint(run, 900, "fp32")
+    (run / FORK).write_bytes(origin.to_json())
+    begun = find_beginning(make_config(tmp_path, fork=source))
+    assert (begun.step, begun.precision, begun.notes) == (800, "fp32", ())
+    shutil.rmtree(run / "checkpoints")
+    (run / MANIFEST).touch()
+    begun = find_beginning(make_config(tmp_path, fork=source))
+    assert (begun.step, begun.precision) == (800, "auto")
+    assert "its precision is not known" in begun.notes[0]
 
 
 def test_a_fork_that_cannot_be_is_refused(tmp_path: Path) -> None:

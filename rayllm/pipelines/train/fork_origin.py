@@ -86,6 +86,12 @@ def find_or_recall(config: Config) -> CheckpointRef | Origin:
         return noted.popitem()[1]
 
 
+def newest_since(config: Config, origin: Origin) -> CheckpointRef | None:
+    """The newest checkpoint of those that trainings of this run have made since they began there."""
+    begun = [storage.join(uri, DIRECTORY) for uri, other in _begun(config).items() if other == origin]
+    return max((ref for directory in begun for ref in list_checkpoints(directory)), default=None)
+
+
 def _begun(config: Config) -> dict[str, Origin]:
     """Trainings of this run that need their beginning no more, being finished or at a checkpoint of their own."""
     home = storage.join(storage.absolute(config.storage), config.name)

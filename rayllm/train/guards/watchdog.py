@@ -2,8 +2,8 @@
 
 In: a beat with each phase of a step. Out, after ``timeout_s`` without one: a note ``rank-00001.json`` in ``stalls/``
 (rank, step, phase, seconds, stacks of all threads), then the end of the process. One rank that hangs stops all the
-others in their next collective; whose stacks show that writes so, and ``describe_stalls`` names the rank that stood
-elsewhere first.
+others in their next collective; whose stacks show that writes so and ends a moment later, so that the rank that stood
+elsewhere has written too, and ``describe_stalls`` names that one first.
 """
 
 import json
@@ -62,15 +62,18 @@ class Watchdog:
         self._closed.set()
 
     def _watch(self) -> None:
-        while not self._closed.wait(min(1.0, self._timeout_s / 4)):
+        look_s = min(1.0, self._timeout_s / 4)
+        while not self._closed.wait(look_s):
             since, step, phase = self._last
             silent_s = time.monotonic() - since
             if silent_s > (max(self._timeout_s, START_S) if phase == STARTING else self._timeout_s):
-                self._report(step, phase, silent_s)
+                if self._report(step, phase, silent_s):
+                    time.sleep(2 * look_s)  # the end of one rank ends all: whoever is waited for writes its note first
                 self._end(STALLED)
                 return
 
-    def _report(self, step: int, phase: str, silent_s: float) -> None:
+    def _report(self, step: int, phase: str, silent_s: float) -> bool:
+        """Write down where the rank stands; returns whether it only waits for others."""
         stacks = _stacks()
         waits = any(name in stack for owner, stack in stacks if owner != SAVING for name in COLLECTIVES)
         logger.error("rank %d made no progress for %.0f s at step %d: %s", self._rank, silent_s, step, phase)
@@ -85,6 +88,7 @@ class Watchdog:
             )
         except OSError as error:  # the process must end whether or not the note can be written
             logger.error("the note of the stall could not be written: %s", error)
+        return waits
 
 
 def stalls_of(directory: str, attempt: int) -> str:

@@ -26,6 +26,24 @@ def test_a_rank_that_stops_is_named_with_its_stacks_and_ended(tmp_path: Path) ->
     assert "test_a_rank_that_stops_is_named" in note["stacks"]
 
 
+def test_a_rank_that_waits_for_others_ends_after_the_one_that_it_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stacks = iter([[("MainThread", "torch/distributed/distributed_c10d.py")], [("MainThread", "loop.py")]])
+    monkeypatch.setattr("rayllm.train.guards.watchdog._stacks", lambda: next(stacks))
+    ended: list[int] = []
+    waiting = Watchdog(str(tmp_path), 0, 1, 0.8, end=lambda _: ended.append(0))
+    waiting.beat(3, "optimizer step")  # and notices first
+    time.sleep(0.1)
+    hanging = Watchdog(str(tmp_path), 1, 1, 0.8, end=lambda _: ended.append(1))
+    hanging.beat(3, "forward and backward")
+    deadline = time.monotonic() + 5
+    while len(ended) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert ended == [1, 0]
+    assert [line.split()[1] for line in describe_stalls(str(tmp_path), 1)] == ["1", "0"]
+
+
 def test_a_watchdog_that_is_closed_or_off_ends_nothing(tmp_path: Path) -> None:
     codes: list[int] = []
     dog = Watchdog(str(tmp_path), 0, 1, 0.1, end=codes.append)

@@ -41,13 +41,11 @@ class AdamWRule:
         if not pairs:
             return
         gradients = [tensor.grad for tensor, _ in pairs if tensor.grad is not None]
-        fused, divisor = all(tensor.device.type in FUSED for tensor, _ in pairs), None
-        if (
-            fused and group["shrink"] != 1
-        ):  # on its way through the fused kernel, which spares a pass over the gradients
-            divisor = torch.tensor(1 / group["shrink"], dtype=torch.float32, device=gradients[0].device)
-        elif group["shrink"] != 1:
-            torch._foreach_mul_(gradients, group["shrink"])
+        fused, shrink, divisor = all(tensor.device.type in FUSED for tensor, _ in pairs), group["shrink"], None
+        if shrink != 1 and fused:  # the kernel divides on its way, which spares a pass over the gradients
+            divisor = torch.tensor(1 / shrink, dtype=torch.float32, device=gradients[0].device)
+        elif shrink != 1:
+            torch._foreach_mul_(gradients, shrink)
         adamw(
             [tensor for tensor, _ in pairs],
             gradients,

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rayllm.core.cpu import has_amx
+from rayllm.core.cpu import multiplies_bf16
 
 #: Of the odd quintic whose iteration drives singular values towards 1 (into about 0.7 to 1.2), steep at zero.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -69,4 +69,4 @@ def resolve_dtype(asked: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if asked == "bf16" else torch.float32
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
-    return torch.bfloat16 if has_amx() else torch.float32
+    return torch.bfloat16 if multiplies_bf16() else torch.float32

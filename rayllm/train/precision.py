@@ -6,13 +6,14 @@ products, by autocast (fp16 with a scaled loss, ``train.loss_scale``; fp8 inside
 
 import torch
 
-from rayllm.core.cpu import has_amx
+from rayllm.core.cpu import multiplies_bf16
 from rayllm.core.errors import SetupError
 from rayllm.train.config import Fp8Config, Precision
 from rayllm.train.fp8 import check_capability, check_hardware
 
-#: bf16 on a CPU with AMX pays from this width up (1.3 times the speed at 128, twice at 384); below, casts cost as much.
-AMX_MIN_DIM = 128
+#: bf16 pays from this width up on a CPU that multiplies it (1.3 times the speed at 128, up to twice at 384); below,
+#: casts cost as much.
+CPU_BF16_MIN_DIM = 128
 #: Compute capability from which GPUs have bf16.
 BF16_CAPABILITY = (8, 0)
 #: What autocast computes matrix products in; other precisions run without it.
@@ -38,7 +39,7 @@ def resolve_precision(asked: str, dim: int, device: torch.device, fp8: Fp8Config
         return resolve_on_gpu(asked, torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device))
     if asked == "fp32" or asked == "fp16" or asked == "bf16":
         return asked
-    return "bf16" if has_amx() and dim >= AMX_MIN_DIM else "fp32"
+    return "bf16" if multiplies_bf16() and dim >= CPU_BF16_MIN_DIM else "fp32"
 
 
 def resolve_on_gpu(asked: str, name: str, capability: tuple[int, int], fp8: Fp8Config | None = None) -> Precision:

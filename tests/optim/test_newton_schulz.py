@@ -70,5 +70,5 @@ def test_a_dtype_that_is_asked_for_is_obeyed_and_auto_follows_the_hardware(monke
     cpu = torch.device("cpu")
     assert (resolve_dtype("fp32", cpu), resolve_dtype("bf16", cpu)) == (torch.float32, torch.bfloat16)
     for amx, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(newton_schulz, "has_amx", lambda amx=amx: amx)
+        monkeypatch.setattr(newton_schulz, "multiplies_bf16", lambda amx=amx: amx)
         assert resolve_dtype("auto", cpu) == expected

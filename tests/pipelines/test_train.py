@@ -215,8 +215,8 @@ def test_precision_is_chosen_once_and_frozen(packed: Artifact, tmp_path: Path, m
     train_alone(config, packed.uri, str(tmp_path / "a"))
     state = Path(list_checkpoints(str(tmp_path / "a") + "/checkpoints")[-1].uri, "state.json")
     assert json.loads(state.read_text())["precision"] == "fp32"
-    monkeypatch.setattr(precision, "AMX_MIN_DIM", 1)
-    monkeypatch.setattr(precision, "has_amx", lambda: True)
+    monkeypatch.setattr(precision, "CPU_BF16_MIN_DIM", 1)
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda: True)
     train_alone(config, packed.uri, str(tmp_path / "a"))
     assert json.loads(Path(tmp_path, "a", "environment.json").read_text())["precision"] == "fp32"
     train_alone(config, packed.uri, str(tmp_path / "b"))

@@ -4,36 +4,37 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from rayllm.core.cpu import finds_bf16, multiplies_bf16
 from rayllm.core.errors import SetupError
 from rayllm.model.config import ModelConfig
 from rayllm.pipelines.train import Config
 from rayllm.train import precision
 from rayllm.train.config import Fp8Config, TrainConfig
 from rayllm.train.fp8 import misfits
-from rayllm.train.precision import AMX_MIN_DIM, has_amx, resolve_precision
+from rayllm.train.precision import CPU_BF16_MIN_DIM, resolve_precision
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 @pytest.mark.parametrize(
-    ("amx", "dim", "chosen"),
+    ("bf16", "dim", "chosen"),
     [
-        (False, AMX_MIN_DIM * 4, "fp32"),
-        (True, AMX_MIN_DIM - 1, "fp32"),
-        (True, AMX_MIN_DIM, "bf16"),
+        (False, CPU_BF16_MIN_DIM * 4, "fp32"),
+        (True, CPU_BF16_MIN_DIM - 1, "fp32"),
+        (True, CPU_BF16_MIN_DIM, "bf16"),
     ],
 )
 def test_auto_on_a_cpu_needs_the_hardware_and_the_width(
-    monkeypatch: pytest.MonkeyPatch, amx: bool, dim: int, chosen: str
+    monkeypatch: pytest.MonkeyPatch, bf16: bool, dim: int, chosen: str
 ) -> None:
-    monkeypatch.setattr(precision, "has_amx", lambda: amx)
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda: bf16)
     assert resolve_precision("auto", dim, CPU) == chosen
 
 
 @pytest.mark.parametrize("asked", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("amx", [False, True])
-def test_a_cpu_obeys_whatever_is_asked_for(monkeypatch: pytest.MonkeyPatch, asked: str, amx: bool) -> None:
-    monkeypatch.setattr(precision, "has_amx", lambda: amx)
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_cpu_obeys_whatever_is_asked_for(monkeypatch: pytest.MonkeyPatch, asked: str, bf16: bool) -> None:
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda: bf16)
     assert resolve_precision(asked, 8, CPU) == asked
 
 
@@ -63,8 +64,18 @@ def test_bf16_is_refused_on_an_old_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve_precision("bf16", 8, CUDA)
 
 
-def test_the_cpu_is_asked_not_guessed() -> None:
-    assert isinstance(has_amx(), bool)
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [
+        ("avx512f avx512_vnni amx_bf16 amx_tile", True),
+        ("avx512_vbmi2 avx512_bf16 clzero", True),
+        ("avx2 avx512f avx512_vnni", False),
+        ("", False),
+    ],
+)
+def test_the_cpu_is_asked_not_guessed(flags: str, found: bool) -> None:
+    assert finds_bf16(f"processor : 0\nflags : fpu {flags}\nbugs : none\n") is found
+    assert isinstance(multiplies_bf16(), bool)
 
 
 @pytest.mark.fault("P17", "fp8 on a CPU, not emulated", "refused, never replaced")

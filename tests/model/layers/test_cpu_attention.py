@@ -8,9 +8,9 @@ from rayllm.model.layers import cpu_attention
 from rayllm.model.layers.visibility import DenseVisibility
 
 
-def inputs(heads: int = 3) -> list[torch.Tensor]:
+def inputs(heads: int = 3, seq: int = 20) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    shapes = [(2, 20, 3, 16), (2, 20, heads, 16), (2, 20, heads, 16)]
+    shapes = [(2, seq, 3, 16), (2, seq, heads, 16), (2, seq, heads, 16)]
     return [torch.randn(shape, generator=generator).bfloat16().transpose(1, 2) for shape in shapes]
 
 
@@ -26,9 +26,12 @@ def exact(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
 
 
-@pytest.mark.parametrize("kv_heads", [3, 1])
-def test_values_and_gradients_are_those_of_exact_attention(kv_heads: int) -> None:
-    parts = inputs(kv_heads)
+@pytest.mark.parametrize(("kv_heads", "seq", "block"), [(3, 20, 128), (1, 20, 128), (3, 24, 8), (1, 61, 8)])
+def test_values_and_gradients_are_those_of_exact_attention(
+    kv_heads: int, seq: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_attention, "BLOCK", block)
+    parts = inputs(kv_heads, seq)
     found = gradients(DenseVisibility(is_causal=True).attend, parts)
     wanted = gradients(exact, [part.double() for part in parts])
     assert len(found) == len(wanted) == 4

@@ -123,6 +123,9 @@ class CheckpointConfig(ConfigModel):
     """When to save, and what to keep; what decides where checkpoints lie is in the hash of a run that rolls back."""
 
     every_steps: int = Field(default=100, ge=1, description="Steps between checkpoints; the last step is always saved.")
+    at_steps: list[Annotated[int, Field(ge=1)]] = Field(
+        default=[], description="More steps after which to save, such as the rungs at which a sweep's trials wait."
+    )
     keep_last: int = Field(
         default=2, ge=2, description="Newest checkpoints to keep; two, so that one damaged is no loss."
     )
@@ -149,6 +152,10 @@ class CheckpointConfig(ConfigModel):
         "waits for it as stalled.",
         json_schema_extra=RUNTIME,
     )
+
+    def due(self, step: int) -> bool:
+        """Whether a checkpoint follows a step by this section."""
+        return step % self.every_steps == 0 or step in self.at_steps
 
 
 class ValidationRunConfig(ConfigModel):

@@ -75,7 +75,7 @@ def after_step(run: Run, saver: Saver, wishes: Wishes) -> bool:
     done = step == run.plan.total_steps
     stop = wishes.stop
     branches = _branches(run)
-    saved = done or stop or wishes.save or branches or step % config.checkpoint.every_steps == 0
+    saved = done or stop or wishes.save or branches or config.checkpoint.due(step)
     if saved:
         save(run, saver)
     if branches:

@@ -126,16 +126,30 @@ class Book:
         config = self._sweep.plan(run.trial.index, stand.settings).config
         return Order(forked(config, stand.parent), stand.settings, time.time(), stand.directory)
 
+    @property
+    def over(self) -> bool:
+        """Whether the budget is spent: no trial begins, and none goes on."""
+        return self._over
+
     def begin(self, trial: str) -> None:
         """A trial has got its resources."""
         entry = self.live[trial]
         entry.begun_s = entry.begun_s or time.time()
 
     def pause(self, trial: str) -> None:
-        """A trial has let go of its resources, and waits for its next turn."""
+        """A trial has let go of its resources, and waits to go on.
+
+        A sampler learns now what it came to: it may wait long, or for ever. What it comes to later is told as well. (In
+        a population all go on.)
+        """
         entry = self.live.get(trial)
-        if entry is not None and entry.begun_s:
-            entry.held_s, entry.begun_s = entry.held_s + time.time() - entry.begun_s, 0.0
+        if entry is None or not entry.begun_s:
+            return
+        entry.held_s, entry.begun_s = entry.held_s + time.time() - entry.begun_s, 0.0
+        if entry.curve and not self._population:
+            result = self._result(entry, entry.curve[max(entry.curve)], "", "stopped")
+            self._tell_all(result, entry.others)
+            logger.info("%s", self._line(result, "waits"))
 
     def note(self, trial: str, progress: Progress) -> None:
         """A trial has reported."""
@@ -259,24 +273,27 @@ class Book:
         self._ledger.append(result)
         self.results.append(result)
         if not result.cut:
-            for settings in (result.settings, *others):
-                self._tell(result, settings)
+            self._tell_all(result, others)
         self.keep()
         logger.info("%s", self._line(result))
+
+    def _tell_all(self, result: TrialResult, others: Sequence[Settings]) -> None:
+        for settings in (result.settings, *others):
+            self._tell(result, settings)
 
     def _tell(self, result: TrialResult, settings: Settings) -> None:
         """Tell the sampler a result under the settings that it asked for."""
         self._sampler.tell(result.model_copy(update={"settings": settings, "group": group_of(settings)}))
 
-    def _line(self, result: TrialResult) -> str:
-        """A result for the console, its outcome first."""
+    def _line(self, result: TrialResult, verb: str = "stopped") -> str:
+        """A result for the console, its outcome first; the verb is for one that has not come to its end."""
         objective = self._sweep.settings.objective
         step = f" at step {result.curve[-1].step:,}" if result.curve else ""
         if result.status == "failed":
             outcome = f"failed: {result.error.splitlines()[0]}"
         elif result.curve:
             value = self._sweep.judge(result.metrics, result.tokens)
-            outcome = f"{objective} {value:.4f}{f', stopped{step}' if result.status == 'stopped' else ''}"
+            outcome = f"{objective} {value:.4f}{f', {verb}{step}' if result.status == 'stopped' else ''}"
         else:
             outcome = "stopped before its first validation"
         limit = self._sweep.settings.budget.trials

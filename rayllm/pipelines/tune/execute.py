@@ -29,7 +29,7 @@ from rayllm.pipelines.tune.nested import train_trial
 from rayllm.pipelines.tune.population import Exploring
 from rayllm.pipelines.tune.preparing import Course, prepare_training
 from rayllm.pipelines.tune.progress import Surroundings
-from rayllm.pipelines.tune.schedulers import Judged, build_scheduler
+from rayllm.pipelines.tune.schedulers import Around, Judged, build_scheduler
 from rayllm.pipelines.tune.search import Search
 from rayllm.pipelines.tune.trainable import TrialProcess
 from rayllm.pipelines.tune.trial_runs import Sweep
@@ -37,7 +37,7 @@ from rayllm.pipelines.tune.watch import Watch
 from rayllm.tune.replicates import fresh_seeds, screening
 from rayllm.tune.results import Ledger, TrialResult
 from rayllm.tune.samplers.sampler import Sampler
-from rayllm.tune.schedulers import AshaScheduler, PbtScheduler
+from rayllm.tune.schedulers import PbtScheduler
 
 #: Tune's own loggers, traces and snapshots are not wanted: results are in the ledger, causes on the console, traces in
 #: files. A trial's process gets a minute to leave its loop before it is killed; signals are ours.
@@ -102,7 +102,7 @@ def run_trials(sampler: Sampler, sweep: Sweep, ledger: Ledger) -> list[TrialResu
 def _tuner(
     book: Book, sweep: Sweep, ledger: Ledger, needs: Needs, stop: StopRequest, stop_file: str, scratch: str
 ) -> tune.Tuner:
-    around = Surroundings(
+    surroundings = Surroundings(
         storage.absolute(sweep.packed_uri),
         storage.absolute(sweep.trials),
         stop_file,
@@ -114,21 +114,20 @@ def _tuner(
     begun = branching(sweep.config)
     course, kind = Course(total_steps, begun.step if begun else 0), sweep.settings.scheduler
     prepare = functools.partial(prepare_training, kind, course)
-    scheduler = build_scheduler(kind, course, Exploring(sweep, prepare, book.changes))
-    rungs = kind.rungs(course.own(kind)) if isinstance(kind, AshaScheduler) else None
+    room = Room(needs, whole=isinstance(kind, PbtScheduler))
+    around = Around(Exploring(sweep, prepare, book.changes), room, lambda: book.over)
     earlier = {trial: stand.curve for trial, stand in book.before.trials.items()}
-    scheduler = Judged(scheduler, sweep.judge, course.origin(kind), rungs=rungs, earlier=earlier)
+    scheduler = Judged(build_scheduler(kind, course, around), sweep.judge, course.origin(kind), earlier=earlier)
     confirmed = fresh_seeds(sweep.settings.seed, sweep.settings.significance.seeds)
     scheduler.recall(screening(ledger.results, confirmed))
     scheduler.go_on(book.before.furthest)
-    room = Room(needs, whole=isinstance(sweep.settings.scheduler, PbtScheduler))
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(room.places())
     alone = needs.workers == 1
     held = {"cpu": needs.cpus, "gpu": needs.gpus} if alone else {"cpu": 0.0, **BESIDE_DRIVER}
     return tune.Tuner(
-        tune.with_resources(tune.with_parameters(TrialProcess, surroundings=around), held),
+        tune.with_resources(tune.with_parameters(TrialProcess, surroundings=surroundings), held),
         tune_config=tune.TuneConfig(
-            search_alg=Search(book, room, prepare),
+            search_alg=Search(book, room, prepare, scheduler),
             scheduler=scheduler,
             reuse_actors=True,
             num_samples=-1,

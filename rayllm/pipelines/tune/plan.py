@@ -16,7 +16,7 @@ from rayllm.tune.explore import explore
 from rayllm.tune.objective import Objective
 from rayllm.tune.results import SEED, TrialResult
 from rayllm.tune.samplers.sampler import Sampler, distinct
-from rayllm.tune.schedulers import NoScheduler, PbtScheduler
+from rayllm.tune.schedulers import AshaScheduler, NoScheduler, PbtScheduler
 from rayllm.tune.search import baseline_names, baseline_settings, build_sampler, probes
 from rayllm.tune.space import Settings, Space
 from rayllm.tune.trials import Trial, apply_settings, check_paths, current, trial_configs
@@ -102,7 +102,7 @@ def make_plan(base: train.Config, settings: TuneConfig, shares: Mapping[str, flo
     trials = trial_configs(base, [Trial(index, one) for index, one in enumerate(found)])
     if not isinstance(settings.scheduler, NoScheduler):
         _check_nothing_counts_validations(trials)
-    if isinstance(settings.scheduler, PbtScheduler):
+    if isinstance(settings.scheduler, AshaScheduler | PbtScheduler):
         _check_nothing_goes_back(trials)
     return Plan(base, settings, space, objective, made, names, reference[0] if reference else None)
 
@@ -152,10 +152,10 @@ def _check_nothing_goes_back(trials: Sequence[train.Config]) -> None:
     """Refuse to move the checkpoints of trials that go back to them: the best one would be no run by itself."""
     if any(one.train.guards.spikes.action == "rollback" for one in trials):
         raise ConfigError(
-            "the population's checkpoints would change what trials learn: `train.guards.spikes.action: rollback` goes "
+            "the scheduler's checkpoints would change what trials learn: `train.guards.spikes.action: rollback` goes "
             "back to them",
             where="tune.scheduler",
-            why="a population saves where its trials meet, and a run by itself where `train.checkpoint` says",
+            why="trials save where they are compared, and a run by itself where `train.checkpoint` says",
             fix="take another scheduler, or `train.guards.spikes.action: skip`",
         )
 

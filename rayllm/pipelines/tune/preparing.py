@@ -6,6 +6,7 @@ Nothing of this changes what the trial learns: what counts validations, or goes 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rayllm.train.config import TrainConfig
 from rayllm.tune.schedulers import AshaScheduler, MedianScheduler, NoScheduler, PbtScheduler, SchedulerConfig
@@ -51,11 +52,12 @@ def prepare_training(scheduler: SchedulerConfig, course: Course, config: TrainCo
     validation = config.validation.model_copy(update={"at_steps": sorted({*config.validation.at_steps, *steps})})
     samples = config.samples.model_copy(update={"every_steps": 0, "max_new_tokens": 1})  # which nobody reads
     config = config.model_copy(update={"validation": validation, "samples": samples})
-    if not isinstance(scheduler, PbtScheduler):
-        return config
-    every = course.interval(scheduler)
-    checkpoint = config.checkpoint.model_copy(update={"every_steps": every, "keep_last": KEEP})
-    return config.model_copy(update={"checkpoint": checkpoint})
+    changes: dict[str, Any] = {}
+    if isinstance(scheduler, AshaScheduler):  # a trial waits at a rung, and another takes its process
+        changes = {"at_steps": sorted({*config.checkpoint.at_steps, *steps})}
+    elif isinstance(scheduler, PbtScheduler):
+        changes = {"every_steps": course.interval(scheduler), "keep_last": KEEP}
+    return config.model_copy(update={"checkpoint": config.checkpoint.model_copy(update=changes)})
 
 
 def judged_at(scheduler: SchedulerConfig, course: Course) -> list[int]:

@@ -1,24 +1,25 @@
-"""Who decides which trials go on: Ray Tune's own schedulers, on values that the sweep's objective gives.
+"""Who decides which trials go on: Ray Tune's schedulers, and ours for halving, on values that the objective gives.
 
 In: the ``tune.scheduler`` section, the course of a whole trial. Out: a scheduler for Tune, which knows what the trials
 of earlier starts of the sweep have shown.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import (
-    AsyncHyperBandScheduler,
     FIFOScheduler,
     MedianStoppingRule,
     PopulationBasedTraining,
     TrialScheduler,
 )
 
+from rayllm.pipelines.tune.halved import Halved
 from rayllm.pipelines.tune.preparing import Course
 from rayllm.pipelines.tune.trial_runs import Judge
+from rayllm.tune.halving import Halving
 from rayllm.tune.results import Point, TrialResult
 from rayllm.tune.schedulers import AshaScheduler, MedianScheduler, NoScheduler, PbtScheduler, SchedulerConfig
 
@@ -29,23 +30,36 @@ _COMMON: dict[str, Any] = {"time_attr": STEP, "metric": VALUE, "mode": "min"}
 Explore = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def build_scheduler(config: SchedulerConfig, course: Course, explore: Explore) -> TrialScheduler:
-    """Tune's scheduler; it counts steps from ``course.origin``.
+@dataclass(frozen=True)
+class Around:
+    """What a scheduler has to know of the sweep.
+
+    Attributes:
+        explore: For population-based training.
+        places: How many trials may run at a time; asked each time.
+        over: Whether the budget is spent, and nothing may go on.
+    """
+
+    explore: Explore
+    places: Callable[[], float]
+    over: Callable[[], bool]
+
+
+def build_scheduler(config: SchedulerConfig, course: Course, around: Around) -> TrialScheduler:
+    """A scheduler for Tune; it counts steps from ``course.origin``.
 
     Args:
         config: The section.
         course: Of a whole trial.
-        explore: For population-based training.
+        around: What it has to know of the sweep.
     """
     total_steps = course.own(config)
     match config:
         case NoScheduler():
             return FIFOScheduler()
         case AshaScheduler():
-            first = min(config.rungs(total_steps), default=total_steps)
-            return AsyncHyperBandScheduler(
-                **_COMMON, max_t=total_steps, grace_period=first, reduction_factor=config.reduction
-            )
+            halving = Halving(config.rungs(total_steps), total_steps, config.reduction)
+            return Halved(halving, STEP, VALUE, around.places, around.over)
         case MedianScheduler():
             return MedianStoppingRule(
                 **_COMMON,
@@ -58,7 +72,7 @@ def build_scheduler(config: SchedulerConfig, course: Course, explore: Explore) -
                 **_COMMON,
                 perturbation_interval=course.interval(config),
                 quantile_fraction=config.quantile,
-                custom_explore_fn=explore,
+                custom_explore_fn=around.explore,
                 synch=True,  # the same trials meet at every change, however few run at a time
                 log_config=False,
             )
@@ -71,8 +85,6 @@ class Judged(FIFOScheduler):
         inner: Decides.
         judge: Gives the value; a point that has none is as bad as can be.
         origin: Step from which ``inner`` counts.
-        rungs: The only steps, so counted, at which it decides; None for all. It would take a validation between two
-            rungs, or after the last, for one at the rung before.
         earlier: Validations of the trials that go on, by id.
     """
 
@@ -82,33 +94,38 @@ class Judged(FIFOScheduler):
         judge: Judge,
         origin: int = 0,
         *,
-        rungs: Collection[int] | None = None,
         earlier: Mapping[str, Sequence[Point]] | None = None,
     ) -> None:
         super().__init__()
         self._inner, self._judge, self._origin = inner, judge, origin
-        self._rungs, self._earlier = rungs, dict(earlier or {})
+        self._earlier = dict(earlier or {})
+
+    def admits(self, live: int, places: float) -> bool:
+        """Whether there is a place for a new trial.
+
+        Args:
+            live: Trials that have begun and not ended.
+            places: How many may run at a time.
+        """
+        return self._inner.admits if isinstance(self._inner, Halved) else live < places
+
+    @property
+    def waits(self) -> bool:
+        """Whether trials have stopped at a rung that may go on."""
+        return isinstance(self._inner, Halved) and self._inner.waits
 
     def recall(self, results: Iterable[TrialResult]) -> None:
         """Let it know the trials of earlier starts, in the order in which they ended."""
         if isinstance(self._inner, PopulationBasedTraining):
             return
         for result in results:
-            if result.status != "failed" and not result.cut:
-                trial: Any = _Remembered(result.key)
-                self._inner.on_trial_add(None, trial)  # pyright: ignore[reportArgumentType] - they look at the trial only
-                self._remember(trial, result.curve)
-
-    def _remember(self, trial: Any, curve: Iterable[Point]) -> None:
-        """Let it know what a trial has shown; whether that went on was decided then."""
-        for valued in map(self._valued, curve):
-            if isinstance(self._inner, MedianStoppingRule):
-                self._inner._results[trial].append(valued)
-            elif self._decides(valued):
-                self._inner.on_trial_result(None, trial, valued)  # pyright: ignore[reportArgumentType]
-
-    def _decides(self, valued: Mapping[str, Any]) -> bool:
-        return VALUE in valued and (self._rungs is None or valued[STEP] in self._rungs)
+            if result.status == "failed" or result.cut:
+                continue
+            shown = [self._valued(point) for point in result.curve]
+            if isinstance(self._inner, Halved):
+                self._inner.recall(result.key, shown)
+            elif isinstance(self._inner, MedianStoppingRule):
+                self._inner._results[_Remembered(result.key)].extend(shown)  # pyright: ignore[reportArgumentType]
 
     def go_on(self, furthest: int) -> None:
         """A population that was interrupted meets next after the step that the furthest of its trials had reached."""
@@ -136,8 +153,12 @@ class Judged(FIFOScheduler):
         if isinstance(inner, PopulationBasedTraining):
             met = inner._next_perturbation_sync - inner._perturbation_interval
             inner._trial_state[trial].last_perturbation_time = int(met)
-        else:
-            self._remember(trial, self._earlier.pop(trial.trial_id, ()))
+            return
+        shown = [self._valued(point) for point in self._earlier.pop(trial.trial_id, ())]
+        if isinstance(inner, Halved):
+            inner.go_on(trial, shown)
+        elif isinstance(inner, MedianStoppingRule):
+            inner._results[trial].extend(shown)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Pass on."""
@@ -146,12 +167,12 @@ class Judged(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Decide whether the trial goes on; one that was just begun always does."""
         valued = self._with_value(result)
-        return self._inner.on_trial_result(tune_controller, trial, valued) if self._decides(valued) else self.CONTINUE
+        return self._inner.on_trial_result(tune_controller, trial, valued) if VALUE in valued else self.CONTINUE
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        """Pass on what the trial came to, unless it is compared at rungs alone, which have it."""
+        """Pass on what the trial came to, if it came to anything."""
         valued = self._with_value(result)
-        if VALUE in valued and self._rungs is None:
+        if VALUE in valued or isinstance(self._inner, Halved):
             self._inner.on_trial_complete(tune_controller, trial, valued)
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:

@@ -9,6 +9,7 @@ from ray.tune.experiment.config_parser import _create_trial_from_spec, _make_par
 from ray.tune.search import SearchAlgorithm
 
 from rayllm.pipelines.tune.book import Book
+from rayllm.pipelines.tune.schedulers import Judged
 from rayllm.pipelines.tune.trial_runs import TrialRun
 from rayllm.train.config import TrainConfig
 
@@ -20,10 +21,13 @@ class Search(SearchAlgorithm):
         book: Of the sweep.
         room: How many trials may live at a time; asked each time.
         prepare: What the scheduler needs of a trial's training.
+        scheduler: Knows whether a trial that waits comes first.
     """
 
-    def __init__(self, book: Book, room: Callable[[], float], prepare: Callable[[TrainConfig], TrainConfig]) -> None:
-        self._book, self._room, self._prepare = book, room, prepare
+    def __init__(
+        self, book: Book, room: Callable[[], float], prepare: Callable[[TrainConfig], TrainConfig], scheduler: Judged
+    ) -> None:
+        self._book, self._room, self._prepare, self._scheduler = book, room, prepare, scheduler
         self._spec: dict[str, Any] = {}
         self._parser = _make_parser()
 
@@ -35,11 +39,15 @@ class Search(SearchAlgorithm):
 
     def next_trial(self) -> Trial | None:
         """A trial, if there is room and anything to try."""
-        if self._finished or len(self._book.live) >= self._room():
+        if self._finished or not self._scheduler.admits(len(self._book.live), self._room()):
             return None
         run = self._book.next_run()
         self._finished = self._finished or self._book.exhausted
         return self._trial(run) if run else None
+
+    def is_finished(self) -> bool:
+        """Whether no trial begins any more, and none goes on: until then, Tune keeps processes warm."""
+        return self._finished and not self._scheduler.waits
 
     def _trial(self, run: TrialRun) -> Trial:
         order = self._book.order(run)

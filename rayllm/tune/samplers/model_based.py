@@ -65,16 +65,16 @@ class ModelSampler:
         return None
 
     def tell(self, result: TrialResult) -> None:
-        """Learn how a trial ended, also one that was not proposed here."""
+        """Learn how a trial ended, also one that was not proposed here; or how far it came, and later how it ended."""
         name = name_of(result.settings)
         earlier = self._results.get(name)
-        if earlier and earlier.status != "failed":
+        if earlier and earlier.status != "failed" and (result.status == "failed" or result.tokens <= earlier.tokens):
             return
         if name not in self._asked:
             self._learn(name, result)
             return
         self._results[name] = result
-        self._answer(self._asked[name] if earlier is None else self._repeat(self._asked[name]), result)
+        self._answer(self._asked[name] if earlier is None else self._repeat(self._asked[name], earlier), result)
 
     def _propose(self, by_chance: bool) -> tuple["optuna.Trial", Settings]:
         import optuna
@@ -128,10 +128,14 @@ class ModelSampler:
         found = {name.rpartition("/")[0] if name not in placed else name for name in params}
         return placed.keys() == settings.keys() == found
 
-    def _repeat(self, failed: "optuna.Trial") -> "optuna.Trial":
-        """A new trial of Optuna's with the coordinates of one that was told as failed."""
-        self._study.enqueue_trial(failed.params)
-        return self._study.ask(failed.distributions)
+    def _repeat(self, told: "optuna.Trial", earlier: TrialResult) -> "optuna.Trial":
+        """A new trial of Optuna's with the coordinates of one that was told as failed, or as stopped and went on."""
+        import optuna
+
+        if earlier.status == "stopped":  # CMA-ES has it in its generation
+            self._study.sampler = optuna.samplers.RandomSampler(0)
+        self._study.enqueue_trial(told.params)
+        return self._study.ask(told.distributions)
 
     def _suggest(self, trial: "optuna.Trial", path: str, dimension: Dimension) -> JsonValue:
         if isinstance(dimension, Choice | Grid):

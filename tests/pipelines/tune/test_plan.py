@@ -107,11 +107,12 @@ def test_a_scheduler_is_refused_where_its_validations_would_change_the_trials(tr
     assert made(tree, scheduler={"kind": "none"})
 
 
-def test_a_population_is_refused_where_its_checkpoints_would_change_the_trials():
+@pytest.mark.parametrize("kind", ["pbt", "asha"])
+def test_a_scheduler_is_refused_where_its_checkpoints_would_change_the_trials(kind):
     tree = {"train": {"max_steps": 40, "guards": {"spikes": {"action": "rollback"}}}}
     with pytest.raises(ConfigError, match="rollback` goes back to them"):
-        made(tree, scheduler={"kind": "pbt"})
-    assert made(tree, scheduler={"kind": "asha"})
+        made(tree, scheduler={"kind": kind})
+    assert made(tree, scheduler={"kind": "median"})
 
 
 def test_a_population_without_end_is_refused():

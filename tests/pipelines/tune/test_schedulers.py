@@ -8,58 +8,142 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from rayllm.pipelines.tune.preparing import Course
-from rayllm.pipelines.tune.schedulers import Judged, build_scheduler
+from rayllm.pipelines.tune.schedulers import Around, Judged, build_scheduler
+from rayllm.pipelines.tune.stepwise import Reached
 from rayllm.tune.results import Point
 from rayllm.tune.schedulers import AshaScheduler, MedianScheduler, PbtScheduler
 
 
-@pytest.mark.parametrize("begun", [0, 600])
-def test_trials_are_stopped_at_rungs_after_the_step_where_all_begin(begun):
-    asha, course = AshaScheduler(), Course(begun + 400, begun)
-    judged = Judged(build_scheduler(asha, course, lambda config: config), lambda metrics, _: metrics["m"], begun)
-    decided = {}
-    for name, value in {"good": 1.0, "bad": 2.0}.items():
-        judged.on_trial_add(None, SimpleNamespace(trial_id=name))
-        for step in (begun, begun + 44, begun + 45):
-            reached = SimpleNamespace(point=Point(step=step, tokens=step, metrics={"m": value}))
-            result = {"progress": SimpleNamespace(reached=reached)}
-            decided[name, step - begun] = judged.on_trial_result(None, SimpleNamespace(trial_id=name), result)
-    assert decided.pop(("bad", 45)) == TrialScheduler.STOP
-    assert set(decided.values()) == {TrialScheduler.CONTINUE}
-
-
-def rung(judged, number):
-    """What the scheduler compares at a rung, lowest first."""
-    return sorted(-value for value in judged._inner._brackets[0]._rungs[-1 - number][1].values())
-
-
-def asha(steps=150, **settings):
-    kind, course = AshaScheduler(), Course(steps)
-    inner, rungs = build_scheduler(kind, course, lambda config: config), kind.rungs(steps)
-    return Judged(inner, lambda metrics, _: metrics["m"], rungs=rungs, **settings)
+def around(places=2, over=lambda: False):
+    return Around(lambda config: config, lambda: places, over)
 
 
 def curve(**values):
     return [Point(step=int(step[1:]), tokens=1, metrics={"m": value}) for step, value in values.items()]
 
 
-def test_rungs_hold_values_of_their_own_step_only():
-    judged = asha(earlier={"interrupted": curve(s17=3.0, s50=2.5)})
-    judged.recall(
-        [result(0, status="stopped", curve=curve(s17=5.0)), result(1, curve=curve(s20=4.5, s51=4.0, s150=1.0))]
-    )
-    judged.recall([result(2, status="stopped", cut=True, curve=curve(s17=3.0))])  # it goes on
-    trial = SimpleNamespace(trial_id="interrupted")
-    judged.on_trial_add(None, trial)
-    assert rung(judged, 0) == [3.0, 5.0]
-    assert judged.on_trial_result(None, trial, report(51, 2.0)) == TrialScheduler.CONTINUE
-    judged.on_trial_complete(None, trial, report(150, 1.0))
-    assert (rung(judged, 0), rung(judged, 1)) == ([3.0, 5.0], [2.0, 4.0])
+class Sweep:
+    """A sweep under halving as Tune runs it: trials that are asked to pause do so when they have saved."""
+
+    def __init__(self, steps=90, begun=0, earlier=None, kind=None, **settings):
+        self.trials, self.ended = [], []
+        inner = build_scheduler(kind or AshaScheduler(), Course(begun + steps, begun), around(**settings))
+        self.judged = Judged(inner, lambda metrics, _: metrics["m"], begun, earlier=earlier)
+
+    def get_trials(self):
+        return self.trials
+
+    def get_live_trials(self):
+        return [trial for trial in self.trials if trial.status != Trial.TERMINATED]
+
+    def stop_trial(self, trial):
+        self.judged.on_trial_remove(self, trial)
+        trial.status = Trial.TERMINATED
+        self.ended.append(trial.trial_id)
+
+    def join(self, name):
+        trial = Member(name)
+        trial.status = Trial.PENDING
+        self.judged.on_trial_add(self, trial)
+        self.trials.append(trial)
+        return trial
+
+    def come(self, trial, step, value):
+        trial.status = Trial.RUNNING
+        return self.judged.on_trial_result(self, trial, report(step, value))
+
+    def wait_at(self, step, **values):
+        for name, value in values.items():
+            trial = self.join(name)
+            assert self.come(trial, step, value) == TrialScheduler.PAUSE
+            trial.status = Trial.PAUSED
+
+    def next(self):
+        return self.judged.choose_trial_to_run(self)
+
+
+@pytest.mark.parametrize("begun", [0, 600])
+def test_trials_wait_at_rungs_after_the_step_where_all_begin(begun):
+    sweep = Sweep(begun=begun)
+    for name, value in {"a": 3.0, "b": 2.0}.items():
+        trial = sweep.join(name)
+        assert sweep.next() is trial
+        decided = [sweep.come(trial, begun + step, value) for step in (0, 9, 10)]
+        assert decided == [TrialScheduler.CONTINUE] * 2 + [TrialScheduler.PAUSE]
+        trial.status = Trial.PAUSED
+    assert sweep.judged.waits
+    best = sweep.join("c")
+    assert [sweep.come(best, begun + step, 1.0) for step in (0, 10, 30)] == [TrialScheduler.CONTINUE] * 2 + ["PAUSE"]
+
+
+def test_a_place_goes_to_the_best_of_a_rung_then_to_a_new_trial():
+    sweep = Sweep(places=2)
+    sweep.wait_at(10, a=3.0, b=2.0)
+    assert sweep.judged.admits(99, 0)
+    last = sweep.join("c")
+    assert sweep.come(last, 10, 4.0) == TrialScheduler.PAUSE
+    assert not sweep.judged.admits(0, 99)  # b goes first
+    assert sweep.next() is None  # the last one still saves
+    last.status = Trial.PAUSED
+    assert sweep.next() is sweep.trials[1]
+    assert sweep.judged.admits(99, 0)
+    sweep.join("d")
+    assert not sweep.judged.admits(0, 99)
+
+
+def test_at_the_end_one_trial_comes_to_its_end_and_the_others_end_where_they_wait():
+    sweep = Sweep(places=1)
+    sweep.wait_at(10, a=3.0, b=2.0)
+    trial = sweep.next()
+    assert trial.trial_id == "b"  # nothing else is to come
+    assert [sweep.come(trial, step, 1.0) for step in (10, 30)] == [TrialScheduler.CONTINUE, TrialScheduler.PAUSE]
+    trial.status = Trial.PAUSED
+    assert sweep.next() is trial
+    assert sweep.come(trial, 30, 1.0) == TrialScheduler.CONTINUE
+    trial.status = Trial.TERMINATED
+    done = {"progress": SimpleNamespace(reached=Reached(point=curve(s90=0.5)[0], ended="finished"))}
+    sweep.judged.on_trial_complete(sweep, trial, done)
+    assert sweep.next() is None
+    assert (sweep.ended, sweep.judged.waits) == (["a"], False)
+
+
+def test_when_the_last_trial_fails_the_best_that_waits_goes_on():
+    sweep = Sweep(places=1)
+    sweep.wait_at(10, a=3.0, b=2.0)
+    trial = sweep.next()
+    trial.status = Trial.TERMINATED
+    failed = {"progress": SimpleNamespace(reached=Reached(ended="failed", error="it broke"))}
+    sweep.judged.on_trial_complete(sweep, trial, failed)
+    assert sweep.next() is sweep.trials[0]
+
+
+def test_when_the_budget_is_spent_nobody_goes_on():
+    over = []
+    sweep = Sweep(places=1, over=lambda: bool(over))
+    sweep.wait_at(10, a=3.0, b=2.0)
+    over.append(1)
+    assert sweep.next() is None
+    assert sweep.ended == ["a", "b"]
+
+
+def test_trials_of_an_earlier_start_are_compared_with_and_go_on_from_where_they_stood():
+    earlier = {"waited": curve(s0=9.0, s10=2.0), "was running": curve(s0=9.0, s10=1.0, s20=0.9)}
+    sweep = Sweep(earlier=earlier)
+    sweep.judged.recall([result(0, status="stopped", curve=curve(s10=5.0)), result(1, status="failed", curve=[])])
+    sweep.judged.recall([result(2, status="stopped", cut=True, curve=curve(s10=0.1))])  # it goes on
+    waited, running = sweep.join("waited"), sweep.join("was running")
+    assert (waited.status, running.status) == (Trial.PAUSED, Trial.PENDING)
+    assert sweep.come(running, 20, 0.9) == TrialScheduler.CONTINUE
+    assert sweep.next() is None  # one of three has passed
+    sweep.wait_at(10, c=6.0, d=7.0)
+    assert sweep.judged.admits(0, 99)
+    sweep.wait_at(10, e=8.0)
+    assert sweep.next() is waited
 
 
 def test_a_trial_that_goes_on_is_not_stopped_for_what_it_had_shown_before():
     kind = MedianScheduler(first=10, least_trials=2)
-    inner = build_scheduler(kind, Course(40), lambda config: config)
+    inner = build_scheduler(kind, Course(40), around())
     judged = Judged(inner, lambda metrics, _: metrics["m"], earlier={"late": curve(s10=9.0, s20=9.0)})
     judged.recall([result(number, curve=curve(s10=1.0, s20=1.0, s30=1.0)) for number in range(3)])
     trial = Member("late")
@@ -79,6 +163,9 @@ class Member:
         kept = SimpleNamespace(checkpoint_config=SimpleNamespace(num_to_keep=None))
         self.run_metadata = SimpleNamespace(checkpoint_manager=kept)
 
+    def set_status(self, status):
+        self.status = status
+
     def is_finished(self):
         return self.status in (Trial.TERMINATED, Trial.ERROR)
 
@@ -89,7 +176,7 @@ def population(size, every):
     living = lambda: {trial for trial in trials if not trial.is_finished()}  # noqa: E731
     controller = SimpleNamespace(search_alg=None, get_trials=lambda: trials, get_live_trials=living)
     controller._schedule_trial_save = lambda trial, result: None
-    inner = build_scheduler(PbtScheduler(every=every), Course(5 * every), lambda config: config)
+    inner = build_scheduler(PbtScheduler(every=every), Course(5 * every), around())
     judged = Judged(inner, lambda metrics, _: metrics["m"])
     for trial in trials:
         judged.on_trial_add(controller, trial)

@@ -17,11 +17,13 @@ Muon keeps one moment of a matrix, not two, and room to bring matrices together.
 2020, ZeRO, arXiv:1910.02054, section 3.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rayllm.model.config import ModelConfig
 from rayllm.model.flops import count_parameters
 from rayllm.model.lora.config import LoraConfig
+from rayllm.model.matrices import block_matrices
 from rayllm.train.memory.setting import FLOAT, HALF, Setting, count_orthogonal, count_trained
 from rayllm.train.memory.trace import GRADIENTS, trace
 
@@ -32,9 +34,10 @@ BUCKET_ELEMENTS = 200_000_000
 GATHERED_ELEMENTS = 1_000_000_000
 #: A process that has imported torch, Ray and DeepSpeed and joined a run, on the host; measured, torch for CPUs.
 BASE_BYTES = 550_000_000
-#: What the C library keeps of freed memory before it gives it back: small tensors leave gaps. Of large ones, which are
-#: mapped one by one, it keeps nothing.
-KEPT_BYTES = 64_000_000
+#: What the C library keeps of freed memory instead of giving it back: some, and a share of what lies in blocks below
+#: ``MAPPED_BYTES``, which leave gaps in its heaps; larger ones are mapped one by one. Measured: three runs, glibc 2.36.
+KEPT_BYTES, KEPT_SHARE = 20_000_000, 0.375
+MAPPED_BYTES = 2**25
 #: CUDA's own context in the memory of a GPU, which no tensor counts.
 CONTEXT_BYTES = 600_000_000
 
@@ -150,16 +153,27 @@ def _in_step(setting: Setting) -> dict[str, int]:
 
 def _placed(setting: Setting, terms: dict[str, int], base_bytes: int | None) -> Estimate:
     """The terms where they lie: all in the process on a CPU; else on the GPU, but for what is offloaded."""
-    base = {BASE: BASE_BYTES if base_bytes is None else base_bytes, KEPT: KEPT_BYTES}
+    base = {BASE: BASE_BYTES if base_bytes is None else base_bytes}
     snapshot = {SNAPSHOT: _snapshot(setting)} if setting.snapshot else {}
     if setting.device == "cpu":
-        return Estimate(terms | snapshot | base, {})
+        return Estimate(terms | snapshot | base | {KEPT: _kept(setting.model, terms)}, {})
     offloaded = [MASTER, MOMENTS] if setting.offload_optimizer else []
     offloaded += [WEIGHTS] if setting.offload_parameters else []
     host = {term: terms[term] for term in offloaded}
     return Estimate(
-        {term: size for term, size in terms.items() if term not in host} | {BASE: CONTEXT_BYTES}, host | snapshot | base
+        {term: size for term, size in terms.items() if term not in host} | {BASE: CONTEXT_BYTES},
+        host | snapshot | base | {KEPT: _kept(setting.model, host)},
     )
+
+
+def _kept(model: ModelConfig, terms: Mapping[str, int]) -> int:
+    """What is freed and not given back beside some terms, whose blocks are as large as the model's matrices."""
+    counts = count_parameters(model)
+    widths = {"self_attn.o_proj": model.query_dim, "mlp.down_proj": model.ffn_dim}
+    layers = [sum(rows.values()) * widths.get(name, model.dim) for name, rows in block_matrices(model).items()]
+    matrices = [counts.embedding, counts.head, counts.positions, *layers * model.num_layers]
+    mapped = sum(size for size in matrices if size * FLOAT >= MAPPED_BYTES)
+    return KEPT_BYTES + int(KEPT_SHARE * (1 - mapped / counts.total) * sum(terms.values()))
 
 
 def _snapshot(setting: Setting) -> int:

@@ -320,6 +320,30 @@ def test_checkpoints_of_a_population_stay_while_one_of_its_trials_may_go_on(tmp_
     assert Path(runs[0].directory, "checkpoints").exists()
 
 
+def test_a_sampler_is_told_what_a_trial_came_to_when_it_waits_and_when_it_has_gone_on(tmp_path):
+    book = make_book(tmp_path, [1e-3])
+    run = book.next_run()
+    book.begin(run.id)
+    book.note(run.id, progress(run, 2, loss=3.0))
+    book.pause(run.id)
+    book.pause(run.id)
+    assert (book.results, list(book.live)) == ([], [run.id])
+    book.begin(run.id)
+    book.note(run.id, progress(run, 4, ended="finished", turn_s=9.0, loss=2.0))
+    book.close(run.id)
+    told = [(one.status, one.tokens, one.metrics["loss"]) for one in book._sampler.told]
+    assert told == [("stopped", 20, 3.0), ("finished", 40, 2.0)]
+
+
+def test_a_population_tells_nothing_of_trials_that_meet(tmp_path):
+    book = make_book(tmp_path, [1e-3], scheduler={"kind": "pbt"}, budget={"trials": 1})
+    run = book.next_run()
+    book.begin(run.id)
+    book.note(run.id, progress(run, 2, loss=3.0))
+    book.pause(run.id)
+    assert book._sampler.told == []
+
+
 def test_a_trial_that_waits_for_its_turn_costs_nothing_meanwhile(tmp_path, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(time, "time", lambda: now[0])

@@ -166,3 +166,15 @@ def test_the_quick_bound_is_above_the_estimate(rows: int, dim: int) -> None:
     model = MODEL.model_copy(update={"dim": dim, "head_dim": 32})
     one = setting(model=model, shape=Shape(rows, 256, "fp32", "none", document_mask=True), snapshot=True)
     assert ample(one) > estimate(one).total
+
+
+def test_small_blocks_leave_gaps_that_the_process_keeps_and_large_ones_none() -> None:
+    narrow = setting(device="cpu", engine="torch", stage=0)
+    found = estimate(narrow).device
+    held = sum(size for term, size in found.items() if term not in (BASE, KEPT, SNAPSHOT))
+    assert found[KEPT] == module.KEPT_BYTES + int(module.KEPT_SHARE * held)
+    wide = replace(
+        narrow, model=narrow.model.model_copy(update={"vocab_size": module.MAPPED_BYTES // narrow.model.dim})
+    )
+    share = (estimate(wide).device[KEPT] - module.KEPT_BYTES) / sum(estimate(wide).device.values())
+    assert share < 0.02

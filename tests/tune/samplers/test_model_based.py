@@ -68,6 +68,23 @@ def test_a_stopped_trial_counts_as_worse_than_what_came_further():
     assert sum(x > 0.5 for x in late) >= 8
 
 
+@pytest.mark.parametrize("config", LEARNING, ids=["tpe", "cmaes"])
+def test_a_trial_that_waited_and_went_on_is_known_by_how_far_it_came(config):
+    """Told at a rung, then at the end: a small x looks best at the rung, and is the worst in the end."""
+    space = Space({"x": Uniform(low=0, high=1), "y": Uniform(low=0, high=1)}, SHARES)
+    sampler = config.build(space, MEAN, 0)
+    for number in range(40):
+        settings = sampler.ask()
+        at_rung = ended(settings, settings["x"], "stopped", 10).model_copy(update={"trial": number})
+        at_end = ended(settings, 2 - settings["x"], "finished", 100).model_copy(update={"trial": number})
+        sampler.tell(at_rung)
+        sampler.tell(at_end)
+        sampler.tell(at_rung)  # which says nothing new
+    assert len(sampler._study.trials) == 80
+    if isinstance(config, TpeSearch):  # generations of CMA-ES end at rungs
+        assert statistics.mean(sampler.ask()["x"] for _ in range(10)) > 0.6
+
+
 def test_failed_trials_and_those_without_a_value_teach_nothing_and_may_be_told_again():
     sampler = TpeSearch(startup=1).build(SPACE, MEAN, 0)
     first, second = sampler.ask(), sampler.ask()

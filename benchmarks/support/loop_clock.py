@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch import Tensor
 
 from rayllm.core import storage
 from rayllm.core.config import load_config
@@ -92,8 +93,14 @@ def clock_loop(config_file: str, packed: str, directory: str) -> Loop:
         engine.step = clock.timed("engine", engine.step, ends_step=True)
         return loop.train(run)
 
+    begin_sum = collective.begin_sum
+
+    def begin_timed_sum(values: Tensor) -> Callable[[], Any]:
+        return clock.timed("collective", clock.timed("collective", begin_sum)(values))
+
     with (
         mock.patch.object(session, "train", train_timed),
+        mock.patch.object(collective, "begin_sum", begin_timed_sum),
         mock.patch.object(loop, "_log_step", clock.timed("record", loop._log_step)),
         mock.patch.object(collective, "sum_over_ranks", clock.timed("collective", collective.sum_over_ranks)),
     ):

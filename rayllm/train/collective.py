@@ -33,6 +33,17 @@ def sum_over_ranks(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     return values
 
 
+def begin_sum(values: Float[Tensor, " n"]) -> Callable[[], None]:
+    """The same, but only begun, so that a rank goes on while others come; what is returned waits for the sums."""
+    work = dist.all_reduce(values, async_op=True) if world_size() > 1 else None
+
+    def wait_for_sums() -> None:
+        if work is not None:
+            work.wait()
+
+    return wait_for_sums
+
+
 def broadcast(value: Any) -> Any:
     """Rank 0's value of a plain Python object, on every rank."""
     if world_size() == 1:

@@ -7,8 +7,10 @@ micro-batches → summed loss of the global batch → backward → learning rate
 
 import contextlib
 import dataclasses
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -96,9 +98,8 @@ def _take_step(run: Run, saver: Saver, step: int, micro_batches: list[Batch]) ->
     """One optimizer step on the global batch; returns what the run was asked for."""
     state, engine = run.state, run.engine
     run.watchdog.beat(state.step + 1, "counting the batch")
-    tokens, count, wishes = _agree_on_step(run, saver, micro_batches)
+    agreement = _begin_agreement(run, saver, micro_batches)
     run.watchdog.beat(state.step + 1, "forward and backward")
-    total_count = max(1.0, count)
     names = ("loss", *run.objective.measures)
     sums = torch.zeros(len(names), dtype=torch.float64, device=engine.device)
     factor = {"nan": math.nan, "spike": 100.0}.get(fault("step", step + 1, state.attempt), 1.0)
@@ -107,8 +108,10 @@ def _take_step(run: Run, saver: Saver, step: int, micro_batches: list[Batch]) ->
         batch = batch.to(engine.device)
         micro_sums = run.objective.sums(engine.token_losses(batch), batch)
         micro_sums = micro_sums if factor == 1.0 else micro_sums * factor
+        total_count = max(1.0, agreement().count)
         engine.backward(micro_sums[0] / total_count)
         sums += micro_sums.detach()
+    tokens, wishes = agreement().tokens, agreement().wishes
     run.watchdog.beat(state.step + 1, "optimizer step")
     rates = rates_at(run.config.optimizer, run.config.schedule, step, run.plan.total_steps)
     means = (collective.sum_over_ranks(sums.cpu()) / total_count).tolist()
@@ -129,11 +132,27 @@ def _take_step(run: Run, saver: Saver, step: int, micro_batches: list[Batch]) ->
     return dataclasses.replace(wishes, save=wishes.save or went_back)
 
 
-def _agree_on_step(run: Run, saver: Saver, micro_batches: list[Batch]) -> tuple[torch.Tensor, float, Wishes]:
-    """The global batch's supervised tokens by domain, its count, and what rank 0 was asked for: one small all-reduce.
+@dataclass(frozen=True)
+class Agreement:
+    """What all ranks know of a step.
 
-    Raises:
-        RayllmError: On every rank, if a save that was at work has failed on one.
+    Attributes:
+        tokens: Supervised tokens of the global batch by domain.
+        count: Its labels, as the objective counts them, which the loss is divided by.
+        wishes: What rank 0 was asked for.
+    """
+
+    tokens: torch.Tensor
+    count: float
+    wishes: Wishes
+
+
+def _begin_agreement(run: Run, saver: Saver, micro_batches: list[Batch]) -> Callable[[], Agreement]:
+    """Begin the one small all-reduce that a step is agreed on with; ranks go forward until they need what it gives.
+
+    Returns:
+        Gives it, as soon as all ranks have begun the step. Raises a RayllmError, on every rank, if a save that was at
+        work has failed on one.
     """
     values = torch.zeros(len(run.domains) + 4, dtype=torch.float64)
     tokens, count, said = values[:-4], values[-4:-3], values[-3:]
@@ -145,12 +164,18 @@ def _agree_on_step(run: Run, saver: Saver, micro_batches: list[Batch]) -> tuple[
         notice = run.services.notice()
         said[0], said[1] = float(run.services.stop_requested()), float(bool(notice))
     said[2] = float(saver.failed)
-    collective.sum_over_ranks(values)
-    if said[2]:
-        saver.wait()
-    if notice:
-        run.record("event", {"level": "warning", "message": f"{notice}: saving after this step"})
-    return tokens, float(count), Wishes(stop=bool(said[0]), save=bool(said[1]))
+    wait = collective.begin_sum(values)
+
+    @functools.cache
+    def agreement() -> Agreement:
+        wait()
+        if said[2]:
+            saver.wait()
+        if notice:
+            run.record("event", {"level": "warning", "message": f"{notice}: saving after this step"})
+        return Agreement(tokens, float(count), Wishes(stop=bool(said[0]), save=bool(said[1])))
+
+    return agreement
 
 
 def _log_step(run: Run, step: int, loss: float, rates: Rates, outcome: StepOutcome, more: dict[str, float]) -> None:

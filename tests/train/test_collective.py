@@ -1,3 +1,5 @@
+import time
+
 import pytest
 import torch
 from ranks import run_ranks
@@ -42,6 +44,27 @@ def test_every_rank_gets_the_same_answers() -> None:
     assert results[0]["gather"] == ["rank 0", "rank 1"]
 
 
+LATE_S = 0.5
+
+
+def begin_while_one_is_late() -> tuple[float, list[float]]:
+    """Seconds until the sum was begun, and the sum."""
+    collective.barrier()
+    if collective.rank() == 1:
+        time.sleep(LATE_S)
+    values, start = torch.tensor([1.0, float(collective.rank())]), time.perf_counter()
+    wait = collective.begin_sum(values)
+    begun_s = time.perf_counter() - start
+    wait()
+    return begun_s, values.tolist()
+
+
+def test_a_sum_that_is_begun_waits_for_nobody_until_it_is_needed() -> None:
+    (begun_s, first), (_, second) = run_ranks(begin_while_one_is_late, 2)
+    assert begun_s < LATE_S / 2
+    assert first == second == [2.0, 1.0]
+
+
 def test_one_rank_s_problem_stops_all_and_is_told_with_its_rank() -> None:
     for result in run_ranks(use_all, 2):
         assert result["together"]["none"] == ["part 0", "part 1"]
@@ -56,6 +79,9 @@ def test_one_process_alone_needs_no_group() -> None:
     assert collective.broadcast("x") == "x"
     assert collective.gather("x") == ["x"]
     assert collective.sum_over_ranks(torch.tensor([2.0])).tolist() == [2.0]
+    alone = torch.tensor([3.0])
+    collective.begin_sum(alone)()
+    assert alone.tolist() == [3.0]
     collective.barrier()
     assert collective.together(lambda: 3, what="anything") == [3]
     with pytest.raises(RunFailed, match="rank 0"):

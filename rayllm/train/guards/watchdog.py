@@ -26,8 +26,8 @@ DIRECTORY = "stalls"
 STARTING, START_S = "starting", 120.0
 #: The thread that saves waits for other ranks beside training, and says nothing about what training waits for.
 SAVING = "saving_0"
-#: Files whose functions wait for other ranks.
-COLLECTIVES = ("torch/distributed/distributed_c10d.py", "deepspeed/comm/")
+#: Files whose functions wait for other ranks, and a function of ours that does.
+COLLECTIVES = ("torch/distributed/distributed_c10d.py", "deepspeed/comm/", "in wait_for_sums")
 logger = get_logger(__name__)
 _NAME = re.compile(r"rank-\d{5,}\.json")
 

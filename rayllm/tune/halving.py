@@ -2,7 +2,7 @@
 
 In: how far each trial has come, with which value, and when. Out: which of the waiting ones goes on. A free place takes
 the first of: a waiting trial among the best share of its rung (the highest rung first), a new trial, and, when there
-is none, a waiting trial that will be at its next rung before the longest of those that run has come to its own: it
+is none, a waiting trial that will be at its next rung before the longest of those that run by right is at its own: it
 makes the sweep no longer. When none runs and none is new, the sweep has at least one trial that came to its end.
 
 Times are the caller's clock's, so that a simulated one serves as well.
@@ -21,11 +21,13 @@ MARGIN = 1.3
 
 @dataclass
 class _Course:
-    """A trial on its way: where it was last seen, when, and the rung, or the end, that it goes to."""
+    """A trial on its way: where it was last seen, when, the rung, or the end, that it goes to, and whether it is there
+    to fill a place."""
 
     step: int
     seen_s: float | None
     goal: int
+    fills: bool = False
 
 
 class Halving:
@@ -74,7 +76,7 @@ class Halving:
         return False
 
     def recall(self, trial: str, shown: Iterable[tuple[int, float]]) -> None:
-        """A trial that has ended in an earlier start of the sweep: others are compared with it, it goes nowhere."""
+        """A trial of an earlier start of the sweep: others are compared with it, also where it does not begin again."""
         reached = self._note(trial, shown)
         self._any_done |= reached >= self._steps[-1]
 
@@ -102,17 +104,18 @@ class Halving:
         self._any_done |= done
 
     def promote(self, trial: str) -> None:
-        """A waiting trial takes a place, and goes on to its next rung."""
+        """A waiting trial takes a place, and goes on to its next rung; a filler, if it is not among the best share."""
         rung = self._waiting.pop(trial)
         self._passed[rung].add(trial)
-        self._running[trial] = _Course(rung, None, self._after(rung))
+        fills = bool(self._running) and trial not in self._best_share(rung)
+        self._running[trial] = _Course(rung, None, self._after(rung), fills)
 
     def best(self) -> str | None:
         """The waiting trial that is among the best share of its rung; of several, the best one of the highest rung."""
         for rung in reversed(self._arrived):
-            share = self._ranked(rung)[: int(len(self._arrived[rung]) / self._reduction)]
-            if found := next((trial for trial in share if self._waiting.get(trial) == rung), None):
-                return found
+            found = (trial for trial in self._best_share(rung) if self._waiting.get(trial) == rung)
+            if best := next(found, None):
+                return best
         return None
 
     def filler(self, now_s: float) -> str | None:
@@ -147,12 +150,16 @@ class Halving:
         """All that have come to a rung, the lowest value first."""
         return sorted(self._arrived[rung], key=self._arrived[rung].__getitem__)
 
+    def _best_share(self, rung: int) -> list[str]:
+        return self._ranked(rung)[: int(len(self._arrived[rung]) / self._reduction)]
+
     def _takes_s(self, steps: int) -> float:
         return steps * statistics.median(self._paces) if self._paces else float("inf")
 
     def _left_s(self, now_s: float) -> float:
-        """Seconds until all that run now have come to their rungs; zero where that is not known."""
+        """Seconds until all that run by right have come to their rungs; zero where that is not known."""
         if not self._paces:
             return 0.0
-        seen = [(course, now_s if course.seen_s is None else course.seen_s) for course in self._running.values()]
+        by_right = [course for course in self._running.values() if not course.fills]
+        seen = [(course, now_s if course.seen_s is None else course.seen_s) for course in by_right]
         return max((self._takes_s(one.goal - one.step) - (now_s - at_s) for one, at_s in seen), default=0.0)

@@ -55,7 +55,8 @@ class TrialResult(BaseModel):
         reused: Whether a warm process ran it.
         parent: URI of the checkpoint it was forked from; empty if it began anew.
         error: Why it failed; empty if it did not.
-        cut: Whether it was stopped because the budget was spent: it goes on when that is raised.
+        cut: Whether it may go on: it waits to, or was stopped because the budget was spent, and goes on when that is
+            raised.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -43,16 +43,14 @@ def softmax_losses_(logits: Logits, targets: Targets, softcap: float | None, z_l
         softcap: See ``token_losses``.
         z_loss: See ``token_losses``.
     """
-    scores, gate = _scores(logits, softcap)
+    scores, slope = _scores(logits, softcap)
     picked = targets.clamp(min=0)[:, None]
     losses, log_partition, powers, total = _losses_(scores, picked, softcap, z_loss)
     pull = powers.div_(total)
     if z_loss:
         pull = pull.mul_(1 + 2 * z_loss * log_partition)
     pull.scatter_add_(1, picked, torch.full_like(losses, -1.0))
-    if gate is not None:
-        pull = torch.ops.aten.sigmoid_backward(pull, gate).mul_(4)
-    logits.copy_(pull)
+    logits.copy_(slope(pull))
     return losses[:, 0]
 
 
@@ -62,13 +60,20 @@ def softmax_losses(logits: Logits, targets: Targets, softcap: float | None, z_lo
     return _losses_(scores, targets.clamp(min=0)[:, None], softcap, z_loss)[0][:, 0]
 
 
-def _scores(logits: Tensor, softcap: float | None) -> tuple[Tensor, Tensor | None]:
-    """Logits in float32, bounded to the cap, and the sigmoid that bounds them: ``tanh(x) = 2 sigmoid(2x) - 1``, and on
-    a CPU the sigmoid takes a fraction of the time."""
+def _scores(logits: Tensor, softcap: float | None) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Logits in float32, bounded to the cap, and what brings a gradient by them to the logits.
+
+    ``tanh(x) = 2 sigmoid(2x) - 1``, and on a CPU the sigmoid takes a fraction of the time; it has fewer digits near
+    zero, which a large cap would show.
+    """
     if softcap is None:
-        return logits.float(), None
+        return logits.float(), lambda pull: pull
+    if softcap > SMALL_CAP:
+        bounded = torch.tanh(logits.float() / softcap)
+        return bounded * softcap, lambda pull: torch.ops.aten.tanh_backward(pull, bounded)
     gate = torch.sigmoid(logits.float() * (2 / softcap))
-    return torch.add(torch.full((), -softcap, device=gate.device), gate, alpha=2 * softcap), gate
+    scores = torch.add(torch.full((), -softcap, device=gate.device), gate, alpha=2 * softcap)
+    return scores, lambda pull: torch.ops.aten.sigmoid_backward(pull, gate).mul_(4)
 
 
 def _losses_(

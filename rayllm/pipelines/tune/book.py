@@ -147,7 +147,7 @@ class Book:
             return
         entry.held_s, entry.begun_s = entry.held_s + time.time() - entry.begun_s, 0.0
         if entry.curve and not self._population:
-            result = self._result(entry, entry.curve[max(entry.curve)], "", "stopped")
+            result = self._result(entry, entry.curve[max(entry.curve)], "", "stopped").model_copy(update={"cut": True})
             self._tell_all(result, entry.others)
             logger.info("%s", self._line(result, "waits"))
 
@@ -187,7 +187,8 @@ class Book:
         if error:
             storage.write_text(storage.join(entry.run.directory, "error.txt"), trace or error)
         result = self._result(entry, last, error, "failed" if error else "finished" if ended else "stopped")
-        if not error and reached is not None and reached.ended == "asked":
+        waited = self._over and not entry.begun_s and bool(entry.curve)
+        if not error and (waited or (reached is not None and reached.ended == "asked")):
             result = result.model_copy(update={"cut": True})
             self._waiting[trial] = entry.stand(time.time()).model_copy(update={"wall_s": result.wall_s})
         else:
@@ -313,7 +314,7 @@ class Book:
     def _ended(self) -> list[TrialResult]:
         """What trials have cost that hold nothing: ended, or waiting for their next turn. One that was cut off and has
         begun again has its seconds with it."""
-        begun = [entry for entry in self.live.values() if entry.begun_s or entry.held_s]
+        begun = [entry for entry in self.live.values() if entry.begun_s or entry.held_s or entry.earlier_s]
         keys = {entry.run.key for entry in begun}
         waiting = [self._result(entry, None, "", "stopped") for entry in begun if not entry.begun_s]
         return [result for result in self._ledger.results if not (result.cut and result.key in keys)] + waiting

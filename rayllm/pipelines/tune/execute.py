@@ -55,8 +55,9 @@ BESIDE_DRIVER = {"node:__internal_head__": 0.001}
 SCRATCH = ".ray-tune"
 #: Seconds between looks at the nodes.
 LOOK_S = 2.0
-#: A trial whose process died is tried once more; one that failed with an error is not.
-RETRIES = 1
+#: A trial whose process died is tried again; one that failed with an error is not. Tune counts the death of an idle
+#: process that a trial was about to take twice.
+RETRIES = 2
 
 
 def run_trials(sampler: Sampler, sweep: Sweep, ledger: Ledger) -> list[TrialResult]:

@@ -6,6 +6,7 @@ compare them with. Who goes on here is said by ``tune.halving``.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -44,7 +45,7 @@ class Halved(FIFOScheduler):
         return bool(self._halving.waiting)
 
     def recall(self, trial_id: str, results: Sequence[Mapping[str, Any]]) -> None:
-        """A trial of an earlier start of the sweep, which has ended."""
+        """A trial of an earlier start of the sweep: others are compared with it, whether or not it joins again."""
         self._halving.recall(trial_id, self._shown(results))
 
     def go_on(self, trial: Trial, results: Sequence[Mapping[str, Any]]) -> None:
@@ -57,9 +58,9 @@ class Halved(FIFOScheduler):
         """At a rung a trial waits, unless it is the one to go on."""
         if not self._halving.report(trial.trial_id, result[self._step], result[self._value], time.monotonic()):
             return self.CONTINUE
-        if self._over() or self._halving.best() != trial.trial_id:
+        if self._halving.best() != trial.trial_id and not self._over():
             return self.PAUSE
-        self._halving.promote(trial.trial_id)
+        self._halving.promote(trial.trial_id)  # where the budget is spent it saves and ends, and may go on one day
         return self.CONTINUE
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
@@ -76,9 +77,9 @@ class Halved(FIFOScheduler):
         self._halving.leave(trial.trial_id)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """What is about to start, or a waiting trial that goes on. Where nothing more is to come, those left end."""
+        """A waiting trial that goes on, or what is about to start. Where nothing more is to come, those left end."""
         starting = (trial for trial in tune_controller.get_trials() if trial.status == Trial.PENDING)
-        return next(starting, None) or self._next_of_waiting(tune_controller)
+        return self._next_of_waiting(tune_controller) or next(starting, None)
 
     def _next_of_waiting(self, tune_controller: Any) -> Trial | None:
         halving, chosen = self._halving, None
@@ -89,7 +90,7 @@ class Halved(FIFOScheduler):
             return None  # one still saves
         if chosen is not None:
             halving.promote(chosen)
-            return self._trials[chosen]
+            return _asked_now(self._trials[chosen])
         if not halving.running:
             for trial in waiting:
                 tune_controller.stop_trial(trial)
@@ -97,3 +98,10 @@ class Halved(FIFOScheduler):
 
     def _shown(self, results: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
         return [(result[self._step], result[self._value]) for result in results]
+
+
+def _asked_now(trial: Trial) -> Trial:
+    """The trial, whose seconds run from now: not from when it first took its turn."""
+    if "order" in trial.config:
+        trial.set_config({**trial.config, "order": replace(trial.config["order"], asked_s=time.time())})
+    return trial

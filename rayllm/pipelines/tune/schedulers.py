@@ -98,7 +98,10 @@ class Judged(FIFOScheduler):
     ) -> None:
         super().__init__()
         self._inner, self._judge, self._origin = inner, judge, origin
-        self._earlier = dict(earlier or {})
+        self._earlier = {trial: [self._valued(point) for point in curve] for trial, curve in (earlier or {}).items()}
+        if isinstance(inner, Halved):  # before any of them joins: who goes on depends on all
+            for trial, shown in self._earlier.items():
+                inner.recall(trial, shown)
 
     def admits(self, live: int, places: float) -> bool:
         """Whether there is a place for a new trial.
@@ -154,7 +157,7 @@ class Judged(FIFOScheduler):
             met = inner._next_perturbation_sync - inner._perturbation_interval
             inner._trial_state[trial].last_perturbation_time = int(met)
             return
-        shown = [self._valued(point) for point in self._earlier.pop(trial.trial_id, ())]
+        shown = self._earlier.pop(trial.trial_id, [])
         if isinstance(inner, Halved):
             inner.go_on(trial, shown)
         elif isinstance(inner, MedianStoppingRule):

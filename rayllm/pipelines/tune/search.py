@@ -28,6 +28,7 @@ class Search(SearchAlgorithm):
         self, book: Book, room: Callable[[], float], prepare: Callable[[TrainConfig], TrainConfig], scheduler: Judged
     ) -> None:
         self._book, self._room, self._prepare, self._scheduler = book, room, prepare, scheduler
+        self._interrupted = False
         self._spec: dict[str, Any] = {}
         self._parser = _make_parser()
 
@@ -47,7 +48,11 @@ class Search(SearchAlgorithm):
 
     def is_finished(self) -> bool:
         """Whether no trial begins any more, and none goes on: until then, Tune keeps processes warm."""
-        return self._finished and not self._scheduler.waits
+        return self._interrupted or (self._finished and not self._scheduler.waits)
+
+    def set_finished(self) -> None:
+        """Tune calls this where all trials are told to end, those that wait too."""
+        self._finished = self._interrupted = True
 
     def _trial(self, run: TrialRun) -> Trial:
         order = self._book.order(run)

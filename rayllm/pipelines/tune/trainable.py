@@ -25,9 +25,6 @@ from rayllm.pipelines.tune.stepwise import Gate, Stepwise, point_of
 from rayllm.report.metrics_log import read_metrics
 from rayllm.tune.results import Point
 
-#: Seconds that a checkpoint of the present step may take to be committed.
-SAVED_S = 60.0
-
 
 class TrialProcess(tune.Trainable):
     """One process of a sweep; trains one trial after another."""
@@ -73,14 +70,20 @@ class TrialProcess(tune.Trainable):
             self._training = None
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
-        """Name the checkpoint of the present step, once it is committed; it stays where it is."""
-        where, deadline = storage.join(self._directory, DIRECTORY), time.monotonic() + SAVED_S
+        """Name the checkpoint of the present step, once it is committed; it stays where it is.
+
+        What trains on beside this saves and ends first: who pauses must hold nothing, and learn nothing more.
+        """
+        if self._around.needs.workers > 1:
+            self.cleanup()
+        where = storage.join(self._directory, DIRECTORY)
+        deadline = time.monotonic() + self._order.config.train.checkpoint.timeout_s
         while not (found := [one for one in list_checkpoints(where) if one.step >= self._step]):
             if time.monotonic() > deadline:
                 raise RunFailed(
                     "a trial has no checkpoint to hand over",
                     where=self._directory,
-                    fix="lower train.checkpoint.every_steps to the scheduler's interval",
+                    why=f"none of step {self._step:,} was committed within `train.checkpoint.timeout_s`",
                 )
             time.sleep(0.05)
         return {"uri": found[-1].uri, "parent": self._parent}

@@ -94,14 +94,17 @@ class Replicated:
         return self._next.popleft()
 
     def tell(self, result: TrialResult) -> None:
-        """Note a replicate; the last one of its settings is passed on as the mean of all."""
+        """Note a replicate; the last one of its settings is passed on as the mean of all, once they have come equally
+        far, or will come no further."""
         self._told.setdefault(result.group, {})[name_of(result.settings)] = result
         self._pass_on(result.group)
 
     def _pass_on(self, group: str) -> None:
-        told = self._told.get(group, {})
-        if len(told) >= self._replicates and group in self._settings:
-            self._sampler.tell(mean_of(list(told.values()), self._settings[group]))
+        told = list(self._told.get(group, {}).values())
+        if len(told) < self._replicates or group not in self._settings:
+            return
+        if len({result.tokens for result in told}) == 1 or not any(result.cut for result in told):
+            self._sampler.tell(mean_of(told, self._settings[group]))
 
 
 def mean_of(results: Sequence[TrialResult], settings: Settings) -> TrialResult:

@@ -335,6 +335,22 @@ def test_a_sampler_is_told_what_a_trial_came_to_when_it_waits_and_when_it_has_go
     assert told == [("stopped", 20, 3.0), ("finished", 40, 2.0)]
 
 
+def test_a_trial_that_waits_when_the_budget_is_spent_goes_on_when_it_is_raised(tmp_path):
+    book = make_book(tmp_path, [1e-3], budget={"hours": 1.0})
+    run = book.next_run()
+    book.begin(run.id)
+    book.note(run.id, progress(run, 2, loss=3.0))
+    book.pause(run.id)
+    book._over = True
+    book.close(run.id)
+    assert (book.results[-1].status, book.results[-1].cut) == ("stopped", True)
+    again = make_book(tmp_path, [1e-3], budget={"hours": 2.0})
+    assert again.before.trials[run.id].curve[-1].step == 2
+    assert again.next_run().id == run.id
+    [waiting] = again._ended()  # what it has cost counts while it waits
+    assert waiting.wall_s == 2.0
+
+
 def test_a_population_tells_nothing_of_trials_that_meet(tmp_path):
     book = make_book(tmp_path, [1e-3], scheduler={"kind": "pbt"}, budget={"trials": 1})
     run = book.next_run()

@@ -95,6 +95,31 @@ def test_an_interrupted_sweep_ends_in_seconds_and_goes_on(tmp_path, packed, ray_
     assert [result for result in results if result in before] == before
 
 
+@pytest.mark.fault("T5", "Ctrl-C", "trials save and end, every CPU is back, the same command goes on")
+@pytest.mark.ray
+def test_an_interrupted_sweep_goes_on_with_the_trials_that_waited(tmp_path, packed, ray_session, record_property):
+    sweep = make_sweep(tmp_path, packed.uri, STEPS, scheduler={"kind": "asha", "first": 4, "reduction": 4})
+    pressed: list[float] = []
+
+    def press():
+        while len(list(Path(sweep.directory).glob("trials/*/metrics.jsonl"))) < 3:  # so one waits at its rung
+            time.sleep(0.05)
+        pressed.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press).start()
+    rates = [3e-3, 3e-5, 2e-5, 1e-5]
+    with pytest.raises(SavedForRerun, match="not finished: trial-00"):
+        run_rates(sweep, rates)
+    record_property(RECOVERY, round(seconds_until_free(pressed[0], CPU=2), 2))
+    assert Ledger(f"{sweep.directory}/trials.jsonl").results == []
+    results = run_rates(sweep, rates)
+    assert sorted(result.trial for result in results) == [0, 1, 2, 3]
+    status = {result.settings[LR]: result.status for result in results}
+    assert status[3e-3] == "finished"
+    assert {result.curve[-1].step for result in results if result.status == "stopped"} == {4}
+
+
 class InRounds:
     """Proposes two trials, and two more when both have ended."""
 
@@ -156,7 +181,7 @@ def test_budgets_of_time_are_kept(tmp_path, packed, ray_session, slowly, budget)
     begun = time.monotonic()
     results = run_rates(sweep, [0.001 * number for number in range(1, 100)])
     took_s = time.monotonic() - begun
-    assert results[-1].status == "stopped"
+    assert len(results) < 99  # the last ones may just have come to their ends
     if "hours" in budget:
         assert took_s == pytest.approx(60, rel=0.05)  # the start and the end of Ray Tune are in it
     else:

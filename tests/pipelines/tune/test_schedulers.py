@@ -1,5 +1,6 @@
 """What decides which trials go on: Ray Tune's schedulers, on the steps and values that a sweep gives them."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,9 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from rayllm.pipelines.tune.preparing import Course
+from rayllm.pipelines.tune.progress import Order
 from rayllm.pipelines.tune.schedulers import Around, Judged, build_scheduler
+from rayllm.pipelines.tune.search import Search
 from rayllm.pipelines.tune.stepwise import Reached
 from rayllm.tune.results import Point
 from rayllm.tune.schedulers import AshaScheduler, MedianScheduler, PbtScheduler
@@ -121,9 +124,44 @@ def test_when_the_budget_is_spent_nobody_goes_on():
     over = []
     sweep = Sweep(places=1, over=lambda: bool(over))
     sweep.wait_at(10, a=3.0, b=2.0)
+    last = sweep.join("c")
     over.append(1)
+    assert sweep.come(last, 10, 9.0) == TrialScheduler.CONTINUE  # it was asked to save and end, and so goes on one day
+    last.status = Trial.TERMINATED
+    sweep.judged.on_trial_complete(sweep, last, {})
     assert sweep.next() is None
     assert sweep.ended == ["a", "b"]
+
+
+def test_the_seconds_of_a_trial_that_goes_on_run_from_then():
+    sweep = Sweep(places=1)
+    sweep.wait_at(10, a=3.0, b=2.0)
+    sweep.trials[1].config = {"order": Order("config", {}, asked_s=1.0)}
+    begun = time.time()
+    assert sweep.next().config["order"].asked_s >= begun
+
+
+def test_who_goes_on_after_a_restart_depends_on_those_that_have_not_joined_yet():
+    names = {"worst": 9.0, "worse": 8.0, "bad": 7.0}
+    earlier = {name: curve(s0=9.9, s10=value) for name, value in names.items()}
+    earlier |= {f"good {number}": curve(s0=9.9, s10=1.0 + number, s20=1.0) for number in range(3)}
+    sweep = Sweep(earlier=earlier)
+    for name in names:
+        assert sweep.join(name).status == Trial.PAUSED
+    assert sweep.judged.admits(0, 0)  # no best of these three: the good ones join
+    joined = sweep.join("good 0")
+    assert joined.status == Trial.PENDING
+    assert sweep.next() is joined
+
+
+def test_a_search_that_is_told_to_end_has_ended_though_trials_wait():
+    sweep = Sweep()
+    sweep.wait_at(10, a=3.0)
+    search = Search(None, lambda: 2, lambda config: config, sweep.judged)
+    search._finished = True
+    assert not search.is_finished()
+    search.set_finished()
+    assert search.is_finished()
 
 
 def test_trials_of_an_earlier_start_are_compared_with_and_go_on_from_where_they_stood():
@@ -165,6 +203,9 @@ class Member:
 
     def set_status(self, status):
         self.status = status
+
+    def set_config(self, config):
+        self.config = config
 
     def is_finished(self):
         return self.status in (Trial.TERMINATED, Trial.ERROR)

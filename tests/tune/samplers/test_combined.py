@@ -64,6 +64,26 @@ def test_every_settings_gets_its_seeds_and_the_search_is_told_their_mean():
     ]
 
 
+def test_replicates_that_wait_are_told_as_a_mean_where_they_have_come_equally_far():
+    inner = Listener([{"a": 1}])
+    sampler = Replicated(inner, 2, seed=7)
+    first, second = sampler.ask(), sampler.ask()
+
+    def tell(settings, value, tokens, status="stopped", cut=True):
+        sampler.tell(ended(settings, value, status, tokens).model_copy(update={"cut": cut}))
+
+    tell(first, 1.0, 10)
+    tell(second, 3.0, 10)
+    tell(first, 0.5, 30)
+    assert [one[2]["mean_bits_per_byte"] for one in inner.told] == [2.0]
+    tell(second, 1.5, 30)
+    assert [one[2]["mean_bits_per_byte"] for one in inner.told] == [2.0, 1.0]
+    tell(first, 0.2, 90, "finished", cut=False)
+    assert len(inner.told) == 2
+    tell(second, 1.5, 30, cut=False)  # it went no further
+    assert inner.told[-1] == ({"a": 1}, "finished", {"mean_bits_per_byte": 0.2})
+
+
 @pytest.mark.parametrize(
     ("ends", "status", "value"),
     [

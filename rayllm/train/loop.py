@@ -108,13 +108,12 @@ def _take_step(run: Run, saver: Saver, step: int, micro_batches: list[Batch]) ->
         batch = batch.to(engine.device)
         micro_sums = run.objective.sums(engine.token_losses(batch), batch)
         micro_sums = micro_sums if factor == 1.0 else micro_sums * factor
-        total_count = max(1.0, agreement().count)
-        engine.backward(micro_sums[0] / total_count)
+        engine.backward(micro_sums[0] / agreement().count)
         sums += micro_sums.detach()
-    tokens, wishes = agreement().tokens, agreement().wishes
+    agreed = agreement()
     run.watchdog.beat(state.step + 1, "optimizer step")
     rates = rates_at(run.config.optimizer, run.config.schedule, step, run.plan.total_steps)
-    means = (collective.sum_over_ranks(sums.cpu()) / total_count).tolist()
+    means = (collective.sum_over_ranks(sums.cpu()) / agreed.count).tolist()
     loss, measured = means[0], dict(zip(names[1:], means[1:], strict=True))
     spike = describe_spike(state.losses, loss, run.config.guards.spikes)
     discard = spike is not None and run.config.guards.spikes.action != "report"
@@ -122,14 +121,14 @@ def _take_step(run: Run, saver: Saver, step: int, micro_batches: list[Batch]) ->
     moved = run.update_ratios.begin(engine) if logged and run.update_ratios else dict
     outcome = engine.step(rates, discard=discard)
     ratios = moved()
-    domain_tokens = {name: int(number) for name, number in zip(run.domains, tokens.tolist(), strict=True)}
+    domain_tokens = {name: int(number) for name, number in zip(run.domains, agreed.tokens.tolist(), strict=True)}
     state.advance(loss, domain_tokens, applied=outcome.applied, harmless=outcome.lowered_scale or discard)
     state.loss_scale = engine.scaler.state_dict()
-    run.speed.count(int(tokens.sum()))
+    run.speed.count(int(agreed.tokens.sum()))
     went_back = mishaps.answer(run, saver, loss, spike, outcome)
     if logged:
         _log_step(run, step, loss, rates, outcome, measured | ratios)
-    return dataclasses.replace(wishes, save=wishes.save or went_back)
+    return dataclasses.replace(agreed.wishes, save=agreed.wishes.save or went_back)
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ class Agreement:
 
     Attributes:
         tokens: Supervised tokens of the global batch by domain.
-        count: Its labels, as the objective counts them, which the loss is divided by.
+        count: Its labels, as the objective counts them, at least 1, which the loss is divided by.
         wishes: What rank 0 was asked for.
     """
 
@@ -173,7 +172,7 @@ def _begin_agreement(run: Run, saver: Saver, micro_batches: list[Batch]) -> Call
             saver.wait()
         if notice:
             run.record("event", {"level": "warning", "message": f"{notice}: saving after this step"})
-        return Agreement(tokens, float(count), Wishes(stop=bool(said[0]), save=bool(said[1])))
+        return Agreement(tokens, max(1.0, float(count)), Wishes(stop=bool(said[0]), save=bool(said[1])))
 
     return agreement
 

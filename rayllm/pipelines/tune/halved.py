@@ -69,7 +69,7 @@ class Halved(FIFOScheduler):
         self._halving.leave(trial.trial_id, done=progress is not None and progress.reached.ended == "finished")
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        """Its process is lost; where it is tried once more, it joins again."""
+        """Its process is lost; where it is tried again, it joins again."""
         self._halving.leave(trial.trial_id)
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:

@@ -56,7 +56,7 @@ class Watch(Callback):
             self._book.close(trial.trial_id)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        """Its process died, and died again when it was tried once more."""
+        """Its process died, and died again as often as it was tried."""
         error = _error_of(trial)
         if not self._stop.asked:
             self._book.close(trial.trial_id, describe(error), str(error))

@@ -92,7 +92,7 @@ def test_an_interrupted_sweep_ends_in_seconds_and_goes_on(tmp_path, packed, ray_
     assert 1 <= len(before) < 4
     results = run_rates(sweep, [0.001, 0.002, 0.003, 0.004])
     assert sorted(result.trial for result in results) == [0, 1, 2, 3]
-    assert [result for result in results if result in before] == before
+    assert all(result in results for result in before)  # as they were; two that ended together may change places
 
 
 @pytest.mark.fault("T5", "Ctrl-C", "trials save and end, every CPU is back, the same command goes on")

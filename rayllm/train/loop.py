@@ -168,6 +168,7 @@ def _begin_agreement(run: Run, saver: Saver, micro_batches: list[Batch]) -> Call
     @functools.cache
     def agreement() -> Agreement:
         wait()
+        run.watchdog.beat(run.state.step + 1, "forward and backward")
         if said[2]:
             saver.wait()
         if notice:

@@ -35,7 +35,7 @@ from rayllm.pipelines.tune.trainable import TrialProcess
 from rayllm.pipelines.tune.trial_runs import Sweep
 from rayllm.pipelines.tune.watch import Watch
 from rayllm.tune.replicates import fresh_seeds, screening
-from rayllm.tune.results import Ledger, TrialResult
+from rayllm.tune.results import SEED, Ledger, TrialResult
 from rayllm.tune.samplers.sampler import Sampler
 from rayllm.tune.schedulers import PbtScheduler
 
@@ -117,9 +117,10 @@ def _tuner(
     prepare = functools.partial(prepare_training, kind, course)
     room = Room(needs, whole=isinstance(kind, PbtScheduler))
     around = Around(Exploring(sweep, prepare, book.changes), room, lambda: book.over)
-    earlier = {trial: stand.curve for trial, stand in book.before.trials.items()}
-    scheduler = Judged(build_scheduler(kind, course, around), sweep.judge, course.origin(kind), earlier=earlier)
     confirmed = fresh_seeds(sweep.settings.seed, sweep.settings.significance.seeds)
+    stands = book.before.trials.items()
+    earlier = {trial: stand.curve for trial, stand in stands if stand.settings.get(SEED) not in confirmed}
+    scheduler = Judged(build_scheduler(kind, course, around), sweep.judge, course.origin(kind), earlier=earlier)
     scheduler.recall(screening(ledger.results, confirmed))
     scheduler.go_on(book.before.furthest)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(room.places())

@@ -70,7 +70,7 @@ class TrialProcess(tune.Trainable):
             self._training = None
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
-        """Name the checkpoint of the present step, once it is committed; it stays where it is.
+        """Name the checkpoint of the present step, or the first after it, once it is committed; it stays where it is.
 
         What trains on beside this saves and ends first: who pauses must hold nothing, and learn nothing more.
         """
@@ -86,7 +86,7 @@ class TrialProcess(tune.Trainable):
                     why=f"none of step {self._step:,} was committed within `train.checkpoint.timeout_s`",
                 )
             time.sleep(0.05)
-        return {"uri": found[-1].uri, "parent": self._parent}
+        return {"uri": found[0].uri, "parent": self._parent}
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
         """Go on from a checkpoint: the trial's own, or another's."""

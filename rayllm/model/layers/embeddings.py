@@ -5,7 +5,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from rayllm.model.config import ModelConfig
-from rayllm.model.layers.token_losses import LossSettings, SoftmaxLosses, logits_of, softmax_losses_, token_losses
+from rayllm.model.layers.token_losses import (
+    LossSettings,
+    Scratch,
+    SoftmaxLosses,
+    logits_of,
+    softmax_losses_,
+    token_losses,
+)
 
 
 class TokenEmbedding(nn.Embedding):
@@ -37,6 +44,8 @@ class LMHead(nn.Module):
         self.z_loss = 0.0
         #: What makes losses and gradient of logits in training; ``Transformer.compile_training`` puts another here.
         self.softmax_losses: SoftmaxLosses = softmax_losses_
+        #: Where logits lie, from step to step.
+        self.scratch = Scratch()
         rank = config.embedding_rank
         self.projection = None if rank is None else nn.Linear(config.dim, rank, bias=False)
         self.weight = nn.Parameter(torch.zeros(config.resolved_vocab_size, rank or config.dim))
@@ -60,5 +69,5 @@ class LMHead(nn.Module):
             return logits_of(hidden, self.weight, self.softcap)
         z_loss = self.z_loss if self.training else 0.0
         kernel = self.softmax_losses if torch.is_grad_enabled() else softmax_losses_
-        settings = LossSettings(self.softcap, z_loss, self.chunk_tokens, kernel)
+        settings = LossSettings(self.softcap, z_loss, self.chunk_tokens, kernel, self.scratch)
         return token_losses(hidden.flatten(0, 1), self.weight, labels.flatten(), settings).view(labels.shape)

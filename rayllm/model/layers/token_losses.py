@@ -8,8 +8,9 @@ backward adds is one number, the same for all tokens where an objective is a sum
 Source: Hsu et al. 2024, Liger Kernel, arXiv:2410.10989, section 3.2 (the gradient of the chunked loss in forward).
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ from rayllm.model.config import IGNORE_INDEX
 SOFTMAX_ELEMENTS = {"cpu": 2**19, "cuda": 2**26}
 #: Caps up to which no power of a score leaves float32, so that no maximum need be found and taken off first.
 SMALL_CAP = 60.0
+#: Most that is kept of one tensor from step to step, in bytes.
+SCRATCH_BYTES = 2**28
 
 Rows = Float[Tensor, "tokens width"]
 Matrix = Float[Tensor, "vocab width"]
@@ -95,6 +98,27 @@ def _losses_(
 SoftmaxLosses = Callable[[Logits, Targets, float | None, float], Losses]
 
 
+class Scratch:
+    """Memory for what is made and dropped in every step, kept from one to the next.
+
+    On CPUs tensors beyond glibc's 32 MiB come from the kernel page by page and empty, each time anew, which costs a
+    tenth of the product that fills them. On a GPU torch's allocator keeps memory already.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Tensor] = {}
+
+    def take(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
+        """An uninitialised tensor of ``like``'s type, in the memory that the name had before, if that suffices."""
+        size, kept = math.prod(shape), self._kept.get(name)
+        if like.device.type != "cpu" or size * like.itemsize > SCRATCH_BYTES:
+            return torch.empty(shape, dtype=like.dtype, device=like.device)
+        if kept is None or kept.dtype != like.dtype or kept.numel() < size:
+            with torch.inference_mode(False):  # what validation makes is to serve training
+                kept = self._kept[name] = torch.empty(size, dtype=like.dtype)
+        return kept[:size].view(*shape)
+
+
 @dataclass(frozen=True)
 class LossSettings:
     """How losses are computed.
@@ -105,12 +129,14 @@ class LossSettings:
             Chowdhery et al. 2022, PaLM, arXiv:2204.02311, section 5.
         chunk_tokens: Rows whose logits exist at a time.
         kernel: What makes losses and gradient of logits.
+        scratch: Where logits and products lie for a while.
     """
 
     softcap: float | None = None
     z_loss: float = 0.0
     chunk_tokens: int = 4096
     kernel: SoftmaxLosses = softmax_losses_
+    scratch: Scratch = field(default_factory=Scratch)
 
 
 def logits_of(
@@ -177,19 +203,22 @@ def _losses_and_gradients(
     rows: Tensor, weight: Tensor, targets: Tensor, pulls: Tensor, settings: LossSettings, needed: Sequence[bool]
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Losses, and their gradients by rows and weight in float32 for a gradient of ``pulls`` by the losses."""
-    matrix, kernel = weight.to(rows.dtype), settings.kernel if any(needed) else softmax_losses
+    kernel, take = settings.kernel if any(needed) else softmax_losses, settings.scratch.take
+    matrix = weight if weight.dtype == rows.dtype else take("matrix", weight.shape, rows).copy_(weight)
     losses = torch.empty(rows.shape[0], device=rows.device)
     rows_grad = torch.empty(rows.shape, dtype=torch.float32, device=rows.device) if needed[0] else None
     weight_grad = None
     for part in _chunks(rows.shape[0], settings.chunk_tokens):
-        logits = rows[part] @ matrix.t()
+        logits = take("logits", (rows[part].shape[0], weight.shape[0]), rows)
+        torch.mm(rows[part], matrix.t(), out=logits)
         losses[part] = _in_parts(kernel, logits, targets[part], settings)
         weights = pulls[part, None]
         if rows_grad is not None:
             torch.mul(logits @ matrix, weights, out=rows_grad[part])
         if needed[1]:
-            product = (logits.t() @ (rows[part] * weights).to(rows.dtype)).float()
-            weight_grad = product if weight_grad is None else weight_grad.add_(product)
+            product = None if rows.dtype == torch.float32 else take("product", weight.shape, rows)
+            product = torch.mm(logits.t(), (rows[part] * weights).to(rows.dtype), out=product)
+            weight_grad = product.float() if weight_grad is None else weight_grad.add_(product)
     return losses * (targets != IGNORE_INDEX), rows_grad, weight_grad
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from rayllm.model.config import IGNORE_INDEX
 from rayllm.model.layers import token_losses as module
-from rayllm.model.layers.token_losses import LossSettings, logits_of, softmax_losses_, token_losses
+from rayllm.model.layers.token_losses import LossSettings, Scratch, logits_of, softmax_losses_, token_losses
 
 ROWS, WIDTH, VOCAB = 23, 8, 40
 
@@ -103,3 +103,38 @@ def test_gradients_are_none_where_no_label_counts() -> None:
     assert not rows.grad.any()
     assert weight.grad is not None
     assert not weight.grad.any()
+
+
+def test_memory_is_kept_from_one_step_to_the_next() -> None:
+    scratch, like = Scratch(), torch.empty(0)
+    first = scratch.take("logits", (6, 4), like)
+    assert scratch.take("logits", (5, 4), like).data_ptr() == first.data_ptr()
+    assert scratch.take("product", (5, 4), like).data_ptr() != first.data_ptr()
+    assert scratch.take("logits", (7, 4), like).shape == (7, 4)
+    assert scratch.take("logits", (2, 4), like.bfloat16()).dtype == torch.bfloat16
+
+
+def test_what_is_very_large_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SCRATCH_BYTES", 64)
+    scratch, like = Scratch(), torch.empty(0)
+    kept, large = scratch.take("logits", (4, 4), like), scratch.take("logits", (5, 4), like)
+    assert large.data_ptr() != scratch.take("logits", (5, 4), like).data_ptr()
+    assert scratch.take("logits", (4, 4), like).data_ptr() == kept.data_ptr()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_step_after_others_is_that_of_fresh_memory(dtype: torch.dtype) -> None:
+    settings = LossSettings(softcap=3.0, chunk_tokens=9)
+    rows, weight, targets = inputs(dtype)
+    with torch.inference_mode():  # validation comes first, and makes the memory
+        token_losses(rows, weight, targets, settings)
+    token_losses(rows[:7] * 2, weight, targets[:7], settings).sum().backward()
+    kept = [
+        part.clone()
+        for part in torch.autograd.grad(token_losses(rows, weight, targets, settings).sum(), (rows, weight))
+    ]
+    token_losses(rows * 3, weight, targets, settings).sum().backward()
+    fresh = torch.autograd.grad(
+        token_losses(rows, weight, targets, LossSettings(softcap=3.0, chunk_tokens=9)).sum(), (rows, weight)
+    )
+    assert all(map(torch.equal, kept, fresh))

@@ -33,7 +33,7 @@ from rayllm.pipelines.tune.schedulers import Around, Judged, build_scheduler
 from rayllm.pipelines.tune.search import Search
 from rayllm.pipelines.tune.trainable import TrialProcess
 from rayllm.pipelines.tune.trial_runs import Sweep
-from rayllm.pipelines.tune.watch import Watch
+from rayllm.pipelines.tune.watch import Silence, Watch
 from rayllm.tune.replicates import fresh_seeds, screening
 from rayllm.tune.results import SEED, Ledger, TrialResult
 from rayllm.tune.samplers.sampler import Sampler
@@ -139,7 +139,7 @@ def _tuner(
             storage_path=storage.absolute(scratch),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
-            callbacks=[Watch(book, needs, stop)],
+            callbacks=[Watch(book, needs, stop), Silence()],
             stop=Interrupted(stop),
             failure_config=tune.FailureConfig(max_failures=RETRIES),
         ),

@@ -59,4 +59,6 @@ class Search(SearchAlgorithm):
         config = order.config.model_copy(update={"train": self._prepare(order.config.train)})
         order = replace(order, config=config)
         spec = {**self._spec, "config": {"order": order}}
-        return _create_trial_from_spec(spec, self._parser, trial_id=run.id, experiment_tag=run.trial.name)
+        trial = _create_trial_from_spec(spec, self._parser, trial_id=run.id, experiment_tag=run.trial.name)
+        trial.init_local_path()  # Tune does so when it begins, and in the end asks for it of those too that never did
+        return trial

@@ -12,6 +12,7 @@ from ray import cloudpickle
 from ray.exceptions import RayTaskError
 from ray.tune import Callback
 from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.util import placement_group_table
 
 from rayllm.core.log import get_logger
@@ -91,6 +92,12 @@ class Watch(Callback):
             self._last_life = now
             what = lacking(self._needs, ray.available_resources(), ray.cluster_resources())
             logger.warning("no trial can start: %s", what)
+
+
+class Silence(TrialProgressCallback):
+    """In the place of what Tune prints of its own accord of trials that end without ever having begun."""
+
+    def _print(self, msg: str) -> None: ...
 
 
 def _resources_wait() -> bool:

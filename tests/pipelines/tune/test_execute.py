@@ -97,12 +97,14 @@ def test_an_interrupted_sweep_ends_in_seconds_and_goes_on(tmp_path, packed, ray_
 
 @pytest.mark.fault("T5", "Ctrl-C", "trials save and end, every CPU is back, the same command goes on")
 @pytest.mark.ray
-def test_an_interrupted_sweep_goes_on_with_the_trials_that_waited(tmp_path, packed, ray_session, record_property):
+def test_an_interrupted_sweep_goes_on_with_the_trials_that_waited(
+    tmp_path, packed, ray_session, record_property, capfd
+):
     sweep = make_sweep(tmp_path, packed.uri, STEPS, scheduler={"kind": "asha", "first": 4, "reduction": 4})
     pressed: list[float] = []
 
     def press():
-        while len(list(Path(sweep.directory).glob("trials/*/metrics.jsonl"))) < 3:  # so one waits at its rung
+        while len(list(Path(sweep.directory).glob("trials/*/metrics.jsonl"))) < 4:  # so two wait at their rung
             time.sleep(0.05)
         pressed.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGINT)
@@ -118,6 +120,7 @@ def test_an_interrupted_sweep_goes_on_with_the_trials_that_waited(tmp_path, pack
     status = {result.settings[LR]: result.status for result in results}
     assert status[3e-3] == "finished"
     assert {result.curve[-1].step for result in results if result.status == "stopped"} == {4}
+    assert "Last result" not in capfd.readouterr().out  # what Tune would say of those that did not begin again
 
 
 class InRounds:

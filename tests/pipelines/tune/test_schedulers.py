@@ -1,11 +1,15 @@
 """What decides which trials go on: Ray Tune's schedulers, on the steps and values that a sweep gives them."""
 
 import time
+from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 from made_results import result
-from ray.tune.experiment import Trial
+from ray.train._internal.storage import StorageContext
+from ray.tune import Trainable
+from ray.tune.experiment import Experiment, Trial
 from ray.tune.schedulers import TrialScheduler
 
 from rayllm.pipelines.tune.preparing import Course
@@ -162,6 +166,28 @@ def test_a_search_that_is_told_to_end_has_ended_though_trials_wait():
     assert not search.is_finished()
     search.set_finished()
     assert search.is_finished()
+
+
+class Proposal:
+    """A book with one trial to begin."""
+
+    exhausted = False
+    live: ClassVar[dict[str, object]] = {}
+
+    def next_run(self):
+        return SimpleNamespace(id="abc", trial=SimpleNamespace(name="trial-000"))
+
+    def order(self, run):
+        return Order(SimpleNamespace(train=None, model_copy=lambda update: "config"), {}, asked_s=0.0)
+
+
+def test_a_trial_that_never_begins_can_be_asked_for_its_place(tmp_path, monkeypatch):
+    """Tune asks every trial for it when a sweep ends; one that waited at its rung since an earlier start has none."""
+    monkeypatch.setattr(StorageContext, "_get_session_path", lambda self: str(tmp_path))
+    search = Search(Proposal(), lambda: 2, lambda train: train, Sweep().judged)
+    search.add_configurations(Experiment("trials", Trainable, storage_path=str(tmp_path)))
+    trial = search.next_trial()
+    assert Path(trial.path).parent == tmp_path / "trials"
 
 
 def test_trials_of_an_earlier_start_are_compared_with_and_go_on_from_where_they_stood():

@@ -145,7 +145,7 @@ def noise(sweep: Sweep, best: TrialResult, seeds: int, root: Path) -> float:
 
 def compare(sweep: Sweep, settings: Sequence[Settings], root: Path, seeds: int, cpus: int) -> Table:
     """The grid, ASHA over the same settings, and how far their winners are apart."""
-    asha = sweep.settings.model_validate(sweep.settings.model_dump() | {"scheduler": {"kind": "asha", "reduction": 4}})
+    asha = sweep.settings.model_validate(sweep.settings.model_dump() | {"scheduler": {"kind": "asha"}})
     grid = measure(replace(sweep, directory=made(root / "grid")), settings)
     halved = measure(replace(sweep, settings=asha, directory=made(root / "asha")), settings)
     values = {one.trial: one.metrics[OBJECTIVE] for one in grid.results}

@@ -45,6 +45,7 @@ class Halving:
         self._passed: dict[int, set[str]] = {step: set() for step in rungs}
         self._running: dict[str, _Course] = {}
         self._waiting: dict[str, int] = {}
+        self._failed: dict[str, list[tuple[int, float]]] = {}
         self._paces: list[float] = []
         self._any_done = False
 
@@ -66,9 +67,9 @@ class Halving:
             shown: Steps and values of what it has shown in an earlier start of the sweep.
 
         Returns:
-            Whether it waits.
+            Whether it waits; one that had failed does not, but goes to the rung after the last that it had passed.
         """
-        reached = self._note(trial, shown)
+        reached = self._note(trial, self._failed.pop(trial, shown))
         if reached in self._arrived and trial not in self._passed[reached]:
             self._waiting[trial] = reached
             return True
@@ -89,7 +90,7 @@ class Halving:
         course = self._running[trial]
         if course.seen_s is not None and step > course.step:
             self._paces.append((now_s - course.seen_s) / (step - course.step))
-        course.step, course.seen_s = step, now_s
+        course.step, course.seen_s, course.goal = step, now_s, self._after(step)
         if step not in self._arrived or trial in self._passed[step]:
             return False
         self._arrived[step][trial] = value
@@ -102,6 +103,12 @@ class Halving:
         self._running.pop(trial, None)
         self._waiting.pop(trial, None)
         self._any_done |= done
+
+    def fail(self, trial: str) -> None:
+        """A trial is lost: no other is compared with it, unless it begins again."""
+        self.leave(trial)
+        shown = [(rung, there.pop(trial)) for rung, there in self._arrived.items() if trial in there]
+        self._failed[trial] = [(rung, value) for rung, value in shown if trial in self._passed[rung]]
 
     def promote(self, trial: str) -> None:
         """A waiting trial takes a place, and goes on to its next rung; a filler, if it is not among the best share."""

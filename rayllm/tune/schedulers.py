@@ -1,6 +1,6 @@
 """Schedulers: which trials go on. Their settings, and the points at which they decide.
 
-The decisions themselves are Ray Tune's; see ``pipelines.tune``.
+The decisions themselves are those of ``tune.halving`` and Ray Tune; see ``pipelines.tune``.
 """
 
 import itertools
@@ -26,10 +26,10 @@ class AshaScheduler(ConfigModel):
 
     kind: Literal["asha"] = Field(default="asha", description="At each rung, the best share of the trials goes on.")
     first: Count | None = Field(
-        default=None, ge=1, description="Steps to the first rung; by default a ninth of the trial, at `reduction: 3`."
+        default=None, ge=1, description="Steps to the first rung; by default a 16th of the trial, at `reduction: 4`."
     )
     reduction: float = Field(
-        default=3.0,
+        default=4.0,
         gt=1,
         description="One of so many goes on, and each rung is so many times as far as the one before.",
     )
@@ -61,10 +61,6 @@ class MedianScheduler(ConfigModel):
         """Steps before any trial is stopped."""
         return self.first or max(1, round(max_steps / 4))
 
-    def may_judge(self, others: int) -> bool:
-        """Whether so many other trials are enough for a median."""
-        return others >= self.least_trials
-
 
 class PbtScheduler(ConfigModel):
     """Population-based training: now and then the worst trials go on from the best ones, with changed settings.
@@ -91,10 +87,6 @@ class PbtScheduler(ConfigModel):
     def interval(self, max_steps: int) -> int:
         """Steps between changes."""
         return self.every or max(1, round(max_steps / 5))
-
-    def replaced(self, trials: int) -> int:
-        """How many of so many trials go on from a better one."""
-        return round(trials * self.quantile)
 
     def draws_anew(self, chance: float) -> bool:
         """Whether a setting is drawn anew.

@@ -15,6 +15,7 @@ from small_sweep import make_sweep, run_rates, seconds_until_free
 from rayllm.core.log import configure
 
 TRAIN = {"max_steps": 40, "validation": {"every_steps": 5, "max_tokens": 512}, "engine": {"kind": "torch"}}
+TRAIN |= {"logging": {"every_steps": 1}}
 LONG = TRAIN | {"max_steps": 1500, "checkpoint": {"every_steps": 20}}
 
 

@@ -52,6 +52,37 @@ def test_a_trial_passes_a_rung_once() -> None:
     assert halving.best() is None
 
 
+def test_a_trial_that_failed_is_compared_with_nobody_and_goes_on_where_it_is_tried_again() -> None:
+    halving = Halving([10, 30], 90, 2)
+    at_rung(halving, a=1.0, b=2.0)
+    halving.promote("a")
+    halving.report("a", 20, 0.9, 20.0)
+    halving.fail("a")
+    assert halving.best() is None  # one of one
+    assert not halving.begin("a")
+    at_rung(halving, c=3.0)
+    assert halving.best() is None  # a is back, and has passed
+    assert not halving.report("a", 10, 1.0, 40.0)  # a resumed training's first validation
+    assert halving.report("a", 30, 0.8, 60.0)
+
+
+def test_a_trial_that_failed_at_its_rung_comes_to_it_again() -> None:
+    halving = Halving([10, 30], 90, 2)
+    at_rung(halving, a=1.0, b=2.0)
+    halving.fail("a")  # in its save
+    assert not halving.begin("a")
+    assert halving.report("a", 10, 1.0, 20.0)
+    assert halving.best() == "a"
+
+
+def test_who_runs_from_an_early_step_is_expected_at_the_next_rung() -> None:
+    halving = Halving([10, 30], 90, 2)
+    at_rung(halving, a=1.0, b=2.0, c=3.0)  # a second a step
+    halving.begin("again")  # from a checkpoint, of which nothing is known yet
+    halving.report("again", 35, 5.0, 35.0)
+    assert halving.filler(now_s=36.0) == "a"  # 54 s are left
+
+
 def test_an_empty_place_is_filled_by_whoever_makes_the_sweep_no_longer() -> None:
     halving = Halving([10, 30], 90, 4)
     at_rung(halving, a=1.0, b=2.0, c=3.0, d=4.0)  # a second a step

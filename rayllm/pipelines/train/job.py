@@ -20,7 +20,8 @@ class Job:
     """What a worker is told: the config, the packed data, and the directory of the train artifact.
 
     ``news`` is why this start was made, as (level, message), for the record; ``reference_uri`` is the artifact of the
-    stage ``reference``, where the objective compares replies.
+    stage ``reference``, where the objective compares replies; ``judged_at`` are steps at whose validations the workers
+    wait for the driver's word.
     """
 
     config: Config
@@ -28,6 +29,7 @@ class Job:
     directory: str
     news: tuple[tuple[str, str], ...] = ()
     reference_uri: str = ""
+    judged_at: tuple[int, ...] = ()
 
     @property
     def checkpoints(self) -> str:

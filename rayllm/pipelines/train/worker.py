@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -14,7 +15,7 @@ from ray.train import CheckpointConsistencyMode, CheckpointUploadMode
 
 from rayllm.core import storage
 from rayllm.core.errors import RayllmError
-from rayllm.core.log import BesideSink, SinkGroup, get_logger
+from rayllm.core.log import BesideSink, MetricSink, SinkGroup, get_logger
 from rayllm.pipelines.train.crew.arrow_files import arrow_filesystem
 from rayllm.pipelines.train.crew.board import BoardSink
 from rayllm.pipelines.train.crew.failures import report_of
@@ -23,6 +24,7 @@ from rayllm.pipelines.train.gauges import GaugeSink
 from rayllm.pipelines.train.job import STOP_FILE, Job
 from rayllm.pipelines.train.preemption import PreemptionNotice
 from rayllm.pipelines.train.session import Outlets, run_session
+from rayllm.pipelines.train.turnstile import Turnstile
 
 logger = get_logger(__name__)
 
@@ -89,10 +91,15 @@ def train_worker(payload: dict[str, Any]) -> None:
     torch.set_num_threads(payload["threads"])
     os.environ["OMP_NUM_THREADS"] = str(payload["threads"])
     leads = rank == 0
+    sinks: list[MetricSink] = []
+    stop: Callable[[], bool] = _never
+    if leads:
+        stop = turnstile = Turnstile(job.directory, job.judged_at, StopFile(storage.join(job.directory, STOP_FILE)))
+        sinks = [BesideSink(SinkGroup([BoardSink(board), GaugeSink(job.config.name)])), turnstile]
     outlets = Outlets(
-        sink=BesideSink(SinkGroup([BoardSink(board), GaugeSink(job.config.name)] if leads else [])),
+        sink=SinkGroup(sinks),
         announce=lambda name: _announce(storage.join(job.checkpoints, name), name, leads=leads),
-        stop_requested=StopFile(storage.join(job.directory, STOP_FILE)) if leads else _never,
+        stop_requested=stop,
         notice=PreemptionNotice(),
     )
     with Witness(board, rank):

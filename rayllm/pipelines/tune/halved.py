@@ -65,12 +65,15 @@ class Halved(FIFOScheduler):
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """It has come to its end, has failed, or was told to end for the budget."""
-        progress = result.get("progress")
-        self._halving.leave(trial.trial_id, done=progress is not None and progress.reached.ended == "finished")
+        ended = result["progress"].reached.ended if "progress" in result else ""
+        if ended == "failed":
+            self._halving.fail(trial.trial_id)
+        else:
+            self._halving.leave(trial.trial_id, done=ended == "finished")
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Its process is lost; where it is tried again, it joins again."""
-        self._halving.leave(trial.trial_id)
+        self._halving.fail(trial.trial_id)
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
         """It was ended while it waited."""
@@ -84,14 +87,13 @@ class Halved(FIFOScheduler):
     def _next_of_waiting(self, tune_controller: Any) -> Trial | None:
         halving, chosen = self._halving, None
         waiting = [self._trials[one] for one in halving.waiting]
-        if not self._over() and halving.running < self._places():
-            chosen = halving.best() or halving.filler(time.monotonic())
-        if any(trial.status != Trial.PAUSED for trial in waiting):
-            return None  # one still saves
-        if chosen is not None:
+        saving = sum(trial.status != Trial.PAUSED for trial in waiting)  # who saves still has its place
+        if not self._over() and halving.running + saving < self._places():
+            chosen = halving.best() or (None if saving else halving.filler(time.monotonic()))
+        if chosen is not None and self._trials[chosen].status == Trial.PAUSED:
             halving.promote(chosen)
             return _asked_now(self._trials[chosen])
-        if not halving.running:
+        if not halving.running and not saving:
             for trial in waiting:
                 tune_controller.stop_trial(trial)
         return None

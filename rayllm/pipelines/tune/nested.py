@@ -2,8 +2,9 @@
 
 The process itself holds no resources, so it can always start; the workers' placement group is Ray Train's, set aside as
 a whole or not at all, and returned when they have ended. So trials never wait for each other with half of what they
-need. The decision to stop a trial is passed down to its workers as a file, as Ctrl-C is; they save and return, and only
-then is the trial over. What a killed process leaves behind is given back by the sweep's driver (``abandoned``).
+need. At a validation at which the trial is judged its workers stand still, and the decision is passed down to them as
+a file, as Ctrl-C is. Where it is to stop they save and return, and only then is the trial over. What a killed process
+leaves behind is given back by the sweep's driver (``abandoned``).
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ from typing import Any
 
 from rayllm.core import storage
 from rayllm.core.errors import SavedForRerun
+from rayllm.pipelines.train import turnstile
 from rayllm.pipelines.train.crew.fitting import remove_records
 from rayllm.pipelines.train.crew.sizing import Crew
 from rayllm.pipelines.train.crew.stopping import StopRequest
@@ -79,7 +81,15 @@ def train_with_crew(job: Job, needs: Needs, gate: Gate, all_asked: Callable[[], 
     """
     storage.make_dirs(job.checkpoints)
     stop = PassedDown(storage.join(job.directory, STOP_FILE), all_asked)
-    gate.on_end = stop.tell
+
+    def pass_down(step: int, go_on: bool) -> None:
+        if go_on:
+            turnstile.let_go_on(job.directory, step)
+        else:
+            stop.tell()
+
+    gate.on_answer = pass_down
+    job = dataclasses.replace(job, judged_at=tuple(job.config.train.validation.at_steps))
     try:
         crew = Crew(needs.workers, needs.cpus, int(needs.gpus))
         Supervisor(_with_workers(job, needs.workers), crew, GateDisplay(gate), stop).run()
@@ -87,6 +97,7 @@ def train_with_crew(job: Job, needs: Needs, gate: Gate, all_asked: Callable[[], 
         return False
     finally:
         stop.clear()
+        turnstile.forget(job.directory)
         remove_records(job.directory)
     return True
 

@@ -52,14 +52,16 @@ class Gate:
     """Where a training and whoever drives it meet; a sink of records to the training.
 
     Args:
-        waits: Whether the training stands still at validations; one with workers of its own cannot.
-        on_end: Called where a training that does not wait is told to end.
+        waits: Whether the training stands still here at validations; workers of its own stand still where they are.
+        on_answer: Gets each answer: the step, and whether to go on from it.
     """
 
-    def __init__(self, *, waits: bool = True, on_end: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, *, waits: bool = True, on_answer: Callable[[int, bool], None] = lambda step, go_on: None
+    ) -> None:
         self.said: queue.SimpleQueue[Reached] = queue.SimpleQueue()
         self.begun_s = 0.0
-        self._waits, self.on_end = waits, on_end
+        self._waits, self.on_answer = waits, on_answer
         self._answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._at_last_step = False
 
@@ -84,10 +86,9 @@ class Gate:
     def close(self) -> None:
         """Nothing is pending."""
 
-    def answer(self, *, go_on: bool) -> None:
-        """Tell the training to go on, or to end."""
-        if not go_on:
-            self.on_end()
+    def answer(self, step: int, *, go_on: bool) -> None:
+        """Tell the training to go on from a step's validation, or to end."""
+        self.on_answer(step, go_on)
         self._answers.put(go_on)
 
     def _wait(self) -> None:
@@ -123,14 +124,14 @@ class Stepwise:
         if self._thread is None:
             self._start()
         else:
-            self._gate.answer(go_on=True)
+            self._gate.answer(self._seen, go_on=True)
         while True:
             reached = self._gate.said.get()
             self.begun_s = self.begun_s or self._gate.begun_s
             if reached.ended == "lapsed":
                 self._start()
             elif reached.point is not None and reached.point.step <= self._seen:
-                self._gate.answer(go_on=True)
+                self._gate.answer(reached.point.step, go_on=True)
             elif reached.last:
                 return self._with_end(reached)
             else:
@@ -140,7 +141,7 @@ class Stepwise:
     def end(self) -> None:
         """Have the training leave its loop, and wait until it has."""
         if self._thread is not None:
-            self._gate.answer(go_on=False)
+            self._gate.answer(self._seen, go_on=False)
             self._thread.join()
             self._thread = None
 

@@ -15,6 +15,7 @@ from fault_table import RECOVERY
 from own_ray import OwnRay, own_ray, wait_until
 from packing_fixture import make_packed
 
+
 SUPPORT = Path(__file__).resolve().parents[2] / "support"
 REPO = SUPPORT.parents[1]
 
@@ -89,6 +90,11 @@ def test_stopped_trials_of_several_workers_never_hold_up_the_next(tmp_path, dash
     assert [status for _, status, _ in done["ended"]].count("finished") >= 1
     assert [status for _, status, _ in done["ended"]].count("stopped") >= 1
     assert {error for _, _, error in done["ended"]} == {""}
+    files = (tmp_path / "sweep" / "trials").glob("*/metrics.jsonl")
+    steps = sorted(max(record["step"] for record in train_records(file)) for file in files)
+    finished = [status for _, status, _ in done["ended"]].count("finished")
+    assert steps[-finished:] == [40] * finished
+    assert set(steps[:-finished]) <= {6, 11, 21}  # workers stand still at a rung; to stop they take a step more
     record_property(RECOVERY, round(done["free_s"], 1))
     assert done["free_s"] < 10
 
@@ -125,5 +131,9 @@ def trainables(ray: OwnRay) -> list[psutil.Process]:
 def steps_of(root: Path) -> list[dict[str, Any]]:
     """What the only trial of a sweep has recorded of its steps."""
     files = list((root / "sweep" / "trials").glob("*/metrics.jsonl"))
-    lines = files[0].read_text().splitlines() if files else []
-    return [record for record in map(json.loads, lines) if record["kind"] == "train"]
+    return train_records(files[0]) if files else []
+
+
+def train_records(file: Path) -> list[dict[str, Any]]:
+    """The records of steps in a trial's metrics."""
+    return [record for record in map(json.loads, file.read_text().splitlines()) if record["kind"] == "train"]

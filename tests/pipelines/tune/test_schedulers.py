@@ -22,7 +22,7 @@ from rayllm.tune.schedulers import AshaScheduler, MedianScheduler, PbtScheduler
 
 
 def around(places=2, over=lambda: False):
-    return Around(lambda config: config, lambda: places, over)
+    return Around(lambda config: config, places if callable(places) else lambda: places, over)
 
 
 def curve(**values):
@@ -34,7 +34,7 @@ class Sweep:
 
     def __init__(self, steps=90, begun=0, earlier=None, kind=None, **settings):
         self.trials, self.ended = [], []
-        inner = build_scheduler(kind or AshaScheduler(), Course(begun + steps, begun), around(**settings))
+        inner = build_scheduler(kind or AshaScheduler(reduction=3), Course(begun + steps, begun), around(**settings))
         self.judged = Judged(inner, lambda metrics, _: metrics["m"], begun, earlier=earlier)
 
     def get_trials(self):
@@ -90,9 +90,8 @@ def test_a_place_goes_to_the_best_of_a_rung_then_to_a_new_trial():
     last = sweep.join("c")
     assert sweep.come(last, 10, 4.0) == TrialScheduler.PAUSE
     assert not sweep.judged.admits(0, 99)  # b goes first
-    assert sweep.next() is None  # the last one still saves
+    assert sweep.next() is sweep.trials[1]  # though the last one still saves
     last.status = Trial.PAUSED
-    assert sweep.next() is sweep.trials[1]
     assert sweep.judged.admits(99, 0)
     sweep.join("d")
     assert not sweep.judged.admits(0, 99)
@@ -156,6 +155,29 @@ def test_who_goes_on_after_a_restart_depends_on_those_that_have_not_joined_yet()
     joined = sweep.join("good 0")
     assert joined.status == Trial.PENDING
     assert sweep.next() is joined
+
+
+def test_who_still_saves_keeps_its_place_and_holds_up_no_other():
+    places = [1]
+    sweep = Sweep(places=lambda: places[0])
+    sweep.wait_at(10, a=1.0, b=2.0)
+    saving = sweep.join("saving")
+    assert sweep.come(saving, 10, 3.0) == TrialScheduler.PAUSE  # and RUNNING, until it has saved
+    assert sweep.next() is None
+    places = [2]
+    assert sweep.next().trial_id == "a"
+
+
+def test_a_trial_that_failed_is_compared_with_nobody():
+    sweep = Sweep(places=1)
+    sweep.wait_at(10, a=1.0, b=2.0, c=3.0)
+    failed = sweep.join("failed")
+    sweep.judged.on_trial_complete(sweep, failed, {"progress": SimpleNamespace(reached=Reached(ended="failed"))})
+    lost = sweep.join("lost")
+    assert sweep.come(lost, 10, 9.0) == TrialScheduler.PAUSE
+    sweep.judged.on_trial_error(sweep, lost)
+    lost.status = Trial.ERROR
+    assert not sweep.judged._inner._halving._arrived[10].keys() & {"failed", "lost"}
 
 
 def test_a_search_that_is_told_to_end_has_ended_though_trials_wait():

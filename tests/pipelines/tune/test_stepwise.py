@@ -89,18 +89,24 @@ def test_validations_that_were_seen_before_a_lapse_are_not_told_twice(monkeypatc
     course.end()
 
 
-def test_a_training_with_workers_of_its_own_does_not_wait_and_is_told_to_end():
-    told = threading.Event()
+def test_a_training_with_workers_of_its_own_does_not_wait_here_and_is_told_every_answer():
+    told, answers = threading.Event(), []
+
+    def answered(step, go_on):
+        answers.append((step, go_on))
+        if not go_on:
+            told.set()
 
     def body(gate):
-        gate.on_end = told.set
-        gate.write({"kind": "validation", "step": 1, "tokens": 1, **HEAD})
+        gate.on_answer = answered
+        for step in (1, 2, 3):
+            gate.write({"kind": "validation", "step": step, "tokens": 1, **HEAD})
         return not told.wait(10)
 
     course = Stepwise(body, waits=False)
-    assert course.advance().point.step == 1
+    assert [course.advance().point.step, course.advance().point.step] == [1, 2]
     course.end()
-    assert told.is_set()
+    assert answers == [(1, True), (2, False)]  # not of the third, which it has come to meanwhile
 
 
 def test_an_end_at_the_gate_is_no_failure():

@@ -33,7 +33,7 @@ def test_a_population_saves_at_its_intervals_and_keeps_what_others_take_over():
 @pytest.mark.parametrize(
     ("scheduler", "steps", "origin"),
     [
-        (AshaScheduler(), [645, 735], 600),
+        (AshaScheduler(), [625, 700], 600),
         (AshaScheduler(first=10, reduction=3), [610, 630, 690, 870], 600),
         (MedianScheduler(), [700, 800, 900], 600),
         (PbtScheduler(every=90), [630, 720, 810, 900, 990], 540),  # where checkpoints are

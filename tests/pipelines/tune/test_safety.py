@@ -15,7 +15,6 @@ from fault_table import RECOVERY
 from own_ray import OwnRay, own_ray, wait_until
 from packing_fixture import make_packed
 
-
 SUPPORT = Path(__file__).resolve().parents[2] / "support"
 REPO = SUPPORT.parents[1]
 

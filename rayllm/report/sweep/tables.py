@@ -206,6 +206,7 @@ def cost_table(records: SweepRecords) -> Table:
         Column("Time, summed"),
         Column("Device time"),
         Column("Median start"),
+        Column("Starts, summed"),
         *([Column("Price")] if records.per_hour is not None else []),
     )
     groups = {
@@ -215,7 +216,11 @@ def cost_table(records: SweepRecords) -> Table:
     }
     rows = [_cost_row(name, results, records) for name, results in groups.items() if results]
     rows.append(_cost_row("all", records.results, records, tone="strong"))
-    return Table("Cost", columns, tuple(rows), "Device time: seconds times GPUs held, or CPUs where there was no GPU.")
+    note = (
+        "Device time: seconds times GPUs held, or CPUs where there was no GPU. Start: from a trial's turn to its first "
+        "step; summed with the starts of trials that waited at a rung, or were taken up again, and went on."
+    )
+    return Table("Cost", columns, tuple(rows), note)
 
 
 def _cost_row(name: str, results: Sequence[TrialResult], records: SweepRecords, tone: str = "") -> tuple[Cell, ...]:
@@ -228,5 +233,6 @@ def _cost_row(name: str, results: Sequence[TrialResult], records: SweepRecords, 
         Cell(duration(sum(one.wall_s for one in results)), tone=tone),
         Cell(duration(device_s), tone=tone, bar=device_s / whole if whole and not tone else None),
         Cell(duration(starts[len(starts) // 2]), tone=tone),
+        Cell(duration(sum(one.starts_s for one in results)), tone=tone),
         *_price(results, records.per_hour, tone),
     )

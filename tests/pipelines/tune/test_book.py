@@ -132,6 +132,7 @@ def test_a_trial_that_was_taken_up_twice_has_one_curve_and_all_its_seconds(tmp_p
     [result] = book.results
     assert [point.step for point in result.curve] == [2, 4]
     assert (result.wall_s, result.tokens, result.metrics) == (9.0, 40, {"loss": 2.0})
+    assert (result.start_s, result.restarts_s, result.starts_s) == (0.1, 0.1, 0.2)
 
 
 def test_what_a_lost_process_had_shown_beyond_its_checkpoint_is_forgotten(tmp_path):
@@ -297,6 +298,7 @@ def test_a_trial_that_the_budget_cuts_off_is_in_the_table_and_goes_on_when_it_is
         (1, "finished", 6.0),
     ]
     assert [point.step for point in again.results[-1].curve] == [2, 4]
+    assert again.results[-1].starts_s == 0.2  # of both starts of the sweep
     assert not checkpoints.exists()
 
 

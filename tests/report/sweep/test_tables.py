@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from sweep_records import DOMAINS, mixture_sweep
 
-from rayllm.report.formats import MISSING
+from rayllm.report.formats import MISSING, duration
 from rayllm.report.sweep.tables import changes_table, contenders_table, cost_table, trials_table
 
 
@@ -45,6 +45,10 @@ def test_costs_add_up(records):
     table = cost_table(records)
     numbers = [int(cell.text) for cell in column(table, "Number")]
     assert numbers[-1] == sum(numbers[:-1]) == len(records.results)
+    results = [one.model_copy(update={"start_s": 20.0, "restarts_s": 40.0}) for one in records.finished]
+    table = cost_table(replace(records, results=results))
+    assert column(table, "Starts, summed")[-1].text == duration(60.0 * len(results))
+    assert column(table, "Median start")[-1].text == duration(20.0)
 
 
 def test_trials_that_are_forks_show_what_they_cost_of_a_run(records):

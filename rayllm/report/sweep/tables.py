@@ -10,6 +10,7 @@ from rayllm.report.sweep.figures import label_of
 from rayllm.report.sweep.importance import Importances, importances
 from rayllm.report.sweep.records import SweepRecords
 from rayllm.report.table import Cell, Column, Table
+from rayllm.tune.forgetting import in_words, most_forgotten
 from rayllm.tune.results import TrialResult
 from rayllm.tune.tables import SHOWN, show, shown
 from rayllm.tune.verdict import Contender, Verdict
@@ -117,6 +118,7 @@ def trials_table(records: SweepRecords) -> Table:
         Column(label_of(records.objective)),
         *(Column(labels[path], "Settings") for path in paths),
         *(Column(name.partition("/")[2], SHOWN[name.partition("/")[0]]) for name in domains),
+        *([Column("Forgotten")] if records.begun is not None else []),
         Column("Seed", "Cost and start"),
         Column("Tokens", "Cost and start"),
         *([Column("Of a run", "Cost and start")] if records.shares else []),
@@ -127,6 +129,8 @@ def trials_table(records: SweepRecords) -> Table:
     ]
     rows = tuple(_trial_row(records, result, paths, domains) for result in records.results)
     note = "A setting without a value is as in the run file. What was stopped early stands at its last validation."
+    if records.begun is not None:
+        note += f" Forgotten: the domain whose bits per byte rose most since step {records.begun:,}, and by how much."
     return Table("Trials", tuple(columns), rows, note)
 
 
@@ -142,6 +146,7 @@ def _trial_row(
         Cell(fixed(value, 4), tone="strong", order=value),
         *(_setting(settings.get(path)) for path in paths),
         *(Cell(fixed(result.metrics.get(name)), order=result.metrics.get(name)) for name in domains),
+        *([_forgotten(result, records.begun)] if records.begun is not None else []),
         Cell(str(result.seed), order=result.seed),
         Cell(count(result.tokens), order=result.tokens),
         *([_share(records.shares.get(result.trial))] if records.shares else []),
@@ -150,6 +155,11 @@ def _trial_row(
         Cell(duration(result.start_s), order=result.start_s),
         *_price([result], records.per_hour),
     )
+
+
+def _forgotten(result: TrialResult, begun: int) -> Cell:
+    most = most_forgotten(result, begun)
+    return Cell(in_words(most) or MISSING, order=most and most[1])
 
 
 def _share(share: float | None) -> Cell:

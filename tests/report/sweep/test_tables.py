@@ -58,6 +58,17 @@ def test_trials_that_are_forks_show_what_they_cost_of_a_run(records):
     assert [cell.text for cell in cells[:2]] == ["20\u00a0%", MISSING]
 
 
+def test_trials_that_begin_from_a_trained_model_show_what_they_have_forgotten_of_it(records):
+    assert "Forgotten" not in [one.full_label for one in trials_table(records).columns]
+    first, *others = records.results
+    before = first.curve[0].metrics | {"bits_per_byte/math": first.metrics["bits_per_byte/math"] - 0.25}
+    begun = first.curve[0].model_copy(update={"step": 0, "metrics": before})
+    first = first.model_copy(update={"curve": [begun, *first.curve]})
+    table = trials_table(replace(records, results=[first, *others], begun=0))
+    assert [cell.text for cell in column(table, "Forgotten")[:2]] == ["+0.2500 math", MISSING]
+    assert "since step 0" in (table.note or "")
+
+
 def test_a_price_is_shown_where_it_is_known(records):
     priced = replace(records, per_hour=360.0)
     prices = [cell.order for cell in column(trials_table(priced), "Cost and start, Price")]

@@ -72,12 +72,12 @@ class Measured:
 
     @property
     def starts_s(self) -> list[float]:
-        """To the first step, of the trials in processes that were warm."""
+        """To the first step ever, of the trials in processes that were warm."""
         return [one.start_s for one in self.results if one.reused]
 
     def busy(self, cpus: int) -> float:
         """Share of the CPUs' time in which they trained: neither idle nor starting anything."""
-        return sum(one.wall_s - one.start_s for one in self.results) / (self.wall_s * cpus)
+        return sum(one.wall_s - one.starts_s for one in self.results) / (self.wall_s * cpus)
 
 
 def mixtures(domains: Sequence[str], count: int) -> list[Settings]:

@@ -50,6 +50,7 @@ class TrialResult(BaseModel):
         tokens: Read in all.
         wall_s: Seconds it took.
         start_s: Seconds from its turn to its first step.
+        restarts_s: The same of its further turns, summed: it waited at a rung, was lost, or the sweep was interrupted.
         cpus: CPUs it held.
         gpus: GPUs it held.
         reused: Whether a warm process ran it.
@@ -72,6 +73,7 @@ class TrialResult(BaseModel):
     tokens: int = 0
     wall_s: float = 0.0
     start_s: float = 0.0
+    restarts_s: float = 0.0
     cpus: float = 1.0
     gpus: float = 0.0
     reused: bool = False
@@ -83,6 +85,11 @@ class TrialResult(BaseModel):
     def device_s(self) -> float:
         """Seconds times GPUs held; times CPUs where it held no GPU."""
         return self.wall_s * (self.gpus or self.cpus)
+
+    @property
+    def starts_s(self) -> float:
+        """Seconds of all its starts: those among ``wall_s`` in which it did not train."""
+        return self.start_s + self.restarts_s
 
     def price(self, per_hour: float) -> float:
         """What it cost, at a price of a device for an hour."""

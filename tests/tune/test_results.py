@@ -15,6 +15,13 @@ def test_the_ledger_comes_back_from_its_file(tmp_path):
     assert set(again.finished()) == {"k0", "k2"}  # what failed runs again
 
 
+def test_a_ledger_from_before_restarts_were_counted_is_read(tmp_path):
+    path = tmp_path / "trials.jsonl"
+    path.write_text(result(0, 2.0, start_s=0.25).model_dump_json(exclude={"restarts_s"}))
+    [one] = Ledger(str(path)).results
+    assert (one.start_s, one.starts_s) == (0.25, 0.25)
+
+
 def test_a_damaged_line_of_the_ledger_is_named(tmp_path):
     path = tmp_path / "trials.jsonl"
     Ledger(str(path)).append(result(0, 2.0))

@@ -31,7 +31,7 @@ from rayllm.pipelines.tune.belief import (
     searching,
     verdict_of,
 )
-from rayllm.pipelines.tune.branch import branched, branching
+from rayllm.pipelines.tune.branch import branched, branching, trained_before
 from rayllm.pipelines.tune.plan import Plan, make_plan, natural_shares
 from rayllm.pipelines.tune.trial_runs import Sweep
 from rayllm.tune.budget import BudgetConfig
@@ -225,11 +225,13 @@ def _write(
     per_hour = plan.settings.price_per_hour
     begun = branching(config)
     shares = begun.shares(ranked) if begun else {}
-    natural = plan.space.shares
-    html = page(config.name, objective, ranked, verdict, plan.names, best_uri, natural, surface, shares, per_hour)
-    table = to_markdown(ranked, objective, shares, per_hour)
+    natural, trained = plan.space.shares, trained_before(config, plan.settings.space, ranked)
+    html = page(
+        config.name, objective, ranked, verdict, plan.names, best_uri, natural, surface, shares, per_hour, trained
+    )
+    table = to_markdown(ranked, objective, shares, per_hour, trained)
     best = apply_settings(config, {**best_settings(ranked, verdict), "name": f"{config.name}-best"})
-    numbers = to_json(ranked, objective, per_hour) | ({"from": begun.to_json(shares)} if begun else {})
+    numbers = to_json(ranked, objective, per_hour, trained) | ({"from": begun.to_json(shares)} if begun else {})
     numbers |= {"best": verdict.trial, "verdict": verdict.model_dump(mode="json")}
     storage.write_text(work.path("table.json"), json.dumps(numbers, indent=1))
     storage.write_text(work.path("table.md"), f"{verdict_markdown(verdict)}\n{table}")

@@ -1,8 +1,10 @@
-"""What was set aside for workers of a trial whose process was killed, given back.
+"""What was set aside for the workers of trials: whether any has it, and giving back that of a process that was killed.
 
 Ray keeps a placement group that an actor has created until the whole job ends, also when that actor is dead. So a
 killed process of a trial would leave its workers' CPUs and GPUs taken, and every later trial waiting for them.
 """
+
+from collections.abc import Sequence
 
 import ray
 from ray._private.state import state
@@ -22,8 +24,7 @@ def release_abandoned() -> int:
         How many there were.
     """
     job = bytes.fromhex(ray.get_runtime_context().get_job_id())
-    table = state._connect_and_get_accessor().get_placement_group_table()
-    found = [group for group in map(PlacementGroupTableData.FromString, table) if is_abandoned(group, job)]
+    found = [group for group in all_groups() if is_abandoned(group, job)]
     for group in found:
         remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
     if found:
@@ -40,5 +41,34 @@ def is_abandoned(group: PlacementGroupTableData, job: bytes) -> bool:
     """
     gone = group.state == PlacementGroupTableData.REMOVED
     ours = group.creator_job_id == job and not group.is_detached
-    by_an_actor = any(byte != 0xFF for byte in group.creator_actor_id)
-    return not gone and ours and by_an_actor and group.creator_actor_dead
+    return not gone and ours and _by_an_actor(group) and group.creator_actor_dead
+
+
+def nothing_fits(groups: Sequence[PlacementGroupTableData], job: bytes) -> bool:
+    """Whether Ray has not been able to set aside what was asked for, and has done so for the workers of no trial.
+
+    If it is not waiting for that, processes are only starting.
+
+    Args:
+        groups: As Ray's head knows them.
+        job: Id of this job; what others wait for says nothing.
+    """
+    ours = [group for group in groups if group.creator_job_id == job]
+    waiting = (PlacementGroupTableData.PENDING, PlacementGroupTableData.RESCHEDULING)
+    trains = any(
+        group.state == PlacementGroupTableData.CREATED and _by_an_actor(group) and not group.creator_actor_dead
+        for group in ours
+    )
+    return not trains and any(group.state in waiting for group in ours)
+
+
+def all_groups() -> list[PlacementGroupTableData]:
+    """The placement groups of all jobs, with who created each, which Ray's own table of them does not say."""
+    return [
+        PlacementGroupTableData.FromString(group)
+        for group in state._connect_and_get_accessor().get_placement_group_table()
+    ]
+
+
+def _by_an_actor(group: PlacementGroupTableData) -> bool:
+    return any(byte != 0xFF for byte in group.creator_actor_id)

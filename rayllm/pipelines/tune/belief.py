@@ -201,6 +201,7 @@ def page(
     surface: Surface | None = None,
     shares: Mapping[int, float] | None = None,
     per_hour: float | None = None,
+    begun: int | None = None,
 ) -> str:
     """The page of a sweep as HTML.
 
@@ -215,6 +216,7 @@ def page(
         surface: What a law predicts, if one was fitted.
         shares: Of trials that are forks, by number: what each cost as a share of a whole run.
         per_hour: Price of a device for an hour, where one is known.
+        begun: Step at which trials began from a trained model; None where they began untrained.
     """
 
     def score(metrics: Mapping[str, float], tokens: int) -> float | None:
@@ -235,5 +237,6 @@ def page(
             best_uri=best_uri,
             created=created,
             per_hour=per_hour,
+            begun=begun,
         )
     )

@@ -39,7 +39,9 @@ class Entry:
         held_s: Seconds of earlier turns, of a trial that takes turns with others.
         curve: Its validations by step.
         earlier_s: Seconds that earlier starts of the sweep spent on it.
+        earlier_starts_s: Those of them before a first step.
         stints: Seconds by when a process took it up.
+        starts: Those of them before a first step.
         directories: Where it has written; the last one is where it does.
         first: What it reported first.
         last: What it reported last.
@@ -52,8 +54,10 @@ class Entry:
     held_s: float = 0.0
     curve: dict[int, Point] = field(default_factory=dict)
     earlier_s: float = 0.0
+    earlier_starts_s: float = 0.0
     directories: list[str] = field(default_factory=list)
     stints: dict[float, float] = field(default_factory=dict)
+    starts: dict[float, float] = field(default_factory=dict)
     first: Progress | None = None
     last: Progress | None = None
     others: list[Settings] = field(default_factory=list)
@@ -62,11 +66,17 @@ class Entry:
         """Seconds for which it has held resources, over all starts of the sweep."""
         return self.earlier_s + self.held_s + (now_s - self.begun_s if self.begun_s else 0.0)
 
+    @property
+    def starts_s(self) -> float:
+        """Seconds before a first step, over all starts of the sweep."""
+        return self.earlier_starts_s + sum(self.starts.values())
+
     def stand(self, now_s: float) -> Stand:
         """Where it stands, for the next start of the sweep."""
         return Stand(
             settings=self.settings,
             wall_s=round(self.spent_s(now_s), 3),
+            starts_s=round(self.starts_s, 3),
             curve=[self.curve[step] for step in sorted(self.curve)],
             directory=self.directories[-1] if self.directories[1:] else "",
             parent=self.last.parent if self.last else "",
@@ -156,7 +166,7 @@ class Book:
         entry, point = self.live[trial], progress.reached.point
         entry.first, entry.last, entry.settings = entry.first or progress, progress, progress.settings
         taken_up = progress.turn_s not in entry.stints
-        entry.stints[progress.turn_s] = progress.wall_s
+        entry.stints[progress.turn_s], entry.starts[progress.turn_s] = progress.wall_s, progress.start_s
         entry.curve |= {one.step: one for one in progress.earlier}
         if point is not None:
             if taken_up:  # from a checkpoint before what it had shown
@@ -227,7 +237,8 @@ class Book:
             return Entry(run, dict(settings), directories=[own])
         curve = {point.step: point for point in stand.curve}
         moved = [stand.directory] if stand.directory else []
-        return Entry(run, stand.settings, curve=curve, earlier_s=stand.wall_s, directories=[own, *moved])
+        entry = Entry(run, stand.settings, curve=curve, directories=[own, *moved])
+        return replace(entry, earlier_s=stand.wall_s, earlier_starts_s=stand.starts_s)
 
     def _plan(self, settings: Settings) -> TrialRun | None:
         """The trial of some settings; where they make no valid run, it has failed already."""
@@ -250,6 +261,7 @@ class Book:
 
     def _result(self, entry: Entry, last: Point | None, error: str, status: str) -> TrialResult:
         first, latest = entry.first, entry.last
+        start_s = first.start_s if first else 0.0
         return TrialResult(
             trial=entry.run.trial.index,
             key=entry.run.key,
@@ -261,7 +273,8 @@ class Book:
             status=status,  # pyright: ignore[reportArgumentType] - one of three
             tokens=last.tokens if last else 0,
             wall_s=round(entry.earlier_s + sum(entry.stints.values()), 3),
-            start_s=round(first.start_s, 3) if first else 0.0,
+            start_s=round(start_s, 3),
+            restarts_s=round(entry.starts_s - start_s, 3),
             cpus=self._needs.cpus * self._needs.workers,
             gpus=self._needs.gpus * self._needs.workers,
             reused=first.reused if first else False,
@@ -300,7 +313,9 @@ class Book:
         limit = self._sweep.settings.budget.trials
         finished = self._ledger.finished().keys()
         done = f"{len(finished - self._confirmed())} done of {limit}" if limit else f"{len(finished)} done"
-        return f"trial-{result.trial:03d}: {outcome} ({result.wall_s:.0f} s, start {result.start_s:.2f} s; {done})"
+        start = f"start {result.start_s:.2f} s"
+        start += f", {result.restarts_s:.2f} s to go on" if result.restarts_s else ""
+        return f"trial-{result.trial:03d}: {outcome} ({result.wall_s:.0f} s, {start}; {done})"
 
     def _running(self) -> list[Running]:
         running = [entry for entry in self.live.values() if entry.begun_s]

@@ -4,7 +4,7 @@ In: ``tune.from``. Out: the run file with ``train.fork`` at that very checkpoint
 file, is a fork of it; and what a trial costs beside a whole run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -68,6 +68,20 @@ def branched(config: RunFile, settings: TuneConfig) -> RunFile:
     where = storage.absolute(find_fork(settings.from_).uri)
     step = 0 if settings.from_.step == 0 else "last"
     return apply_settings(config, {"train.fork": {"source": where, "step": step}})
+
+
+def trained_before(config: train.Config, space: Collection[str], results: Sequence[TrialResult]) -> int | None:
+    """The step at which all trials begin from a trained model; None where they begin untrained, or not alike.
+
+    Args:
+        config: What a trial without settings trains.
+        space: Paths of the settings that trials differ in.
+        results: The trials; None too where none of them was validated at that step, as forks may not be.
+    """
+    begun = branching(config)
+    step = begun.step if begun else 0
+    trained = step > 0 or (config.train.init is not None and "train.init" not in space)
+    return step if trained and any(one.curve and one.curve[0].step == step for one in results) else None
 
 
 def branching(config: train.Config) -> Branching | None:

@@ -1,5 +1,6 @@
 """How many trials fit: from what the nodes have and what a trial needs; no setting can make a sweep wait for ever."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,9 +26,12 @@ class Needs:
         return self.workers * (self.gpus or self.cpus)
 
     def places(self, cpus: float, gpus: float) -> int:
-        """How many workers fit into so much of one node."""
+        """How many workers fit into so much of one node; a part of a GPU is never spread over two."""
         by_cpus = int(cpus / self.cpus + EPSILON)
-        return min(by_cpus, int(gpus / self.gpus + EPSILON)) if self.gpus else by_cpus
+        if not self.gpus:
+            return by_cpus
+        by_gpus = gpus / self.gpus if self.gpus >= 1 else int(gpus + EPSILON) * int(1 / self.gpus + EPSILON)
+        return min(by_cpus, int(by_gpus + EPSILON))
 
     def trials(self, free: Sequence[tuple[float, float]]) -> int:
         """How many trials fit into the (CPUs, GPUs) of some nodes; a worker is never spread over two."""
@@ -38,8 +42,8 @@ def needs_of(settings: TuneConfig, nodes: Sequence[Node]) -> Needs:
     """What a trial asks for.
 
     Raises:
-        SetupError: If the nodes have no room for one trial, for which Ray would wait for ever, or if workers of one
-            trial would have to share a GPU.
+        SetupError: If the nodes have no room for one trial, for which Ray would wait for ever, if workers of one trial
+            would have to share a GPU, or if a trial would hold GPUs and a part of one.
     """
     most = {"CPU": max(node.cpus for node in nodes), "GPU": max(node.gpus for node in nodes)}
     gpus = settings.gpus_per_trial
@@ -52,6 +56,13 @@ def needs_of(settings: TuneConfig, nodes: Sequence[Node]) -> Needs:
             where="tune.gpus_per_trial",
             why=f"{gpus:g} GPU for {settings.workers} workers",
             fix=f"set it to {settings.workers}, or to 0, or use one worker",
+        )
+    if gpus > 1 and gpus % 1:
+        raise SetupError(
+            "a trial cannot hold several GPUs and a part of one",
+            where="tune.gpus_per_trial",
+            why=f"it is {gpus:g}; Ray gives a part of one GPU, or whole ones",
+            fix=f"set it to {math.ceil(gpus)}, or to 1 or less",
         )
     if needs.trials([(node.cpus, node.gpus) for node in nodes]) < 1:
         wanted = f"{settings.cpus_per_trial:g} CPU and {gpus:g} GPU"

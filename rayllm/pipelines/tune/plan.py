@@ -25,6 +25,11 @@ from rayllm.tune.trials import Trial, apply_settings, check_paths, current, tria
 NOT_OF_A_TRIAL = ("name", "storage", "ray", "train.engine", "train.workers")
 #: Settings that shape the reference of a run that compares replies; see ``pipelines.reference``.
 OF_THE_REFERENCE = ("model", "train.init", "train.precision", "train.fp8", "train.seq_len", "train.objective.kind")
+#: Settings that decide how many tokens a trial has read at a step, or at its end.
+OF_THE_TOKENS = ("train.global_batch_tokens", "train.max_steps", "train.tokens", "train.tokens_per_param")
+#: Those of a model that decide so with `train.tokens_per_param`: its sizes.
+_SIZES = "dim num_layers num_heads num_kv_heads head_dim ffn_dim feed_forward embedding_rank tie_embeddings vocab_size"
+OF_THE_SIZE = tuple(f"model.{name}" for name in _SIZES.split())
 #: What `tune.max_steps` takes the place of.
 _NO_OTHER_BUDGET = {"train.tokens": None, "train.tokens_per_param": None}
 #: References that the sweep trains itself.
@@ -166,6 +171,8 @@ def _check_settings(base: train.Config, settings: TuneConfig) -> None:
     check_paths(settings.space, known, "tune.space")
     check_paths(named, known, "tune.baselines")
     _check_weights_are_read(base.curriculum, settings)
+    if not isinstance(settings.scheduler, NoScheduler):
+        _check_equal_tokens(base, [*settings.space, *named])
     if isinstance(base.train.objective, DpoConfig):
         _check_one_reference([*settings.space, *named])
 
@@ -178,6 +185,20 @@ def _check_one_reference(paths: Sequence[str]) -> None:
             where="tune",
             why="they are computed once, and every trial reads the same",
             fix="make a sweep for each value",
+        )
+
+
+def _check_equal_tokens(base: train.Config, paths: Sequence[str]) -> None:
+    """Refuse to compare trials before their end that have read more tokens than others, or are longer."""
+    unequal = (*OF_THE_TOKENS, *(OF_THE_SIZE if base.train.tokens_per_param else ()))
+    of_a_stage = [path for path in paths if path.startswith("curriculum.") and path.endswith(".global_batch_tokens")]
+    if found := sorted({*of_a_stage, *(path for path in paths if _below(path, unequal))}):
+        raise ConfigError(
+            f"the sweep varies `{found[0]}`, and its scheduler would compare trials at unequal tokens",
+            where="tune.scheduler",
+            why="trials are compared at the same step, at steps that are counted from the run file as it is",
+            fix="take `kind: none`, or make a sweep for each value"
+            + (" (or set tune.max_steps)" if found[0].startswith("model.") else ""),
         )
 
 

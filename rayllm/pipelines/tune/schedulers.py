@@ -160,7 +160,7 @@ class Judged(FIFOScheduler):
         shown = self._earlier.pop(trial.trial_id, [])
         if isinstance(inner, Halved):
             inner.go_on(trial, shown)
-        elif isinstance(inner, MedianStoppingRule):
+        elif isinstance(inner, MedianStoppingRule) and shown:  # Ray takes whoever has an entry to have a result
             inner._results[trial].extend(shown)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:

@@ -22,6 +22,7 @@ class Stand(BaseModel):
     Attributes:
         settings: What it trains with; a population changes them.
         wall_s: Seconds it has taken.
+        starts_s: Those of them that went by before its first step, or the first after it was taken up again.
         curve: Its validations.
         directory: Where it writes since it took over another's checkpoint; empty before.
         parent: URI of that checkpoint.
@@ -31,6 +32,7 @@ class Stand(BaseModel):
 
     settings: Settings
     wall_s: float = 0.0
+    starts_s: float = 0.0
     curve: list[Point] = []
     directory: str = ""
     parent: str = ""

@@ -3,6 +3,7 @@
 And what waits for resources is told with the one that it lacks, since Tune and Ray wait without a word.
 """
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,10 @@ from ray.exceptions import RayTaskError
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.progress_reporter import TrialProgressCallback
-from ray.util import placement_group_table
 
 from rayllm.core.log import get_logger
 from rayllm.pipelines.train.crew.stopping import StopRequest
-from rayllm.pipelines.tune.abandoned import release_abandoned
+from rayllm.pipelines.tune.abandoned import all_groups, nothing_fits, release_abandoned
 from rayllm.pipelines.tune.book import Book
 from rayllm.pipelines.tune.capacity import Needs, lacking
 from rayllm.pipelines.tune.stepwise import describe
@@ -38,6 +38,7 @@ class Watch(Callback):
     def __init__(self, book: Book, needs: Needs, stop: StopRequest) -> None:
         self._book, self._needs, self._stop = book, needs, stop
         self._last_life = self._looked = self._kept = time.monotonic()
+        self._asked = -math.inf
         self._over = False
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
@@ -88,21 +89,23 @@ class Watch(Callback):
     def _tell_what_lacks(self, trials: list[Trial], now: float) -> None:
         if any(trial.status == Trial.RUNNING for trial in trials) and self._needs.workers == 1:
             self._last_life = now
-        elif self._book.live and now - self._last_life > WAITING_NOTICE_S and _resources_wait():
+        elif self._book.live and now - self._last_life > WAITING_NOTICE_S and self._nothing_fits(now):
             self._last_life = now
             what = lacking(self._needs, ray.available_resources(), ray.cluster_resources())
             logger.warning("no trial can start: %s", what)
+
+    def _nothing_fits(self, now: float) -> bool:
+        """Whether trials only wait: one of several workers is running for Tune before its workers have anything."""
+        if now - self._asked < LOOK_S:
+            return False
+        self._asked = now
+        return nothing_fits(all_groups(), bytes.fromhex(ray.get_runtime_context().get_job_id()))
 
 
 class Silence(TrialProgressCallback):
     """In the place of what Tune prints of its own accord of trials that end without ever having begun."""
 
     def _print(self, msg: str) -> None: ...
-
-
-def _resources_wait() -> bool:
-    """Whether Ray has not been able to set aside what was asked for; else processes are only starting."""
-    return any(group["state"] in ("PENDING", "RESCHEDULING") for group in placement_group_table().values())
 
 
 def _error_of(trial: Trial) -> BaseException:

@@ -42,6 +42,7 @@ class SweepRecords:
         best_uri: The run file with the best settings.
         created: When the page was made, ISO 8601; empty if not known.
         per_hour: Price of a device for an hour, where one is known.
+        begun: Step at which trials began from a trained model; ``None`` where they began untrained.
     """
 
     name: str
@@ -55,6 +56,7 @@ class SweepRecords:
     best_uri: str = ""
     created: str = ""
     per_hour: float | None = None
+    begun: int | None = None
 
     def value(self, result: TrialResult) -> float | None:
         """The objective at a trial's last validation; ``None`` if it failed."""

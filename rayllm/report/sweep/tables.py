@@ -10,6 +10,7 @@ from rayllm.report.sweep.figures import label_of
 from rayllm.report.sweep.importance import Importances, importances
 from rayllm.report.sweep.records import SweepRecords
 from rayllm.report.table import Cell, Column, Table
+from rayllm.tune.forgetting import in_words, most_forgotten
 from rayllm.tune.results import TrialResult
 from rayllm.tune.tables import SHOWN, show, shown
 from rayllm.tune.verdict import Contender, Verdict
@@ -117,6 +118,7 @@ def trials_table(records: SweepRecords) -> Table:
         Column(label_of(records.objective)),
         *(Column(labels[path], "Settings") for path in paths),
         *(Column(name.partition("/")[2], SHOWN[name.partition("/")[0]]) for name in domains),
+        *([Column("Forgotten")] if records.begun is not None else []),
         Column("Seed", "Cost and start"),
         Column("Tokens", "Cost and start"),
         *([Column("Of a run", "Cost and start")] if records.shares else []),
@@ -127,6 +129,8 @@ def trials_table(records: SweepRecords) -> Table:
     ]
     rows = tuple(_trial_row(records, result, paths, domains) for result in records.results)
     note = "A setting without a value is as in the run file. What was stopped early stands at its last validation."
+    if records.begun is not None:
+        note += f" Forgotten: the domain whose bits per byte rose most since step {records.begun:,}, and by how much."
     return Table("Trials", tuple(columns), rows, note)
 
 
@@ -142,6 +146,7 @@ def _trial_row(
         Cell(fixed(value, 4), tone="strong", order=value),
         *(_setting(settings.get(path)) for path in paths),
         *(Cell(fixed(result.metrics.get(name)), order=result.metrics.get(name)) for name in domains),
+        *([_forgotten(result, records.begun)] if records.begun is not None else []),
         Cell(str(result.seed), order=result.seed),
         Cell(count(result.tokens), order=result.tokens),
         *([_share(records.shares.get(result.trial))] if records.shares else []),
@@ -150,6 +155,11 @@ def _trial_row(
         Cell(duration(result.start_s), order=result.start_s),
         *_price([result], records.per_hour),
     )
+
+
+def _forgotten(result: TrialResult, begun: int) -> Cell:
+    most = most_forgotten(result, begun)
+    return Cell(in_words(most) or MISSING, order=most and most[1])
 
 
 def _share(share: float | None) -> Cell:
@@ -206,6 +216,7 @@ def cost_table(records: SweepRecords) -> Table:
         Column("Time, summed"),
         Column("Device time"),
         Column("Median start"),
+        Column("Starts, summed"),
         *([Column("Price")] if records.per_hour is not None else []),
     )
     groups = {
@@ -215,7 +226,11 @@ def cost_table(records: SweepRecords) -> Table:
     }
     rows = [_cost_row(name, results, records) for name, results in groups.items() if results]
     rows.append(_cost_row("all", records.results, records, tone="strong"))
-    return Table("Cost", columns, tuple(rows), "Device time: seconds times GPUs held, or CPUs where there was no GPU.")
+    note = (
+        "Device time: seconds times GPUs held, or CPUs where there was no GPU. Start: from a trial's turn to its first "
+        "step; summed with the starts of trials that waited at a rung, or were taken up again, and went on."
+    )
+    return Table("Cost", columns, tuple(rows), note)
 
 
 def _cost_row(name: str, results: Sequence[TrialResult], records: SweepRecords, tone: str = "") -> tuple[Cell, ...]:
@@ -228,5 +243,6 @@ def _cost_row(name: str, results: Sequence[TrialResult], records: SweepRecords, 
         Cell(duration(sum(one.wall_s for one in results)), tone=tone),
         Cell(duration(device_s), tone=tone, bar=device_s / whole if whole and not tone else None),
         Cell(duration(starts[len(starts) // 2]), tone=tone),
+        Cell(duration(sum(one.starts_s for one in results)), tone=tone),
         *_price(results, records.per_hour, tone),
     )

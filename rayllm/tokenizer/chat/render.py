@@ -24,6 +24,8 @@ from rayllm.tokenizer.codec import Codec
 _GUARD = "\ufdd2"
 #: Why a conversation is left out.
 TOO_LONG, REFUSED, RESERVED_CHARACTER, NO_REPLY = "too_long", "refused_by_template", "reserved_character", "no_reply"
+#: The same, where a template writes nothing before the only reply: there would be no prompt that it replies to.
+NO_PROMPT = "no_prompt"
 #: Why a pair is left out: what stands before its replies differs, or the replies do not.
 PROMPTS_DIFFER, NO_PREFERENCE = "prompts_differ", "no_preference"
 #: A conversation that every template should take.
@@ -158,6 +160,13 @@ class Renderer:
                 why=pieces.detail if isinstance(pieces, Dropped) else "it writes no reply",
                 fix="look at what it makes of a user's and an assistant's turn",
             )
+        if _all_learnt([piece.learnt for piece in pieces[0]]):
+            raise ConfigError(
+                "all of a conversation would be learnt in this chat template",
+                where=f"pack.chat.template: {self._template.name}",
+                why="nothing before the end of the last reply is outside of {% generation %}",
+                fix="put {% generation %} and {% endgeneration %} around replies and the end of their turns only",
+            )
 
     def _pieces(self, messages: Sequence[Message]) -> tuple[list[Piece], bool] | Dropped:
         """A conversation in pieces, and whether its end is to be learnt."""
@@ -251,12 +260,12 @@ class Renderer:
     def _fit(self, whole: Rendered, messages: Sequence[Message]) -> Rendered | Dropped:
         """The conversation, or what may stay of it."""
         if len(whole.ids) <= self._max_ids:
-            return whole if whole.learnt.any() else Dropped(NO_REPLY, "no token of a reply in it")
+            return _with_both(whole)
         if self._truncate == "left":
             return self._shorter(messages)
         kept = whole.learnt[: self._max_ids]
         if self._truncate == "right" and kept.any():
-            return Rendered(whole.ids[: self._max_ids], kept, end_learnt=False, truncated=True)
+            return _with_both(Rendered(whole.ids[: self._max_ids], kept, end_learnt=False, truncated=True))
         return Dropped(TOO_LONG, f"{len(whole.ids) + 1:,} tokens")
 
     def _shorter(self, messages: Sequence[Message]) -> Rendered | Dropped:
@@ -271,6 +280,18 @@ class Renderer:
             if len(found.ids) <= self._max_ids and found.learnt.any():
                 return Rendered(found.ids, found.learnt, found.end_learnt, truncated=True)
         return Dropped(TOO_LONG, "not even its last exchange fits")
+
+
+def _with_both(found: Rendered) -> Rendered | Dropped:
+    """The conversation, if it has both: something that is learnt, and something before it that is only read."""
+    if not found.learnt.any():
+        return Dropped(NO_REPLY, "no token of a reply in it")
+    return Dropped(NO_PROMPT, "nothing before its replies: all would be learnt") if _all_learnt(found.learnt) else found
+
+
+def _all_learnt(learnt: Sequence[bool] | Bool[np.ndarray, " tokens"]) -> bool:
+    """Whether nothing is only read before the last that is learnt."""
+    return bool(np.all(learnt[: len(learnt) - int(np.argmax(learnt[::-1]))]))
 
 
 def as_pair(chosen: Rendered, rejected: Rendered, max_tokens: int) -> tuple[Rendered, Rendered] | Dropped:

@@ -132,6 +132,7 @@ def test_a_trial_that_was_taken_up_twice_has_one_curve_and_all_its_seconds(tmp_p
     [result] = book.results
     assert [point.step for point in result.curve] == [2, 4]
     assert (result.wall_s, result.tokens, result.metrics) == (9.0, 40, {"loss": 2.0})
+    assert (result.start_s, result.restarts_s, result.starts_s) == (0.1, 0.1, 0.2)
 
 
 def test_what_a_lost_process_had_shown_beyond_its_checkpoint_is_forgotten(tmp_path):
@@ -212,6 +213,12 @@ def node(cpus, gpus=0.0):
         (Needs(1, 0, 1), [(2, 0)], 2),
         (Needs(0.3, 0, 1), [(0.9, 0)], 3),
         (Needs(1, 0.5, 1), [(8, 1), (8, 1)], 4),
+        (Needs(1, 0.6, 1), [(8, 2)], 2),
+        (Needs(1, 0.1, 1), [(32, 1)], 10),
+        (Needs(1, 0.333, 1), [(32, 3)], 9),
+        (Needs(1, 0.3333333, 1), [(32, 1)], 3),
+        (Needs(1, 0.34, 1), [(32, 3)], 6),
+        (Needs(1, 2, 1), [(32, 5)], 2),
         (Needs(1, 0, 2), [(3, 0)], 1),
         (Needs(1, 0, 2), [(1, 0), (1, 0)], 1),
         (Needs(2, 0, 1), [(1, 0), (1, 0)], 0),
@@ -229,6 +236,12 @@ def test_what_several_workers_cannot_do_is_refused(tmp_path):
     )
     with pytest.raises(ValueError, match="trials of a population stand still"):
         make_sweep(tmp_path, workers=2, scheduler={"kind": "pbt"})
+
+
+def test_whole_gpus_with_a_part_of_one_are_refused_as_ray_would(tmp_path):
+    with pytest.raises(SetupError, match=r"it is 1\.5(.|\n)*set it to 2, or to 1 or less"):
+        needs_of(make_sweep(tmp_path, gpus_per_trial=1.5).settings, [node(8, 4)])
+    assert needs_of(make_sweep(tmp_path, gpus_per_trial=0.6).settings, [node(8, 4)]).gpus == 0.6
 
 
 def test_what_a_trial_asks_for_is_shared_by_its_workers_and_refused_where_no_node_has_it(tmp_path):
@@ -285,6 +298,7 @@ def test_a_trial_that_the_budget_cuts_off_is_in_the_table_and_goes_on_when_it_is
         (1, "finished", 6.0),
     ]
     assert [point.step for point in again.results[-1].curve] == [2, 4]
+    assert again.results[-1].starts_s == 0.2  # of both starts of the sweep
     assert not checkpoints.exists()
 
 

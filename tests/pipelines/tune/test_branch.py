@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_results import result
 from parent_run import PARENT, weights
 from ranks import run_ranks
 from small_session import forked_run, make_config, records
@@ -12,7 +13,7 @@ from rayllm.core.artifact import Artifact
 from rayllm.core.errors import ConfigError
 from rayllm.pipelines import train
 from rayllm.pipelines.frame import RayConfig
-from rayllm.pipelines.tune.branch import Branching, branched, branching
+from rayllm.pipelines.tune.branch import Branching, branched, branching, trained_before
 from rayllm.pipelines.tune.trial_runs import Sweep
 from rayllm.tune.config import TuneConfig
 from rayllm.tune.objective import Objective
@@ -51,6 +52,21 @@ def test_all_trials_fork_the_checkpoint_that_was_named_at_the_start(parent: Path
     assert train.fingerprint(config)["fork"]
     beginning = branched(make_config(tmp_path, **PARENT), settings(**{"from": {"source": str(parent), "step": 0}}))
     assert branching(beginning) == Branching(str(parent / "checkpoints" / "step-00000012-a1"), 0)
+    assert [trained_before(config, [], [validated_at(step)]) for step in (8, 12)] == [8, None]
+    assert trained_before(beginning, [], [validated_at(0)]) is None  # as it was before it had learnt anything
+
+
+def test_trials_begin_from_a_trained_model_where_the_run_file_names_one_and_none_names_another(tmp_path: Path) -> None:
+    config = make_config(tmp_path, **PARENT)
+    assert trained_before(config, [], [validated_at(0)]) is None
+    config = config.model_copy(update={"train": config.train.model_copy(update={"init": "from_checkpoint:base"})})
+    assert trained_before(config, ["train.lora.rank"], [validated_at(0)]) == 0
+    assert trained_before(config, ["train.lora.rank"], [validated_at(5)]) is None
+    assert trained_before(config, ["train.init"], [validated_at(0)]) is None
+
+
+def validated_at(*steps: int) -> TrialResult:
+    return result(0, 1.0, curve=[Point(step=step, tokens=step, metrics={}) for step in steps])
 
 
 def test_the_table_shows_what_each_trial_cost_of_a_run(parent: Path) -> None:

@@ -36,7 +36,7 @@ def slowly(monkeypatch):
     return replace
 
 
-@pytest.mark.fault("T1", "ASHA stops a trial", "its CPU goes to the next trial, and is back at the end")
+@pytest.mark.fault("T1", "a trial comes to a rung of ASHA", "it waits, its place is free, and every CPU at the end")
 @pytest.mark.ray
 def test_trials_that_fall_behind_are_stopped_at_a_rung(tmp_path, packed, ray_session, record_property):
     sweep = make_sweep(tmp_path, packed.uri, STEPS, scheduler={"kind": "asha", "first": 4, "reduction": 2})

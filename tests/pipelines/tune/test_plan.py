@@ -115,6 +115,36 @@ def test_a_scheduler_is_refused_where_its_checkpoints_would_change_the_trials(ki
     assert made(tree, scheduler={"kind": "median"})
 
 
+TWO = {"kind": "choice", "values": [128, 256]}
+PER_PARAM = {"train": {"seq_len": 32, "global_batch_tokens": 128, "tokens_per_param": 20}}
+
+
+@pytest.mark.parametrize("kind", ["asha", "median", "pbt"])
+@pytest.mark.parametrize(
+    ("tree", "path"),
+    [
+        ({}, "train.global_batch_tokens"),
+        ({}, "train.max_steps"),
+        ({"curriculum": [{"frac": 1.0}]}, "curriculum.0.global_batch_tokens"),
+        (PER_PARAM, "train.tokens_per_param"),
+        (PER_PARAM, "model.dim"),
+    ],
+)
+def test_a_scheduler_is_refused_where_it_would_compare_trials_at_unequal_tokens(tree, path, kind):
+    sweep = {"space": {path: TWO}, "budget": {"trials": 4}}
+    with pytest.raises(ConfigError, match=rf"varies `{path}`(.|\n)*unequal tokens"):
+        made(tree, **sweep, scheduler={"kind": kind})
+    assert made(tree, **sweep, scheduler={"kind": "none"})
+    with pytest.raises(ConfigError, match="unequal tokens"):
+        made(tree, baselines=[{path: 128}], budget={"trials": 4}, scheduler={"kind": kind})
+
+
+def test_sizes_and_lengths_are_varied_under_a_scheduler_where_all_trials_read_as_much():
+    sizes = {"model.dim": TWO, "train.seq_len": {"kind": "choice", "values": [16, 32]}}
+    for tree, sweep in (({}, {}), (PER_PARAM, {"max_steps": 40})):
+        assert made(tree, space=sizes, scheduler={"kind": "asha"}, budget={"trials": 4}, **sweep)
+
+
 def test_a_population_without_end_is_refused():
     endless = {"scheduler": {"kind": "pbt"}, "budget": {"hours": 1}}
     with pytest.raises(ConfigError, match="grow without end"):

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fault_table import RECOVERY
 from packing_fixture import make_packed
-from small_sweep import LR, make_sweep, run_rates
+from small_sweep import LR, make_sweep, run_rates, seconds_until_free
 
 from rayllm.core.errors import SavedForRerun
 from rayllm.pipelines.tune.population import Exploring
@@ -32,12 +33,13 @@ def test_settings_are_changed_by_the_sweep_and_only_to_what_makes_a_valid_run(tm
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.fault("T2", "a population stops its worst trial", "it goes on from the best one's checkpoint")
-def test_the_worst_trial_goes_on_from_the_best(tmp_path, ray_session):
+def test_the_worst_trial_goes_on_from_the_best(tmp_path, ray_session, record_property):
     packed = make_packed(tmp_path / "packed")
     scheduler = {"kind": "pbt", "every": 4, "quantile": 0.25}
     sweep = make_sweep(tmp_path, packed.uri, TRAIN, scheduler=scheduler)
     sweep = replace(sweep, explore=lambda settings, number: {LR: float(settings[LR]) * 1.25})
     results = run_rates(sweep, [3e-3, 1e-9, 2e-9, 3e-9])  # more than run at a time
+    record_property(RECOVERY, round(seconds_until_free(time.monotonic(), CPU=2), 2))
     assert {result.status for result in results} == {"finished"}
     assert {result.curve[-1].step for result in results} == {12}
     taken = [result for result in results if result.parent]
@@ -52,7 +54,7 @@ def test_the_worst_trial_goes_on_from_the_best(tmp_path, ray_session):
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.fault("T9", "Ctrl-C in a population", "every trial goes on as what it had become")
-def test_an_interrupted_population_goes_on_as_what_it_was(tmp_path, ray_session):
+def test_an_interrupted_population_goes_on_as_what_it_was(tmp_path, ray_session, record_property):
     packed = make_packed(tmp_path / "packed")
     training = {"max_steps": 40, "validation": {"every_steps": 4, "max_tokens": 512}}
     scheduler = {"kind": "pbt", "every": 8, "quantile": 0.25}
@@ -60,14 +62,18 @@ def test_an_interrupted_population_goes_on_as_what_it_was(tmp_path, ray_session)
     sweep = replace(sweep, explore=lambda settings, number: {LR: float(settings[LR]) * 1.25})
     rates = [3e-3, 1e-9, 2e-9, 3e-9]
 
+    pressed: list[float] = []
+
     def press() -> None:
         while not read_standing(sweep.directory).changes:
             time.sleep(0.05)
+        pressed.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=press).start()
     with pytest.raises(SavedForRerun):
         run_rates(sweep, rates)
+    record_property(RECOVERY, round(seconds_until_free(pressed[0], CPU=2), 2))
     stands = read_standing(sweep.directory).trials
     moved = {name: stand for name, stand in stands.items() if stand.directory}
     assert moved

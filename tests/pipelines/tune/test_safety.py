@@ -74,7 +74,7 @@ def test_a_keyboard_interrupt_gives_everything_back(tmp_path, dashboard, record_
         assert done["at"] - pressed < 20
 
 
-@pytest.mark.fault("T6", "ASHA stops trials of two workers each", "workers return, their placement group is back")
+@pytest.mark.fault("T6", "trials of two workers come to rungs", "workers return, their placement group is back")
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # three starts of two workers each: 50 to 100 s each where forty processes share two cores

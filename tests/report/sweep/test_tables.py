@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from sweep_records import DOMAINS, mixture_sweep
 
-from rayllm.report.formats import MISSING
+from rayllm.report.formats import MISSING, duration
 from rayllm.report.sweep.tables import changes_table, contenders_table, cost_table, trials_table
 
 
@@ -45,6 +45,10 @@ def test_costs_add_up(records):
     table = cost_table(records)
     numbers = [int(cell.text) for cell in column(table, "Number")]
     assert numbers[-1] == sum(numbers[:-1]) == len(records.results)
+    results = [one.model_copy(update={"start_s": 20.0, "restarts_s": 40.0}) for one in records.finished]
+    table = cost_table(replace(records, results=results))
+    assert column(table, "Starts, summed")[-1].text == duration(60.0 * len(results))
+    assert column(table, "Median start")[-1].text == duration(20.0)
 
 
 def test_trials_that_are_forks_show_what_they_cost_of_a_run(records):
@@ -52,6 +56,17 @@ def test_trials_that_are_forks_show_what_they_cost_of_a_run(records):
     first = records.results[0].trial
     cells = column(trials_table(replace(records, shares={first: 0.2})), "Cost and start, Of a run")
     assert [cell.text for cell in cells[:2]] == ["20\u00a0%", MISSING]
+
+
+def test_trials_that_begin_from_a_trained_model_show_what_they_have_forgotten_of_it(records):
+    assert "Forgotten" not in [one.full_label for one in trials_table(records).columns]
+    first, *others = records.results
+    before = first.curve[0].metrics | {"bits_per_byte/math": first.metrics["bits_per_byte/math"] - 0.25}
+    begun = first.curve[0].model_copy(update={"step": 0, "metrics": before})
+    first = first.model_copy(update={"curve": [begun, *first.curve]})
+    table = trials_table(replace(records, results=[first, *others], begun=0))
+    assert [cell.text for cell in column(table, "Forgotten")[:2]] == ["+0.2500 math", MISSING]
+    assert "since step 0" in (table.note or "")
 
 
 def test_a_price_is_shown_where_it_is_known(records):

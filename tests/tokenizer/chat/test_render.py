@@ -177,6 +177,7 @@ def test_a_template_without_generation_marks_finds_replies_by_their_prompts(chat
         ("{% for m in messages %}{{ m.content }}", "is not Jinja"),
         ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", "nothing could be learnt"),
         ("{{ raise_exception('never') }}", "nothing could be learnt(.|\n)*never"),
+        ("{% generation %}{% for m in messages %}{{ m.content }}{% endfor %}{% endgeneration %}", "all of a conver"),
     ],
 )
 def test_a_template_that_cannot_be_used_is_refused_at_the_start(template: str, message: str, chat_codec: Codec) -> None:
@@ -225,6 +226,17 @@ def test_a_conversation_that_the_template_refuses_is_dropped_with_its_reason(cha
     found = renderer(chat_codec, "instruct").render([talk, TALK])
     assert found[0] == Dropped("refused_by_template", "this template has no form for tools")
     assert isinstance(found[1], Rendered)
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_tokens": 4, "truncate": "right"}])
+def test_a_conversation_of_which_all_would_be_learnt_is_dropped(limits: Any, chat_codec: Codec) -> None:
+    reply = [{"role": "assistant", "content": "Once upon a time there was a cat."}]
+    (dropped,) = renderer(chat_codec, "instruct", **limits).render([reply])
+    assert isinstance(dropped, Dropped)
+    assert dropped.reason == "no_prompt"
+    begun = [*reply, *TALK[3:]]
+    assert learnt(chat_codec, render(chat_codec, "user_assistant", reply)) == [" Once upon a time there was a cat."]
+    assert isinstance(renderer(chat_codec, "instruct").render([begun])[0], Rendered)  # its second reply has a prompt
 
 
 def test_what_is_too_long_is_dropped_or_cut_as_asked(chat_codec: Codec) -> None:

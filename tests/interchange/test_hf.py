@@ -34,6 +34,8 @@ SMALL: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 777.0}
+
 
 def save_theirs(kind: str, directory: Path, **changes: Any) -> torch.nn.Module:
     torch.manual_seed(4)
@@ -69,6 +71,13 @@ def test_a_model_made_by_transformers_is_imported_with_its_logits(
     assert text == theirs.generate(tokens(1, 8), max_new_tokens=20, do_sample=False)[0, 8:].tolist()
 
 
+def test_settings_that_say_what_is_done_anyway_are_taken(tmp_path: Path) -> None:
+    save_theirs("llama", tmp_path)
+    _edit(tmp_path, rope_parameters=YARN | {"truncate": True, "partial_rotary_factor": 1.0})
+    scaling = read_model_config(str(tmp_path)).positions.model_dump()["scaling"]
+    assert (scaling["kind"], scaling["factor"], scaling["original_max_seq_len"]) == ("yarn", 4.0, 16)
+
+
 def test_the_trained_stories_model_writes_its_known_text(shared_data: Path) -> None:
     directory = shared_data / "checkpoints" / "stories260K"
     expected = json.loads((directory / "expected_greedy.json").read_text())
@@ -102,6 +111,15 @@ def test_names_of_gpt2s_own_files_are_known(tmp_path: Path) -> None:
         (lambda d: _edit(d, model_type="mamba"), ConfigError, "type 'mamba' cannot be imported"),
         (lambda d: _edit(d, hidden_act="relu"), ConfigError, "hidden_act: relu"),
         (lambda d: _edit(d, rope_parameters={"rope_type": "longrope"}), ConfigError, "'longrope' cannot be imported"),
+        (lambda d: _edit(d, rope_parameters=YARN | {"truncate": False}), ConfigError, "truncate: False"),
+        (lambda d: _edit(d, rope_parameters=YARN | {"partial_rotary_factor": 0.5}), ConfigError, "rotary_factor: 0.5"),
+        (lambda d: _edit(d, partial_rotary_factor=0.5), ConfigError, "partial_rotary_factor: 0.5"),
+        (
+            lambda d: _edit(d, rope_parameters={"rope_type": "yarn", "factor": 4.0}),
+            ConfigError,
+            r"config\.json(.|\n)*it has no original_max_position_embeddings",
+        ),
+        (lambda d: _remove(d, "num_attention_heads"), ConfigError, r"config\.json(.|\n)*it has no num_attention_heads"),
         (lambda d: _edit(d, num_hidden_layers=3), ArtifactDamaged, "model.layers.2"),
         (lambda d: _edit(d, num_hidden_layers=1), ArtifactDamaged, "hold more than the model"),
         (lambda d: _edit(d, intermediate_size=41), ArtifactDamaged, "gate_proj.weight has 40 rows, not 41"),
@@ -114,6 +132,11 @@ def test_names_of_gpt2s_own_files_are_known(tmp_path: Path) -> None:
         "kind",
         "activation",
         "rope",
+        "yarn not cut",
+        "part of a head",
+        "part of a head, older",
+        "no context",
+        "no heads",
         "too few",
         "too many",
         "rows",
@@ -134,6 +157,11 @@ def test_what_cannot_be_imported_is_refused_with_the_reason(
 def _edit(directory: Path, **changes: Any) -> None:
     path = directory / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def _remove(directory: Path, key: str) -> None:
+    path = directory / "config.json"
+    path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != key}))
 
 
 LOAD = """

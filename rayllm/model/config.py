@@ -130,6 +130,20 @@ class ModelConfig(ConfigModel):
         return self
 
     @model_validator(mode="after")
+    def _nothing_is_idle(self) -> "ModelConfig":
+        if self.init_scale == "fan_in" and self.init_std != type(self).model_fields["init_std"].default:
+            raise ValueError(
+                f"init_std {self.init_std:g} is not used with init_scale fan_in, which follows the inputs of each "
+                "matrix; leave init_std out, or set init_scale to normal"
+            )
+        if self.embedding_rank is not None and self.embedding_rank >= self.dim:
+            raise ValueError(
+                f"embedding_rank {self.embedding_rank} makes the embeddings no narrower than dim {self.dim}; set it "
+                "below dim, or to null"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _exportable_as_asked(self) -> "ModelConfig":
         if self.exportable and (obstacles := export_obstacles(self)):
             raise ValueError(

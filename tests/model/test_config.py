@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -71,11 +72,19 @@ def test_a_given_vocabulary_stays_and_must_hold_the_tokenizer() -> None:
         ({"dim": 100, "num_heads": 8, "num_kv_heads": 8}, "or set head_dim"),
         ({"head_dim": 15}, "set an even head_dim"),
         ({"vocab_size": 10, "real_vocab_size": 11}, "leave both out"),
+        ({"init_scale": "fan_in", "init_std": 0.01}, "leave init_std out"),
+        ({"embedding_rank": 256, "exportable": False}, "set it below dim"),
+        ({"embedding_rank": 300, "exportable": False}, "set it below dim"),
     ],
 )
-def test_sizes_that_disagree_are_refused_with_the_fix(settings: dict[str, int], fix: str) -> None:
+def test_sizes_that_disagree_are_refused_with_the_fix(settings: dict[str, Any], fix: str) -> None:
     with pytest.raises(ValidationError, match=fix):
         ModelConfig.model_validate(settings)
+
+
+def test_a_resolved_config_may_name_the_defaults_that_it_does_not_use() -> None:
+    config = ModelConfig(init_scale="fan_in").with_vocab(512)
+    assert ModelConfig.model_validate(config.model_dump()) == config
 
 
 def test_counts_may_be_written_short() -> None:

@@ -41,6 +41,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "reglu, layernorm": {"feed_forward": "reglu", "norm": "layernorm", "qk_norm": "none"},
 }
 
+UNTIED = {"tie_embeddings": False}
+
 
 def small(**changes: Any) -> ModelConfig:
     sizes = {"vocab_size": 61, "dim": 24, "num_layers": 3, "num_heads": 6, "num_kv_heads": 2, "ffn_dim": 40}
@@ -221,6 +223,26 @@ def test_factorised_embeddings_of_a_large_vocabulary_are_a_fraction(capsys: pyte
     assert whole.embedding == 200_064 * 1024
     assert ranked.embedding + ranked.projections == 200_064 * 128 + 2 * 128 * 1024
     assert ranked.total < 0.65 * whole.total
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@torch.no_grad()
+def test_factorised_embeddings_are_full_ones_of_a_low_rank(tied: bool) -> None:
+    ranked, whole = (
+        build(small(**sizes)).double() for sizes in ({"embedding_rank": 8, "tie_embeddings": tied}, UNTIED)
+    )
+    embedding, head = ranked.model, ranked.lm_head
+    products = {
+        "model.embed_tokens.weight": embedding.embed_tokens.weight @ embedding.embed_projection.weight.T,
+        "lm_head.weight": head.weight @ head.projection.weight,
+    }
+    for name, parameter in whole.named_parameters():
+        parameter.copy_(products[name] if name in products else ranked.get_parameter(name))
+    tokens = ids(2, 24)
+    expected = whole.model(tokens)
+    torch.testing.assert_close(embedding(tokens), expected)
+    found = ranked.logits(tokens).double()  # made in float64, given in float32
+    torch.testing.assert_close(found, expected @ products["lm_head.weight"].T, rtol=1e-6, atol=1e-6)
 
 
 def test_a_window_lowers_the_flops_of_its_layers() -> None:

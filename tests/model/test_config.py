@@ -12,6 +12,7 @@ from rayllm.core.config import load_config
 from rayllm.core.errors import ConfigError
 from rayllm.model.config import ModelConfig
 from rayllm.model.flops import count_parameters
+from rayllm.model.layers.embeddings import LMHead
 
 PRESETS = Path(__file__).resolve().parents[2] / "configs" / "model"
 
@@ -94,6 +95,16 @@ def test_counts_may_be_written_short() -> None:
 def test_the_chunk_of_the_loss_is_not_part_of_what_is_trained() -> None:
     assert ModelConfig(loss_chunk_tokens=7).identity() == ModelConfig().identity()
     assert ModelConfig(dim=128).identity() != ModelConfig().identity()
+
+
+@pytest.mark.parametrize(
+    ("vocab", "tokens"),
+    [(512, 4096), (16_384, 4096), (16_385, 4095), (32_768, 2048), (200_064, 335), (524_288, 128), (1_000_000, 128)],
+)
+def test_the_chunk_of_the_loss_follows_the_vocabulary(vocab: int, tokens: int) -> None:
+    assert ModelConfig(vocab_size=vocab).resolved_loss_chunk_tokens == tokens
+    assert ModelConfig(vocab_size=vocab, loss_chunk_tokens=300).resolved_loss_chunk_tokens == 300
+    assert LMHead(ModelConfig(vocab_size=vocab, dim=8)).chunk_tokens == tokens
 
 
 def test_reading_a_config_needs_no_torch() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from figures import Tell
 from safetensors.torch import load_file, save_file
 
 from rayllm.cli import main
@@ -54,16 +55,14 @@ def tokens(*shape: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", SMALL)
 @torch.no_grad()
-def test_a_model_made_by_transformers_is_imported_with_its_logits(
-    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_model_made_by_transformers_is_imported_with_its_logits(kind: str, tmp_path: Path, tell: Tell) -> None:
     theirs = save_theirs(kind, tmp_path)
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
     ours = import_model(str(tmp_path))
     expected, found = theirs(tokens(2, 50)).logits, ours.logits(tokens(2, 50))
     gap = float((expected - found).abs().max())
-    with capsys.disabled():
-        print(f"\nimport of {kind}: largest difference of logits {gap:.1e} (of {float(expected.abs().max()):.1f})")
+    largest = f"{float(expected.abs().max()):.1f}"
+    tell("import and export", what=f"import of {kind}", largest_gap_of_logits=f"{gap:.1e}", largest_logit=largest)
     assert expected.std() > 1
     assert gap < 1e-5
     options = {"max_new_tokens": 20, "sampling": SamplingConfig(temperature=0), "stop_ids": set(), "seed": 0}
@@ -179,7 +178,7 @@ torch.save({"ids": ids, "logits": model(ids).logits, "text": text}, sys.argv[2])
 
 @pytest.mark.parametrize("max_shard_bytes", [2 << 30, 20_000])
 def test_an_exported_checkpoint_loads_in_transformers_with_no_code_of_ours(
-    checkpoint: Path, tmp_path: Path, max_shard_bytes: int, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path, tmp_path: Path, max_shard_bytes: int, tell: Tell
 ) -> None:
     done = export_checkpoint(str(checkpoint), str(tmp_path / "out"), max_shard_bytes=max_shard_bytes)
     assert len(list((tmp_path / "out").glob("*.safetensors"))) == (1 if max_shard_bytes > 1 << 20 else 5)
@@ -193,8 +192,9 @@ def test_an_exported_checkpoint_loads_in_transformers_with_no_code_of_ours(
     real = loaded.codec.vocab_size
     with torch.no_grad():
         gap = float((loaded.model.logits(ids)[..., :real] - seen["logits"]).abs().max())
-    with capsys.disabled():
-        print(f"\nexport: largest difference of logits {gap:.1e}; {done.parameters:,} parameters")
+    largest = f"{float(seen['logits'].detach().abs().max()):.1f}"
+    what = f"export of {done.parameters:,} parameters"
+    tell("import and export", what=what, largest_gap_of_logits=f"{gap:.1e}", largest_logit=largest)
     assert gap < 1e-5
     assert seen["logits"].shape[-1] == real < loaded.model.config.resolved_vocab_size
     options = {"max_new_tokens": 12, "sampling": SamplingConfig(temperature=0), "stop_ids": set(), "seed": 0}

@@ -7,6 +7,7 @@ import pytest
 import torch
 from small_session import make_config
 
+from rayllm.model import compiler
 from rayllm.model.config import ModelConfig
 from rayllm.pipelines.train.building import build_engine, choose_compute
 from rayllm.train.engine import Engine
@@ -17,6 +18,18 @@ def build(root: Path, **changes: Any) -> tuple[Engine, ModelConfig]:
     model, engine = config.model.with_vocab(300), config.train.engine
     compute = choose_compute(config.train, "fp32", model, torch.device("cpu"), engine)
     return build_engine(config, model, engine, compute), model
+
+
+@pytest.mark.parametrize(("precision", "compiles"), [("bf16", True), ("fp16", False)])
+def test_whether_to_compile_depends_on_the_precision(
+    precision: str, compiles: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiler, "_obstacle", lambda *_, **__: "")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "H100")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    config = make_config(tmp_path, engine={"kind": "torch"}, attention="sdpa")
+    found = choose_compute(config.train, precision, config.model, torch.device("cuda"), config.train.engine)
+    assert (found.precision, found.compiled.enabled) == (precision, compiles)
 
 
 @pytest.mark.parametrize("z_loss", [0.0, 0.25])

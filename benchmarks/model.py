@@ -46,7 +46,7 @@ from rayllm.train.engine import TorchEngine
 from rayllm.train.precision import resolve_precision
 
 LR = 1e-4
-BIG_VOCAB, HEAD_TOKENS, HEAD_CHUNK, HEAD_DIM = 200_064, 2048, 128, 128
+BIG_VOCAB, HEAD_TOKENS, HEAD_DIM = 200_064, 2048, 128
 #: Float32 weight, gradient and two moments.
 BYTES_PER_PARAM = 16
 
@@ -234,10 +234,14 @@ def compare(case: Case, rounds: int) -> None:
         print(f"    ours: {kind:24} {ids.numel() / statistics.median(times_of_kind):9,.0f} tokens/s; {ratios}")
 
 
+def head_config() -> ModelConfig:
+    """Head and loss as they are by default at a large vocabulary."""
+    return ModelConfig(vocab_size=BIG_VOCAB, dim=HEAD_DIM, num_heads=1, num_kv_heads=1, tie_embeddings=False)
+
+
 def peak_of_head(kind: str) -> int:
     """Peak memory of one forward and backward of head and loss in a process of its own, in bytes; ``idle``: of none."""
-    config = ModelConfig(vocab_size=BIG_VOCAB, dim=HEAD_DIM, num_heads=1, num_kv_heads=1, tie_embeddings=False)
-    head = LMHead(config.model_copy(update={"loss_chunk_tokens": HEAD_CHUNK}))
+    head = LMHead(head_config())
     head.weight.grad = torch.ones_like(head.weight)
     hidden = torch.randn(1, HEAD_TOKENS, HEAD_DIM, requires_grad=True)
     labels = torch.randint(BIG_VOCAB, (1, HEAD_TOKENS))
@@ -259,7 +263,8 @@ def head_memory() -> None:
     idle, chunked, whole = peaks
     print(
         f"head and loss at V {BIG_VOCAB:,}, {HEAD_TOKENS:,} tokens, beyond weights and gradients: "
-        f"{(whole - idle) / 1e6:,.0f} MB at once, {(chunked - idle) / 1e6:,.0f} MB in chunks of {HEAD_CHUNK}: "
+        f"{(whole - idle) / 1e6:,.0f} MB at once, {(chunked - idle) / 1e6:,.0f} MB in chunks of "
+        f"{head_config().resolved_loss_chunk_tokens} tokens, the default: "
         f"{(chunked - idle) / (whole - idle):.1%} (aim: at most 15 %)"
     )
 

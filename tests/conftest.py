@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fault_table
+import figures
 import hypothesis
 import pytest
 from jaxtyping import install_import_hook
@@ -47,7 +48,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The table of faults that the tests injected."""
+    """The table of faults that the tests injected, and those of what they measured."""
     called = [
         report
         for outcome in ("passed", "failed")
@@ -58,6 +59,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("faults")
         for line in lines:
             terminalreporter.write_line(line)
+    for title, rows in sorted(figures.collect(called).items()):
+        terminalreporter.section(title)
+        for line in figures.render(rows):
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> figures.Tell:
+    """Shows what the test measured, in a table after the tests: ``tell("title", column="text")``."""
+    return figures.teller(request.node)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from clusters import Nodes, local_nodes, network_hosts, why_no_hosts
+from figures import Tell
 from finished_stages import finish_stages
 from own_ray import wait_until
 from packing_fixture import texts_of
@@ -44,22 +45,20 @@ def write_file(root: Path) -> Path:
     return file
 
 
-def test_nodes_of_a_cluster_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_nodes_of_a_cluster_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tell: Tell) -> None:
     with local_nodes(monkeypatch, **SLOW) as nodes:
-        table = lose_and_gain(tmp_path, nodes)
-    with capsys.disabled():
-        print("\n" + "\n".join(table))
+        for event, found in lose_and_gain(tmp_path, nodes).items():
+            tell("nodes that go and come", nodes="of one host", event=event, found=found)
 
 
 def test_hosts_with_networks_of_their_own_come_and_go(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tell: Tell
 ) -> None:
     if reason := why_no_hosts():
         pytest.skip(reason)
     with network_hosts(monkeypatch, **SLOW) as nodes:
-        table = lose_and_gain(tmp_path, nodes)
-    with capsys.disabled():
-        print("\n" + "\n".join(table))
+        for event, found in lose_and_gain(tmp_path, nodes).items():
+            tell("nodes that go and come", nodes="hosts", event=event, found=found)
 
 
 def test_a_node_that_is_to_be_taken_away_is_left_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,8 +81,8 @@ def test_a_node_that_is_to_be_taken_away_is_left_in_time(tmp_path: Path, monkeyp
     assert steps[2][0] == steps[1][-1] + 1  # no step is done twice
 
 
-def lose_and_gain(root: Path, nodes: Nodes) -> list[str]:
-    """Three workers, then two since a node is lost, then three since it is there again; returns what to print."""
+def lose_and_gain(root: Path, nodes: Nodes) -> dict[str, str]:
+    """Three workers, then two since a node is lost, then three since it is there again; returns what to tell."""
     file = write_file(root)
     nodes.add("b")
     nodes.add("c")
@@ -125,11 +124,12 @@ def lose_and_gain(root: Path, nodes: Nodes) -> list[str]:
 
     first = {attempt: next(r["time"] for r in records if r["attempt"] == attempt) for attempt in (2, 3)}
     pause = first[3] - max(record["time"] for record in records if record["attempt"] == 2)
-    return [
-        f"node lost: {first[2] - lost_at:.1f} s to the next step, {steps[1][-1] - steps[2][0] + 1} steps done again",
-        f"node came: {first[3] - came_at:.1f} s until it trained, {pause:.1f} s of it without a step, none done again",
-        f"largest gap to the losses of one worker: {gap:.1e}",
-    ]
+    again = steps[1][-1] - steps[2][0] + 1
+    return {
+        "node lost": f"{first[2] - lost_at:.1f} s to the next step, {again} steps done again",
+        "node came": f"{first[3] - came_at:.1f} s until it trained, {pause:.1f} s of that without a step, none again",
+        "both": f"largest gap to the losses of one worker: {gap:.1e}",
+    }
 
 
 def read(directory: Path) -> list[dict[str, Any]]:

@@ -232,7 +232,7 @@ def from_hf_config(content: Mapping[str, Any], where: str) -> ModelConfig:
         where: Its URI, for errors.
 
     Raises:
-        ConfigError: If it is another kind of model, or uses something that ours has not.
+        ConfigError: If it is another kind of model, uses something that ours has not, or lacks a key.
     """
     kind = content.get("model_type")
     if kind not in ARCHITECTURES:
@@ -246,7 +246,15 @@ def from_hf_config(content: Mapping[str, Any], where: str) -> ModelConfig:
         raise ConfigError(
             "this model uses something that rayllm's has not", where=where, why="; ".join(unheld), fix="import another"
         )
-    return _from_gpt2(content) if kind == "gpt2" else _from_llama(content)
+    try:
+        return _from_gpt2(content) if kind == "gpt2" else _from_llama(content)
+    except KeyError as error:  # both only look up keys of the file
+        raise ConfigError(
+            "the config of this model is incomplete",
+            where=where,
+            why=f"it has no {error.args[0]}",
+            fix=f"add {error.args[0]} to the file, or download it again",
+        ) from error
 
 
 def _unheld(content: Mapping[str, Any]) -> list[str]:
@@ -259,10 +267,16 @@ def _unheld(content: Mapping[str, Any]) -> list[str]:
         "reorder_and_upcast_attn": (False,),
         "add_cross_attention": (False,),
         "attention_bias": (bool(content.get("mlp_bias", False)),),
+        "partial_rotary_factor": (1.0, None),
+        "truncate": (True, None),
     }
-    return [
-        f"{name}: {content[name]}" for name, values in kept.items() if name in content and content[name] not in values
-    ]
+    found = {**content, **_rope_of(content)}
+    return [f"{name}: {found[name]}" for name, values in kept.items() if name in found and found[name] not in values]
+
+
+def _rope_of(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of rotary positions, by the key of either version of transformers."""
+    return dict(content.get("rope_parameters") or {}) or dict(content.get("rope_scaling") or {})
 
 
 def _from_gpt2(content: Mapping[str, Any]) -> ModelConfig:
@@ -334,7 +348,7 @@ def _global_every(content: Mapping[str, Any]) -> int:
 
 
 def _from_rope(content: Mapping[str, Any]) -> RopePositions:
-    found = dict(content.get("rope_parameters") or {}) or dict(content.get("rope_scaling") or {})
+    found = _rope_of(content)
     theta = found.get("rope_theta") or content.get("rope_theta", 10_000.0)
     return RopePositions(theta=theta, scaling=_from_scaling(found))
 

@@ -25,6 +25,8 @@ R = TypeVar("R")
 #: Versions of one piece of code, each for other shapes: lengths of a curriculum, times the last, smaller micro-batch,
 #: times kinds of layers. Beyond it, torch says so and runs further shapes uncompiled.
 MAX_VERSIONS = 64
+#: Precisions in which compiled steps were compared with others (``tests/model/test_compiler.py``).
+TRIED = ("fp32", "bf16")
 #: What compiles the kernels of each kind of device; the first that is found.
 COMPILERS = {"cpu": ("g++", "clang++", "c++"), "cuda": ("gcc", "clang", "cc")}
 #: Environment variables that name another.
@@ -40,16 +42,23 @@ class CompileChoice:
 
 
 def choose_compile(
-    asked: bool | str, device: torch.device, *, sharded: bool = False, selective: bool = False
+    asked: bool | str,
+    device: torch.device,
+    *,
+    precision: str = "fp32",
+    sharded: bool = False,
+    selective: bool = False,
 ) -> CompileChoice:
     """Whether to compile.
 
     ``auto`` compiles on GPUs, where what is not fused is most of the cost beside matrix products. On a CPU it does not:
-    compiling costs ten seconds and more for every new size, and the gain is smaller.
+    compiling costs ten seconds and more for every new size, and the gain is smaller. Nor does it in a precision in
+    which compiled steps were never compared with others: that has to be asked for.
 
     Args:
         asked: ``auto``, or yes or no.
         device: Where the model computes.
+        precision: In what.
         sharded: Whether parameters are whole only while their layer runs (ZeRO-3), which cannot be compiled.
         selective: Whether the backward pass computes some results of a block again, which it cannot do within compiled
             code.
@@ -71,6 +80,8 @@ def choose_compile(
         return CompileChoice(True, "asked for")
     if device.type != "cuda":
         return CompileChoice(False, "it takes a while, and pays for long runs only: train.compile=true")
+    if not obstacle and precision not in TRIED:
+        return CompileChoice(False, f"compiled steps in {precision} have not been tried: train.compile=true")
     return CompileChoice(not obstacle, obstacle or "the device is a GPU")
 
 

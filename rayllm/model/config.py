@@ -14,6 +14,9 @@ from rayllm.model.position_config import Positions, RopePositions
 
 #: Label of a position whose loss never counts.
 IGNORE_INDEX = -100
+#: Logits that exist at a time by default, 256 MB in float32, and the fewest and most tokens that they may be of: less
+#: makes matrix products slow, more saves nothing.
+CHUNK_LOGITS, CHUNK_TOKENS = 2**26, (128, 4096)
 
 
 class ModelConfig(ConfigModel):
@@ -91,10 +94,11 @@ class ModelConfig(ConfigModel):
     exportable: bool = Field(
         default=True, description="Refuse choices that no class of Hugging Face's transformers can hold."
     )
-    loss_chunk_tokens: Count = Field(
-        default=4096,
+    loss_chunk_tokens: Count | None = Field(
+        default=None,
         ge=1,
-        description="Tokens whose logits exist at the same time while the loss is computed.",
+        description="Tokens whose logits exist at the same time while the loss is computed; by default as many as have "
+        "2^26 logits, from 128 to 4,096.",
         json_schema_extra=RUNTIME,
     )
 
@@ -126,6 +130,20 @@ class ModelConfig(ConfigModel):
             raise ValueError(
                 f"vocab_size {self.vocab_size} is smaller than real_vocab_size {self.real_vocab_size}; leave both out, "
                 "and they come from the tokenizer"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_idle(self) -> "ModelConfig":
+        if self.init_scale == "fan_in" and self.init_std != type(self).model_fields["init_std"].default:
+            raise ValueError(
+                f"init_std {self.init_std:g} is not used with init_scale fan_in, which follows the inputs of each "
+                "matrix; leave init_std out, or set init_scale to normal"
+            )
+        if self.embedding_rank is not None and self.embedding_rank >= self.dim:
+            raise ValueError(
+                f"embedding_rank {self.embedding_rank} makes the embeddings no narrower than dim {self.dim}; set it "
+                "below dim, or to null"
             )
         return self
 
@@ -176,6 +194,16 @@ class ModelConfig(ConfigModel):
                 fix="use config.with_vocab(codec.vocab_size), or set model.vocab_size",
             )
         return self.vocab_size
+
+    @property
+    def resolved_loss_chunk_tokens(self) -> int:
+        """Tokens whose logits exist at the same time.
+
+        Raises:
+            ConfigError: As ``resolved_vocab_size``, where it follows from that.
+        """
+        smallest, largest = CHUNK_TOKENS
+        return self.loss_chunk_tokens or min(max(CHUNK_LOGITS // self.resolved_vocab_size, smallest), largest)
 
     def with_vocab(self, tokenizer_vocab_size: int) -> "ModelConfig":
         """The config for a tokenizer: ``vocab_size`` filled in, ``real_vocab_size`` remembered.

@@ -57,6 +57,15 @@ class _Optimizer(ConfigModel):
             raise ValueError(f"betas must lie in [0, 1), not {self.betas}")
         return self
 
+    @model_validator(mode="after")
+    def _base_width_is_used(self) -> "_Optimizer":
+        if self.width_scaling == "none" and self.base_width != type(self).model_fields["base_width"].default:
+            raise ValueError(
+                f"base_width {self.base_width} is not used with width_scaling none; set width_scaling to mup or sqrt, "
+                "or leave base_width out"
+            )
+        return self
+
 
 class AdamWConfig(_Optimizer):
     """AdamW for all parameters (Loshchilov & Hutter 2019, arXiv:1711.05101)."""

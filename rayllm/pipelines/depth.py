@@ -125,7 +125,10 @@ def _train(depth: int, tree: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]
 
 
 def _optimizer(depth: int, tree: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
-    """Muon's settings; a run file that chooses another kind gets none of them."""
+    """Muon's settings; a run file that chooses another kind gets none of them.
+
+    What the file's own choices leave without use is left out: ``base_width``, and the rates of a head that is tied.
+    """
     if (_own(tree, "train.optimizer.kind") or "muon") != "muon":
         return
     path = "train.optimizer"
@@ -135,8 +138,11 @@ def _optimizer(depth: int, tree: Mapping[str, Any]) -> Iterator[tuple[str, Any, 
     yield f"{path}.lr", lr, "of the matrices: the same at every width"
     yield f"{path}.betas", [0.8, 0.95], "of embedding and head"
     yield f"{path}.width_scaling", "sqrt", "embedding and head: down with the root of the width"
-    yield f"{path}.base_width", BASE_WIDTH, "the width at which the next two are as written"
+    if _own(tree, f"{path}.width_scaling") != "none":
+        yield f"{path}.base_width", BASE_WIDTH, "the width at which the next two are as written"
     yield f"{path}.groups.embedding.lr_scale", EMBEDDING_LR / lr, f"{EMBEDDING_LR:g} at width {BASE_WIDTH}"
+    if _own(tree, "model.tie_embeddings"):
+        return
     yield f"{path}.groups.head.lr_scale", HEAD_LR / lr, f"{HEAD_LR:g} at width {BASE_WIDTH}"
     yield f"{path}.groups.head.weight_decay", 0.0, "only matrices decay"
 

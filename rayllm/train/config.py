@@ -262,7 +262,7 @@ class TrainConfig(ConfigModel):
     compile: bool | Literal["auto"] = Field(
         default="auto",
         description="Let torch compile the training step: faster, after some seconds for each new size; kernels are "
-        "kept for later runs. `auto`: on GPUs where it is possible. Not with ZeRO stage 3, not "
+        "kept for later runs. `auto`: on GPUs where it is possible, in fp32 and bf16. Not with ZeRO stage 3, not "
         "with selective activation checkpointing.",
         json_schema_extra=RUNTIME,
     )

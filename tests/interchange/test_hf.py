@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from figures import Tell
 from safetensors.torch import load_file, save_file
 
 from rayllm.cli import main
@@ -34,6 +35,8 @@ SMALL: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 777.0}
+
 
 def save_theirs(kind: str, directory: Path, **changes: Any) -> torch.nn.Module:
     torch.manual_seed(4)
@@ -52,21 +55,26 @@ def tokens(*shape: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", SMALL)
 @torch.no_grad()
-def test_a_model_made_by_transformers_is_imported_with_its_logits(
-    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_model_made_by_transformers_is_imported_with_its_logits(kind: str, tmp_path: Path, tell: Tell) -> None:
     theirs = save_theirs(kind, tmp_path)
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
     ours = import_model(str(tmp_path))
     expected, found = theirs(tokens(2, 50)).logits, ours.logits(tokens(2, 50))
     gap = float((expected - found).abs().max())
-    with capsys.disabled():
-        print(f"\nimport of {kind}: largest difference of logits {gap:.1e} (of {float(expected.abs().max()):.1f})")
+    largest = f"{float(expected.abs().max()):.1f}"
+    tell("import and export", what=f"import of {kind}", largest_gap_of_logits=f"{gap:.1e}", largest_logit=largest)
     assert expected.std() > 1
     assert gap < 1e-5
     options = {"max_new_tokens": 20, "sampling": SamplingConfig(temperature=0), "stop_ids": set(), "seed": 0}
     text = generate(ours, tokens(1, 8).tolist(), **options)[0]
     assert text == theirs.generate(tokens(1, 8), max_new_tokens=20, do_sample=False)[0, 8:].tolist()
+
+
+def test_settings_that_say_what_is_done_anyway_are_taken(tmp_path: Path) -> None:
+    save_theirs("llama", tmp_path)
+    _edit(tmp_path, rope_parameters=YARN | {"truncate": True, "partial_rotary_factor": 1.0})
+    scaling = read_model_config(str(tmp_path)).positions.model_dump()["scaling"]
+    assert (scaling["kind"], scaling["factor"], scaling["original_max_seq_len"]) == ("yarn", 4.0, 16)
 
 
 def test_the_trained_stories_model_writes_its_known_text(shared_data: Path) -> None:
@@ -102,6 +110,15 @@ def test_names_of_gpt2s_own_files_are_known(tmp_path: Path) -> None:
         (lambda d: _edit(d, model_type="mamba"), ConfigError, "type 'mamba' cannot be imported"),
         (lambda d: _edit(d, hidden_act="relu"), ConfigError, "hidden_act: relu"),
         (lambda d: _edit(d, rope_parameters={"rope_type": "longrope"}), ConfigError, "'longrope' cannot be imported"),
+        (lambda d: _edit(d, rope_parameters=YARN | {"truncate": False}), ConfigError, "truncate: False"),
+        (lambda d: _edit(d, rope_parameters=YARN | {"partial_rotary_factor": 0.5}), ConfigError, "rotary_factor: 0.5"),
+        (lambda d: _edit(d, partial_rotary_factor=0.5), ConfigError, "partial_rotary_factor: 0.5"),
+        (
+            lambda d: _edit(d, rope_parameters={"rope_type": "yarn", "factor": 4.0}),
+            ConfigError,
+            r"config\.json(.|\n)*it has no original_max_position_embeddings",
+        ),
+        (lambda d: _remove(d, "num_attention_heads"), ConfigError, r"config\.json(.|\n)*it has no num_attention_heads"),
         (lambda d: _edit(d, num_hidden_layers=3), ArtifactDamaged, "model.layers.2"),
         (lambda d: _edit(d, num_hidden_layers=1), ArtifactDamaged, "hold more than the model"),
         (lambda d: _edit(d, intermediate_size=41), ArtifactDamaged, "gate_proj.weight has 40 rows, not 41"),
@@ -114,6 +131,11 @@ def test_names_of_gpt2s_own_files_are_known(tmp_path: Path) -> None:
         "kind",
         "activation",
         "rope",
+        "yarn not cut",
+        "part of a head",
+        "part of a head, older",
+        "no context",
+        "no heads",
         "too few",
         "too many",
         "rows",
@@ -136,6 +158,11 @@ def _edit(directory: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def _remove(directory: Path, key: str) -> None:
+    path = directory / "config.json"
+    path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != key}))
+
+
 LOAD = """
 import sys, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -151,7 +178,7 @@ torch.save({"ids": ids, "logits": model(ids).logits, "text": text}, sys.argv[2])
 
 @pytest.mark.parametrize("max_shard_bytes", [2 << 30, 20_000])
 def test_an_exported_checkpoint_loads_in_transformers_with_no_code_of_ours(
-    checkpoint: Path, tmp_path: Path, max_shard_bytes: int, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path, tmp_path: Path, max_shard_bytes: int, tell: Tell
 ) -> None:
     done = export_checkpoint(str(checkpoint), str(tmp_path / "out"), max_shard_bytes=max_shard_bytes)
     assert len(list((tmp_path / "out").glob("*.safetensors"))) == (1 if max_shard_bytes > 1 << 20 else 5)
@@ -165,8 +192,9 @@ def test_an_exported_checkpoint_loads_in_transformers_with_no_code_of_ours(
     real = loaded.codec.vocab_size
     with torch.no_grad():
         gap = float((loaded.model.logits(ids)[..., :real] - seen["logits"]).abs().max())
-    with capsys.disabled():
-        print(f"\nexport: largest difference of logits {gap:.1e}; {done.parameters:,} parameters")
+    largest = f"{float(seen['logits'].detach().abs().max()):.1f}"
+    what = f"export of {done.parameters:,} parameters"
+    tell("import and export", what=what, largest_gap_of_logits=f"{gap:.1e}", largest_logit=largest)
     assert gap < 1e-5
     assert seen["logits"].shape[-1] == real < loaded.model.config.resolved_vocab_size
     options = {"max_new_tokens": 12, "sampling": SamplingConfig(temperature=0), "stop_ids": set(), "seed": 0}

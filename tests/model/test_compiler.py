@@ -91,6 +91,18 @@ def test_what_is_chosen_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
     sharded = choose_compile("auto", CUDA, sharded=True)
     assert not sharded.enabled
     assert "ZeRO" in sharded.why
+    assert choose_compile("auto", CUDA, precision="bf16").enabled
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp8"])
+def test_a_precision_that_was_not_tried_is_compiled_only_where_asked_for(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiler, "_obstacle", lambda *_, **__: "")
+    found = choose_compile("auto", CUDA, precision=precision)
+    assert not found.enabled
+    assert f"in {precision} have not been tried: train.compile=true" in found.why
+    assert choose_compile(True, CUDA, precision=precision).enabled
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from rayllm.core.config import load_config
 from rayllm.core.errors import ConfigError
 from rayllm.model.config import ModelConfig
 from rayllm.model.flops import count_parameters
+from rayllm.model.layers.embeddings import LMHead
 
 PRESETS = Path(__file__).resolve().parents[2] / "configs" / "model"
 
@@ -71,11 +73,19 @@ def test_a_given_vocabulary_stays_and_must_hold_the_tokenizer() -> None:
         ({"dim": 100, "num_heads": 8, "num_kv_heads": 8}, "or set head_dim"),
         ({"head_dim": 15}, "set an even head_dim"),
         ({"vocab_size": 10, "real_vocab_size": 11}, "leave both out"),
+        ({"init_scale": "fan_in", "init_std": 0.01}, "leave init_std out"),
+        ({"embedding_rank": 256, "exportable": False}, "set it below dim"),
+        ({"embedding_rank": 300, "exportable": False}, "set it below dim"),
     ],
 )
-def test_sizes_that_disagree_are_refused_with_the_fix(settings: dict[str, int], fix: str) -> None:
+def test_sizes_that_disagree_are_refused_with_the_fix(settings: dict[str, Any], fix: str) -> None:
     with pytest.raises(ValidationError, match=fix):
         ModelConfig.model_validate(settings)
+
+
+def test_a_resolved_config_may_name_the_defaults_that_it_does_not_use() -> None:
+    config = ModelConfig(init_scale="fan_in").with_vocab(512)
+    assert ModelConfig.model_validate(config.model_dump()) == config
 
 
 def test_counts_may_be_written_short() -> None:
@@ -85,6 +95,16 @@ def test_counts_may_be_written_short() -> None:
 def test_the_chunk_of_the_loss_is_not_part_of_what_is_trained() -> None:
     assert ModelConfig(loss_chunk_tokens=7).identity() == ModelConfig().identity()
     assert ModelConfig(dim=128).identity() != ModelConfig().identity()
+
+
+@pytest.mark.parametrize(
+    ("vocab", "tokens"),
+    [(512, 4096), (16_384, 4096), (16_385, 4095), (32_768, 2048), (200_064, 335), (524_288, 128), (1_000_000, 128)],
+)
+def test_the_chunk_of_the_loss_follows_the_vocabulary(vocab: int, tokens: int) -> None:
+    assert ModelConfig(vocab_size=vocab).resolved_loss_chunk_tokens == tokens
+    assert ModelConfig(vocab_size=vocab, loss_chunk_tokens=300).resolved_loss_chunk_tokens == 300
+    assert LMHead(ModelConfig(vocab_size=vocab, dim=8)).chunk_tokens == tokens
 
 
 def test_reading_a_config_needs_no_torch() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from figures import Tell
 from pydantic import ValidationError
 
 from rayllm.model.config import IGNORE_INDEX, ModelConfig
@@ -40,6 +41,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "factorised, untied": {"embedding_rank": 8, "tie_embeddings": False},
     "reglu, layernorm": {"feed_forward": "reglu", "norm": "layernorm", "qk_norm": "none"},
 }
+
+UNTIED = {"tie_embeddings": False}
 
 
 def small(**changes: Any) -> ModelConfig:
@@ -210,17 +213,35 @@ def test_the_gradient_of_the_z_loss_by_hand() -> None:
     torch.testing.assert_close(with_z[0] - without[0], 2 * 0.5 * log_z * softmax, rtol=1e-5, atol=1e-6)
 
 
-def test_factorised_embeddings_of_a_large_vocabulary_are_a_fraction(capsys: pytest.CaptureFixture[str]) -> None:
+def test_factorised_embeddings_of_a_large_vocabulary_are_a_fraction(tell: Tell) -> None:
     sizes: dict[str, Any] = {"vocab_size": 200_064, "dim": 1024, "num_layers": 24, "num_heads": 16, "num_kv_heads": 8}
     whole = count_parameters(ModelConfig(**sizes, ffn_dim=2816))
     ranked = count_parameters(ModelConfig(**sizes, ffn_dim=2816, embedding_rank=128, exportable=False))
-    with capsys.disabled():
-        print(
-            f"\n200k ids, width 1,024: {whole.total / 1e6:,.1f} M parameters, of rank 128 {ranked.total / 1e6:,.1f} M"
-        )
+    for kind, counts in (("whole", whole), ("rank 128", ranked)):
+        tell("parameters with 200k ids at width 1,024", embeddings=kind, parameters=f"{counts.total / 1e6:,.1f} M")
     assert whole.embedding == 200_064 * 1024
     assert ranked.embedding + ranked.projections == 200_064 * 128 + 2 * 128 * 1024
     assert ranked.total < 0.65 * whole.total
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@torch.no_grad()
+def test_factorised_embeddings_are_full_ones_of_a_low_rank(tied: bool) -> None:
+    ranked, whole = (
+        build(small(**sizes)).double() for sizes in ({"embedding_rank": 8, "tie_embeddings": tied}, UNTIED)
+    )
+    embedding, head = ranked.model, ranked.lm_head
+    products = {
+        "model.embed_tokens.weight": embedding.embed_tokens.weight @ embedding.embed_projection.weight.T,
+        "lm_head.weight": head.weight @ head.projection.weight,
+    }
+    for name, parameter in whole.named_parameters():
+        parameter.copy_(products[name] if name in products else ranked.get_parameter(name))
+    tokens = ids(2, 24)
+    expected = whole.model(tokens)
+    torch.testing.assert_close(embedding(tokens), expected)
+    found = ranked.logits(tokens).double()  # made in float64, given in float32
+    torch.testing.assert_close(found, expected @ products["lm_head.weight"].T, rtol=1e-6, atol=1e-6)
 
 
 def test_a_window_lowers_the_flops_of_its_layers() -> None:
@@ -252,7 +273,7 @@ def test_choices_that_disagree_are_refused_with_the_fix(settings: dict[str, Any]
         small(**settings)
 
 
-def test_initial_activations_hold_from_width_128_to_2048(capsys: pytest.CaptureFixture[str]) -> None:
+def test_initial_activations_hold_from_width_128_to_2048(tell: Tell) -> None:
     scales = {}
     for scheme in ("fan_in", "normal"):
         for width in (128, 512, 2048):
@@ -272,7 +293,8 @@ def test_initial_activations_hold_from_width_128_to_2048(capsys: pytest.CaptureF
             scales[scheme, width] = float(part.std())
     flat = [scales["fan_in", width] for width in (128, 512, 2048)]
     grown = [scales["normal", width] for width in (128, 512, 2048)]
-    with capsys.disabled():
-        print(f"\nscale of a block's feed-forward output at width 128, 512, 2048: fan_in {flat}, normal {grown}")
+    for scheme, found in (("fan_in", flat), ("normal", grown)):
+        at = {f"width_{width}": f"{scale:.3f}" for width, scale in zip((128, 512, 2048), found, strict=True)}
+        tell("initial scale of a block's feed-forward output", init_scale=scheme, **at)
     assert max(flat) / min(flat) < 1.1
     assert grown[-1] / grown[0] > 8  # the fixed scale is what goes wrong

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from figures import Tell
 
 from rayllm.interchange.layouts import from_hf_config, join, model_type, parts, split, to_hf_config
 from rayllm.model.config import ModelConfig
@@ -62,7 +63,7 @@ def spread_weights(model: torch.nn.Module) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_logits_equal_those_of_transformers(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_logits_equal_those_of_transformers(name: str, tell: Tell) -> None:
     config = ModelConfig(**SIZES | CASES[name])
     model = Transformer(config)
     model.init_weights(1)
@@ -81,9 +82,15 @@ def test_logits_equal_those_of_transformers(name: str, capsys: pytest.CaptureFix
         exact = reference.double()(tokens).logits
     assert expected.std() > 0.5
     gap, rounding = float((found - expected).abs().max()), float((expected - exact).abs().max())
-    with capsys.disabled():
-        print(f"\n| {name} | {gap:.1e} | {rounding:.1e} | {float(expected.abs().max()):.1f} |", end="")
-    assert gap < 1e-5 * float(expected.abs().max()), gap
+    largest = float(expected.abs().max())
+    tell(
+        "logits against transformers",
+        model=name,
+        largest_gap=f"{gap:.1e}",
+        their_own_rounding=f"{rounding:.1e}",
+        largest_logit=f"{largest:.1f}",
+    )
+    assert gap < 1e-5 * largest, gap
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "gpt2" not in name])

@@ -1,4 +1,5 @@
 import pytest
+from pydantic import ValidationError
 
 from rayllm.model.config import ModelConfig
 from rayllm.model.transformer import Transformer
@@ -56,6 +57,13 @@ def test_four_times_the_base_width_scales_learning_rates(
 ) -> None:
     names = ("matrices", "head", "embedding", "vectors")
     assert tuple(width_factor(config, name, 1024) for name in names) == expected
+
+
+@pytest.mark.parametrize("config", [AdamWConfig, MuonConfig])
+def test_a_base_width_that_nothing_scales_by_is_refused(config: type[AdamWConfig] | type[MuonConfig]) -> None:
+    with pytest.raises(ValidationError, match=r"base_width 512 is not used(.|\n)*set width_scaling to mup or sqrt"):
+        config(base_width=512)
+    assert config.model_validate(config().model_dump()) == config()
 
 
 def test_at_the_base_width_nothing_is_scaled() -> None:

@@ -152,6 +152,19 @@ def test_each_group_has_its_learning_rate_and_decay() -> None:
     }
 
 
+@pytest.mark.parametrize(("dim", "matrices", "head"), [(8, 0.01 * 2**0.5, 0.02), (32, 0.01 / 2**0.5, 0.005)])
+def test_the_rates_of_a_built_optimizer_follow_the_width(dim: int, matrices: float, head: float) -> None:
+    config = MuonConfig(width_scaling="mup", base_width=16)
+    optimizer = build_optimizer(model_of(dim=dim, tie_embeddings=False), config)
+    optimizer.set_rates(Rates(lr=0.01))
+    found = {group["names"]: group["lr"] for group in optimizer.param_groups}
+    assert found == {
+        ("matrices",): pytest.approx(matrices),
+        ("head",): pytest.approx(head),
+        ("embedding", "vectors"): pytest.approx(0.01),
+    }
+
+
 def test_a_group_whose_learning_rate_is_zero_stays() -> None:
     model = model_of()
     config = AdamWConfig(groups=GroupsConfig(embedding=GroupConfig(lr_scale=0.0)))

@@ -13,7 +13,7 @@ from rayllm.cli import main
 from rayllm.core.config import load_config, to_yaml
 from rayllm.core.errors import ConfigError
 from rayllm.model.config import ModelConfig
-from rayllm.optim.config import AdamWConfig, MuonConfig
+from rayllm.optim.config import AdamWConfig, GroupConfig, MuonConfig
 from rayllm.pipelines.depth import batch_tokens, derive, expand
 from rayllm.pipelines.run_config import RunConfig, load_run, stage_config
 
@@ -69,6 +69,14 @@ def test_own_settings_win_and_what_is_derived_later_follows_them() -> None:
 def test_another_kind_of_optimizer_gets_none_of_the_dials_rates() -> None:
     run = run_of(12, train={"optimizer": {"kind": "adamw", "lr": 1e-3}})
     assert run.train.optimizer == AdamWConfig(lr=1e-3)
+
+
+def test_what_the_files_own_choices_leave_without_use_is_not_derived() -> None:
+    tied = run_of(12, model={"tie_embeddings": True}).train.optimizer
+    assert tied.groups.head == GroupConfig()
+    assert tied.groups.embedding != GroupConfig()
+    fixed = run_of(12, train={"optimizer": {"width_scaling": "none"}}).train.optimizer
+    assert fixed.base_width == MuonConfig().base_width
 
 
 def test_without_a_depth_nothing_changes() -> None:

@@ -17,9 +17,10 @@ from rayllm.core.checkpoint import list_checkpoints
 from rayllm.core.errors import ArtifactDamaged, ConfigError
 from rayllm.corpus.documents import FileRef
 from rayllm.interchange.hf_export import export_checkpoint
+from rayllm.model.transformer import Transformer
 from rayllm.pipelines import train
 from rayllm.pipelines.train import initial
-from rayllm.pipelines.train.initial import initial_fingerprint
+from rayllm.pipelines.train.initial import initial_fingerprint, load_initial
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +76,6 @@ def test_a_model_that_is_not_there_is_refused_before_anything_starts(tmp_path: P
 
 
 def test_another_tokenizer_is_refused(first: Path, tmp_path: Path) -> None:
-    from rayllm.model.transformer import Transformer
-    from rayllm.pipelines.train.initial import load_initial
-
     other = make_packed(tmp_path, vocab_size=400)
     config = make_config(tmp_path).model
     fewer = Transformer(config.model_copy(update={"vocab_size": 512, "real_vocab_size": 400}))
@@ -86,6 +84,59 @@ def test_another_tokenizer_is_refused(first: Path, tmp_path: Path) -> None:
     more = Transformer(config.model_copy(update={"vocab_size": 640, "real_vocab_size": 600}))
     with pytest.raises(ConfigError, match="it has 512 ids, the tokenizer of the packed data 600"):
         load_initial(f"from_checkpoint:{first}", more, other.uri)
+
+
+@pytest.fixture
+def exported(first: Path, tmp_path: Path) -> Path:
+    export_checkpoint(last_checkpoint(first), str(tmp_path / "exported"))
+    return tmp_path / "exported"
+
+
+def take_over(exported: Path, packed: Artifact, root: Path) -> None:
+    model = Transformer(make_config(root).model.model_copy(update={"vocab_size": 512, "real_vocab_size": 512}))
+    load_initial(f"from_hf:{exported}", model, packed.uri)
+
+
+def test_a_foreign_model_with_another_tokenizer_is_refused(exported: Path, packed: Artifact, tmp_path: Path) -> None:
+    other = make_packed(tmp_path / "other", vocab_size=512, count=60)
+    with pytest.raises(ConfigError, match=r"another tokenizer(.|\n)*id \d+ is .* there(.|\n)*kind: adopt, from_file: "):
+        take_over(exported, other, tmp_path)
+    take_over(exported, packed, tmp_path)
+
+
+def test_a_foreign_tokenizer_that_cuts_texts_otherwise_is_refused(
+    exported: Path, packed: Artifact, tmp_path: Path
+) -> None:
+    content = json.loads((exported / "tokenizer.json").read_text())
+    content["model"]["merges"].reverse()
+    (exported / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match="texts are cut otherwise"):
+        take_over(exported, packed, tmp_path)
+
+
+def test_how_a_foreign_tokenizer_is_written_does_not_count(exported: Path, packed: Artifact, tmp_path: Path) -> None:
+    path = exported / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["merges"] = [
+        pair if isinstance(pair, str) else " ".join(pair) for pair in content["model"]["merges"]
+    ]
+    content["truncation"] = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
+    special = content["added_tokens"][0]
+    content["added_tokens"].append(special | {"id": 600, "content": "<|their own|>"})
+    before = path.read_bytes()
+    path.write_text(json.dumps(content, indent=3))
+    assert path.read_bytes() != before
+    take_over(exported, packed, tmp_path)
+
+
+def test_a_foreign_model_without_its_tokenizer_is_warned_of(
+    exported: Path, packed: Artifact, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    take_over(exported, packed, tmp_path)
+    assert not caplog.records
+    (exported / "tokenizer.json").unlink()
+    take_over(exported, packed, tmp_path)
+    assert "no tokenizer.json lies beside the model" in caplog.text
 
 
 def test_another_model_at_the_same_place_is_another_run(first: Path, tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ rows a step, four workers take three each and the fourth has nothing but padding
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ranks
+from figures import Tell
 from ranks import run_ranks, small_config, train_small
 
 from rayllm.data.batches import PADDING_ROW, Batch, BatchReader
@@ -64,12 +64,11 @@ def together(parts: Sequence[dict[int, list[RowRead]]]) -> dict[int, list[RowRea
         pytest.param("Muon, iteration in bf16", 9, marks=pytest.mark.slow),
     ],
 )
-def test_four_then_two_then_three_workers_do_what_one_does(name: str, rows: int, tmp_path: Path, capsys: Any) -> None:
+def test_four_then_two_then_three_workers_do_what_one_does(name: str, rows: int, tmp_path: Path, tell: Tell) -> None:
     optimizer, tolerance = OPTIMIZERS[name]
     config = small_config(optimizer=optimizer, global_batch_tokens=32 * rows, max_steps=STEPS)
     ((expected, wanted),) = run_ranks(train_and_read, 1, str(tmp_path / "one"), "torch", 0, config, 0)
     losses: dict[int, float] = {}
-    lines = [f"{name}, {rows} rows a step: losses against one worker"]
     for workers, stage, stop_at in STARTS:
         found = run_ranks(train_and_read, workers, str(tmp_path / "many"), "deepspeed", stage, config, stop_at)
         read = together([part for _, part in found])
@@ -78,8 +77,14 @@ def test_four_then_two_then_three_workers_do_what_one_does(name: str, rows: int,
         steps = found[0][0]
         losses |= steps
         gap = max(abs(loss - expected[step]) for step, loss in steps.items())
-        lines.append(f"  steps {min(steps)} to {max(steps)}: {workers} workers, ZeRO {stage}, largest gap {gap:.1e}")
-    with capsys.disabled():
-        print("\n" + "\n".join(lines))
+        tell(
+            "losses of changing workers against one worker",
+            optimizer=name,
+            rows_a_step=rows,
+            steps=f"{min(steps)} to {max(steps)}",
+            workers=workers,
+            ZeRO=stage,
+            largest_gap=f"{gap:.1e}",
+        )
     assert list(losses) == list(expected) == list(range(1, STEPS + 1))
     assert max(abs(losses[step] - expected[step]) for step in expected) < tolerance

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from figures import Tell
 from ranks import MODEL, build_engine, run_ranks, small_config, small_plan, streams, train_small
 
 from rayllm.data.batches import BatchReader
@@ -73,11 +74,14 @@ def reference() -> dict[str, list[float]]:
     ("kind", "stage", "world", "precision"), [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in REST)]
 )
 def test_losses_equal_a_plain_loop(
-    kind: str, stage: int, world: int, precision: str, reference: dict[str, list[float]], tmp_path: Path
+    kind: str, stage: int, world: int, precision: str, reference: dict[str, list[float]], tmp_path: Path, tell: Tell
 ) -> None:
     result = run_ranks(train_small, world, str(tmp_path), kind, stage, small_config(), precision)[0]
     found = [result["losses"][step] for step in range(1, 7)]
     gap = max(abs(a - b) for a, b in zip(found, reference[precision], strict=True))
+    engine = f"{kind} {stage}" if kind == "deepspeed" else kind
+    found_gap = {"largest_gap": f"{gap:.1e}", "allowed": f"{TOLERANCE[precision]:.0e}"}
+    tell("losses of the engines against a plain loop", engine=engine, ranks=world, precision=precision, **found_gap)
     assert gap < TOLERANCE[precision], f"largest gap {gap:.2e}"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from figures import Tell
 from ranks import MODEL, run_ranks, small_config, small_plan, streams, train_small
 
 from rayllm.core.errors import ArtifactDamaged
@@ -108,11 +109,20 @@ def reference() -> dict[str, list[float]]:
     ("kind", "stage", "world", "ns_dtype"), [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in REST)]
 )
 def test_losses_equal_a_plain_loop_with_torch_muon(
-    kind: str, stage: int, world: int, ns_dtype: str, reference: dict[str, list[float]], tmp_path: Path
+    kind: str, stage: int, world: int, ns_dtype: str, reference: dict[str, list[float]], tmp_path: Path, tell: Tell
 ) -> None:
     result = run_ranks(train_small, world, str(tmp_path), kind, stage, muon_config(ns_dtype))[0]
     found = [result["losses"][step] for step in range(1, 7)]
     gap = max(abs(a - b) for a, b in zip(found, reference[ns_dtype], strict=True))
+    engine = f"{kind} {stage}" if kind == "deepspeed" else kind
+    found_gap = {"largest_gap": f"{gap:.1e}", "allowed": f"{TOLERANCE[ns_dtype]:.0e}"}
+    tell(
+        "losses of Muon against torch.optim.Muon in one process",
+        engine=engine,
+        ranks=world,
+        iteration=ns_dtype,
+        **found_gap,
+    )
     assert gap < TOLERANCE[ns_dtype], f"largest gap {gap:.2e}"
 
 

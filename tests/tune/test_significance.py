@@ -27,26 +27,25 @@ def rates(effect: float, sweeps: int, config: SignificanceConfig, replicates: in
     return rightly / sweeps, wrongly / sweeps
 
 
-def test_of_twenty_sweeps_identical_settings_name_none_and_a_planted_better_one_is_named(capsys):
+def test_of_twenty_sweeps_identical_settings_name_none_and_a_planted_better_one_is_named(tell):
     _, false_names = rates(0.0, 20, CONFIG)
     named, wrong = rates(5.0, 20, CONFIG)
-    with capsys.disabled():
-        print(
-            f"\n20 sweeps of {CANDIDATES} trials: identical settings named {false_names:.0%} of the time, "
-            f"one that is better by 5 standard deviations missed {1 - named:.0%}, another named {wrong:.0%}"
-        )
+    sweeps = f"20 of {CANDIDATES} trials"
+    tell("error rates of verdicts", sweeps=sweeps, settings="identical", named=f"{false_names:.1%}")
+    shares = {"named": f"{named:.1%}", "another_named": f"{wrong:.1%}"}
+    tell("error rates of verdicts", sweeps=sweeps, settings="one better by 5 sd", **shares)
     assert false_names == 0
     assert named == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("config", "replicates"), [(CONFIG, 1), (NO_FRESH, 2), (NO_FRESH, 3)])
-def test_error_rates_over_many_sweeps_are_what_was_asked_for(config, replicates, capsys):
+def test_error_rates_over_many_sweeps_are_what_was_asked_for(config, replicates, tell):
     found = {effect: rates(effect, 500, config, replicates) for effect in (0.0, 2.0, 4.0, 6.0)}
-    with capsys.disabled():
-        print(f"\nleaders {config.leaders}, seeds {config.seeds if config.leaders else replicates}")
-        for effect, (named, wrong) in found.items():
-            print(f"  better by {effect:.0f} sd: named {named:.1%}, another named {wrong:.1%}")
+    sweeps = f"leaders {config.leaders}, seeds {config.seeds if config.leaders else replicates}"
+    for effect, (named, wrong) in found.items():
+        shares = {"named": f"{named:.1%}", "another_named": f"{wrong:.1%}"}
+        tell("error rates of verdicts", sweeps=sweeps, settings=f"one better by {effect:.0f} sd", **shares)
     assert all(wrong <= allowed(config.level, 500) for _, wrong in found.values())
     assert found[6.0][0] > 0.9
 
@@ -54,11 +53,11 @@ def test_error_rates_over_many_sweeps_are_what_was_asked_for(config, replicates,
 @pytest.mark.slow
 @pytest.mark.parametrize(("config", "replicates"), [(CONFIG, 1), (NO_FRESH, 2), (NO_FRESH, 3)])
 @pytest.mark.parametrize("tied", [2, 3])
-def test_of_settings_that_are_as_good_far_ahead_of_the_rest_one_is_seldom_named(config, replicates, tied, capsys):
+def test_of_settings_that_are_as_good_far_ahead_of_the_rest_one_is_seldom_named(config, replicates, tied, tell):
     true = [2.0] * 6 + [1.9] * tied
     named = sum(sweep(true, NOISE, seed, config, replicates)[1].kind == "winner" for seed in range(1000))
-    with capsys.disabled():
-        print(f"\n{tied} tied far ahead, leaders {config.leaders}: one named {named / 1000:.1%}")
+    settings, sweeps = f"{tied} tied far ahead", f"leaders {config.leaders}"
+    tell("error rates of verdicts", sweeps=sweeps, settings=settings, named=f"{named / 1000:.1%}")
     assert named / 1000 <= allowed(config.level, 1000)
 
 

@@ -39,7 +39,7 @@ class LMHead(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.chunk_tokens, self.softcap = config.loss_chunk_tokens, config.logit_softcap
+        self.chunk_tokens, self.softcap = config.resolved_loss_chunk_tokens, config.logit_softcap
         #: Weight of the square of the log-partition in the loss, while training.
         self.z_loss = 0.0
         #: What makes losses and gradient of logits in training; ``Transformer.compile_training`` puts another here.

@@ -15,6 +15,7 @@ from rayllm.data.mixing.stages import Curriculum, stage_shapes, stage_steps
 from rayllm.data.mixing.weights import MixtureConfig
 from rayllm.model.config import ModelConfig
 from rayllm.model.lora.config import idle_targets, matrix_names
+from rayllm.optim.config import GroupConfig
 from rayllm.pipelines.frame import Frame
 from rayllm.pipelines.nodes import Node
 from rayllm.pipelines.ray_runtime import prepare_environment
@@ -41,6 +42,15 @@ class Config(Frame):
             raise ValueError(
                 f"with `train.precision: fp8` sizes are multiples of {MULTIPLE}, but {'; '.join(found)}: change that, "
                 "or set `train.precision` to bf16"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _head_is_there(self) -> "Config":
+        if self.model.tie_embeddings and self.train.optimizer.groups.head != GroupConfig():
+            raise ValueError(
+                "`train.optimizer.groups.head` is for an output matrix of its own, and with `model.tie_embeddings` it "
+                "is the embedding: set `groups.embedding`, or `model.tie_embeddings: false`"
             )
         return self
 

@@ -82,7 +82,9 @@ def choose_compute(
     half = resolved in AUTOCAST_DTYPES
     attention = choose_kernel(config.attention, device, model, half=half, document_mask=config.document_mask)
     selective = config.activation_checkpointing == "selective"
-    compiled = choose_compile(config.compile, device, sharded=engine.shards_parameters, selective=selective)
+    compiled = choose_compile(
+        config.compile, device, precision=resolved, sharded=engine.shards_parameters, selective=selective
+    )
     return Compute(device, resolved, attention, compiled)
 
 

@@ -6,6 +6,7 @@ the tokenizer the one that the data was packed with.
 
 import hashlib
 import json
+import logging
 from functools import lru_cache
 
 import torch
@@ -21,8 +22,11 @@ from rayllm.interchange.hf_import import CONFIG_JSON
 from rayllm.model.config import ModelConfig
 from rayllm.model.lora.saved import AdapterNote, read_note
 from rayllm.model.transformer import Transformer
-from rayllm.tokenizer.freeze import check_sha256, read_frozen
+from rayllm.tokenizer.encoders.probe import told_apart
+from rayllm.tokenizer.freeze import TOKENIZER_JSON, check_sha256, parse_tokenizer, read_frozen
 from rayllm.train.config import TrainConfig
+
+logger = logging.getLogger(__name__)
 
 #: Settings in which the run may differ from the model that it begins with.
 FREE = {"vocab_size", "vocab_multiple", "real_vocab_size", "max_seq_len", "init_scale", "init_std", "exportable"}
@@ -61,7 +65,7 @@ def load_initial(init: str, module: Transformer, packed_uri: str) -> None:
     """Put the weights into a new module.
 
     Raises:
-        ConfigError: If the model there is another one, or has fewer ids than the tokenizer.
+        ConfigError: If the model there is another one, or has fewer ids than the tokenizer, or another tokenizer.
         ArtifactDamaged: If its files are damaged, or its tokenizer is not that of the packed data.
     """
     check_initial(init, module.config)
@@ -74,11 +78,40 @@ def load_initial(init: str, module: Transformer, packed_uri: str) -> None:
             why=f"it has {rows:,} ids, the tokenizer of the packed data {needed:,}",
             fix="pack the data with that model's tokenizer (fit_tokenizer: adopt), or set model.vocab_size to its rows",
         )
-    if not base.foreign:
+    if base.foreign:
+        _check_foreign_tokenizer(init, base.uri, packed_uri)
+    else:
         check_sha256(read_frozen(base.uri).sha256, read_frozen(packed_uri).sha256, where=base.uri)
     with torch.no_grad():
         for name, tensor in base.parameters(module.config):
             module.get_parameter(name).copy_(tensor)
+
+
+def _check_foreign_tokenizer(init: str, uri: str, packed_uri: str) -> None:
+    """See that the data has the ids of a model of transformers, by the ``tokenizer.json`` beside it.
+
+    Raises:
+        ConfigError: If that is another tokenizer, however it is written.
+        ArtifactDamaged: If it cannot be read.
+    """
+    file = storage.join(uri, TOKENIZER_JSON)
+    if not storage.exists(file):
+        logger.warning(
+            "%s: no %s lies beside the model, so nobody knows whether its ids are those of the packed data",
+            f"train.init: {init}",
+            TOKENIZER_JSON,
+        )
+        return
+    theirs, ours = storage.read_bytes(file), read_frozen(packed_uri)
+    if hashlib.sha256(theirs).hexdigest() == ours.sha256:
+        return
+    if difference := told_apart(ours.tokenizer, parse_tokenizer(theirs, file)):
+        raise ConfigError(
+            "the model to begin with has another tokenizer than the packed data",
+            where=f"train.init: {init}",
+            why=difference,
+            fix=f"pack the data with the model's: `fit_tokenizer: {{kind: adopt, from_file: {file}}}`",
+        )
 
 
 def adapters_of(config: TrainConfig, resumed_from: str) -> AdapterNote | None:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 from tokenizers import Tokenizer
 
+from rayllm.tokenizer.special import ordinary
+
 #: Case, accents (composed and not), signs, scripts, emoji, white space of all kinds, special tokens as text.
 PROBE = (
     "  Leading spaces, CamelCase, naïve cafe\u0301, 1234567.89\n\n\tdef f(x):\r\n        return x != 'y'  # ½ €\n"
@@ -62,6 +64,31 @@ def probe_texts(tokenizer: Tokenizer, seed: int = 0) -> list[str]:
     rng = random.Random(seed)
     kinds = (_fixed, _scripts, _fuzz, _runs, _mixtures, lambda rng: _from_vocabulary(tokenizer, rng))
     return [text for kind in kinds for text in kind(rng)]
+
+
+def told_apart(here: Tokenizer, there: Tokenizer) -> str:
+    """What tells two tokenizers apart: a token or a text with other ids; empty if nothing does.
+
+    How their files are written does not count, nor special tokens that one of them has beyond the ids of the other. The
+    recognition of special tokens in text is switched off in both.
+
+    Args:
+        here: Whose tokens the probe texts are made of.
+        there: The other one.
+    """
+    tokens = [{index: token for token, index in tokenizer.get_vocab().items()} for tokenizer in (here, there)]
+    added = here.get_added_tokens_decoder().keys() | there.get_added_tokens_decoder().keys()
+    if lone := (tokens[0].keys() ^ tokens[1].keys()) - added:
+        return f"only one of them has id {min(lone):,}"
+    for index in sorted(tokens[0].keys() & tokens[1].keys()):
+        if tokens[0][index] != tokens[1][index]:
+            return f"id {index:,} is {tokens[1][index]!r} there, {tokens[0][index]!r} here"
+    texts = probe_texts(ordinary(here))
+    found = [tokenizer.encode_batch(texts, add_special_tokens=False) for tokenizer in (here, ordinary(there))]
+    for text, mine, other in zip(texts, *found, strict=True):
+        if mine.ids != other.ids:
+            return f"texts are cut otherwise: {text[:24]!r} ... is {len(other.ids)} ids there, {len(mine.ids)} here"
+    return ""
 
 
 def _fixed(_: random.Random) -> Iterator[str]:

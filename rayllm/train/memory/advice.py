@@ -69,7 +69,7 @@ def _changes(setting: Setting) -> Iterator[tuple[str, Setting]]:
 
 
 def _smaller_chunk(setting: Setting) -> Iterator[tuple[str, Setting]]:
-    tokens = min(setting.model.loss_chunk_tokens, setting.shape.rows * setting.shape.seq_len)
+    tokens = min(setting.model.resolved_loss_chunk_tokens, setting.shape.rows * setting.shape.seq_len)
     smaller = tokens // 4
     if smaller >= SMALLEST_CHUNK_TOKENS:
         model = setting.model.model_copy(update={"loss_chunk_tokens": smaller})

@@ -96,7 +96,7 @@ def ample(setting: Setting) -> int:
     channels = 24 * model.dim + 8 * (model.query_dim + model.kv_dim) + 8 * model.ffn_dim
     tokens = shape.rows * shape.seq_len
     blocks = 2 * FLOAT * tokens * channels * (model.num_layers + 1)
-    logits = 8 * FLOAT * min(tokens, model.loss_chunk_tokens) * model.resolved_vocab_size
+    logits = 8 * FLOAT * min(tokens, model.resolved_loss_chunk_tokens) * model.resolved_vocab_size
     masks = 2 * FLOAT * tokens * shape.seq_len * model.num_heads
     state = 8 * FLOAT * (count_parameters(model).total + setting.trained)
     return blocks + logits + masks + state + BUCKET_ELEMENTS * FLOAT + BASE_BYTES + CONTEXT_BYTES

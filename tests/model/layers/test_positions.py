@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayllm.model.layers.positions import RotaryTable, Rotation, apply_rope, rotation_table
-from rayllm.model.position_config import RopePositions
+from rayllm.model.layers.positions import RotaryTable, Rotation, apply_rope, rotation_table, scale_frequencies
+from rayllm.model.position_config import NTKScaling, RopePositions
 
 CPU = torch.device("cpu")
 
@@ -35,6 +35,19 @@ def test_products_depend_only_on_the_distance(first: int, second: int, shift: in
     here = rotate(q, first) @ rotate(k, second)
     there = rotate(q, first + shift) @ rotate(k, second + shift)
     torch.testing.assert_close(here, there, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("head_dim", "factor"), [(4, 3.0), (16, 4.0), (128, 8.0)])
+def test_ntk_stretches_the_slowest_wavelength_by_the_factor_and_leaves_the_fastest(
+    head_dim: int, factor: float
+) -> None:
+    theta, half = 10_000.0, head_dim // 2
+    found = scale_frequencies(NTKScaling(factor=factor), theta, head_dim, CPU).tolist()
+    assert found[0] == 1
+    assert found[-1] == pytest.approx(theta ** (-(head_dim - 2) / head_dim) / factor, rel=1e-5)
+    # Between them, each wavelength grows by a power of the factor that goes evenly from 0 to 1.
+    expected = [theta ** (-2 * i / head_dim) / factor ** (i / (half - 1)) for i in range(half)]
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_lengths_stay() -> None:

@@ -102,21 +102,22 @@ def _take_step(run: Run, saver: Saver, step: int, micro_batches: list[Batch]) ->
     run.watchdog.beat(state.step + 1, "forward and backward")
     names = ("loss", *run.objective.measures)
     sums = torch.zeros(len(names), dtype=torch.float64, device=engine.device)
-    factor = {"nan": math.nan, "spike": 100.0}.get(fault("step", step + 1, state.attempt), 1.0)
-    fault(f"rank{engine.rank}", step + 1, state.attempt)
+    factor, told = _break(engine.rank, step + 1, state.attempt)
     for batch in micro_batches:
         batch = batch.to(engine.device)
         micro_sums = run.objective.sums(engine.token_losses(batch), batch)
         micro_sums = micro_sums if factor == 1.0 else micro_sums * factor
         engine.backward(micro_sums[0] / agreement().count)
         sums += micro_sums.detach()
+    sums[0] += told
     agreed = agreement()
     run.watchdog.beat(state.step + 1, "optimizer step")
     rates = rates_at(run.config.optimizer, run.config.schedule, step, run.plan.total_steps)
     means = (collective.sum_over_ranks(sums.cpu()) / agreed.count).tolist()
     loss, measured = means[0], dict(zip(names[1:], means[1:], strict=True))
     spike = describe_spike(state.losses, loss, run.config.guards.spikes)
-    discard = spike is not None and run.config.guards.spikes.action != "report"
+    unwanted = spike is not None and run.config.guards.spikes.action != "report"
+    discard = unwanted or not math.isfinite(loss)  # whatever its gradient is
     logged = step == 0 or (step + 1) % run.config.logging.every_steps == 0 or step + 1 == run.plan.total_steps
     moved = run.update_ratios.begin(engine) if logged and run.update_ratios else dict
     outcome = engine.step(rates, discard=discard)
@@ -129,6 +130,13 @@ def _take_step(run: Run, saver: Saver, step: int, micro_batches: list[Batch]) ->
     if logged:
         _log_step(run, step, loss, rates, outcome, measured | ratios)
     return dataclasses.replace(agreed.wishes, save=agreed.wishes.save or went_back)
+
+
+def _break(rank: int, step: int, attempt: int) -> tuple[float, float]:
+    """What faults make of a step's loss: a factor of the loss, and what is added where its value is told."""
+    actions = fault("step", step, attempt), fault(f"rank{rank}", step, attempt)
+    factor = math.prod({"nan": math.nan, "spike": 100.0}.get(action, 1.0) for action in actions)
+    return factor, sum({"told_nan": math.nan, "told_inf": math.inf}.get(action, 0.0) for action in actions)
 
 
 @dataclass(frozen=True)

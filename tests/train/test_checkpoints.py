@@ -22,7 +22,8 @@ from rayllm.core.checkpoint import (
 from rayllm.core.errors import ArtifactDamaged, ConfigError, RunFailed
 from rayllm.train import retention
 from rayllm.train.checkpoint import STATE, read_state
-from rayllm.train.config import BestConfig, CheckpointConfig
+from rayllm.train.config import BestConfig, CheckpointConfig, TrainConfig
+from rayllm.train.guards.config import GuardsConfig, SpikesConfig
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +123,9 @@ def test_a_full_disk_stops_the_run_and_keeps_the_older_checkpoint(
     assert not rejected
 
 
-def _train_to_failure(directory: str) -> str:
+def _train_to_failure(directory: str, config: TrainConfig | None = None) -> str:
     try:
-        train_small(directory, "deepspeed", 1, small_config())
+        train_small(directory, "deepspeed", 1, config or small_config())
     except RunFailed as error:
         return str(error)
     return "no failure"
@@ -136,6 +137,20 @@ def test_three_bad_steps_in_a_row_end_the_run_with_a_diagnosis(tmp_path: Path, m
     monkeypatch.setenv("RAYLLM_FAULT", "step:2=nan,step:3=nan,step:4=nan")
     messages = run_ranks(_train_to_failure, 2, str(tmp_path))
     assert all("not finite for 3 steps in a row" in text and "steps 1 to 3" in text for text in messages)
+
+
+@pytest.mark.fault("P10", "three losses in a row are not finite", "the run ends and says where")
+@pytest.mark.parametrize("action", ["report", "skip"])
+def test_losses_that_are_infinite_are_no_spikes_however_many_came_before(
+    action: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYLLM_ALLOW_FAULTS", "1")
+    monkeypatch.setenv("RAYLLM_FAULT", "step:36=told_inf,step:37=told_inf,step:38=told_inf")
+    config = small_config(max_steps=40, guards=GuardsConfig(spikes=SpikesConfig(action=action)))
+    (text,) = run_ranks(_train_to_failure, 1, str(tmp_path), config)
+    assert "not finite for 3 steps in a row" in text
+    assert "steps 35 to 37" in text
+    assert "rows of the last batch: " in text
 
 
 def test_the_last_ones_and_the_best_are_kept(tmp_path: Path) -> None:

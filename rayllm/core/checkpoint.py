@@ -176,13 +176,13 @@ def newest_valid(
         except ArtifactDamaged as error:
             rejected.append(f"{ref.uri} is not used: {error.why}")
             if setting_aside:
-                rejected[-1] += _try_to_set_aside(ref.uri, error.why)
+                rejected[-1] += try_to_set_aside(ref.uri, error.why)
             continue
         return ref, rejected
     return None, rejected
 
 
-def _try_to_set_aside(uri: str, why: str) -> str:
+def try_to_set_aside(uri: str, why: str) -> str:
     """Mark a damaged checkpoint if that can be written, and say so: an older one can be read on a full disk too."""
     try:
         set_aside(uri, why)

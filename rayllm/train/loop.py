@@ -161,6 +161,7 @@ def _begin_agreement(run: Run, saver: Saver, micro_batches: list[Batch]) -> Call
         Gives it, as soon as all ranks have begun the step. Raises a RayllmError, on every rank, if a save that was at
         work has failed on one.
     """
+    fault(f"rank{run.engine.rank}.agreement", run.state.step + 1, run.state.attempt)
     values = torch.zeros(len(run.domains) + 4, dtype=torch.float64)
     tokens, count, said = values[:-4], values[-4:-3], values[-3:]
     for batch in micro_batches:

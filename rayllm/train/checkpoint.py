@@ -124,18 +124,43 @@ def read_state(uri: str) -> RunState:
 
 
 def restore(engine: Engine, state: RunState, uri: str) -> None:
-    """Fill an engine and a run's state from a verified checkpoint, whatever wrote it."""
+    """Fill an engine and a run's state from a verified checkpoint, whatever wrote it.
+
+    Raises:
+        ArtifactDamaged: If it does not hold all that the engine needs.
+    """
     state.load_state_dict(read_state(uri).state_dict())
     with tempfile.TemporaryDirectory() as scratch:
         files = StateFiles(uri, Path(scratch))
         with torch.no_grad():
             for item in engine.slices():
                 files.fill(item)
+        if state.optimizer_steps:
+            _check_moments(engine, uri)
         engine.restored(state.optimizer_steps)
         engine.scaler.load_state_dict(state.loss_scale)
         if files.world_size == engine.world_size:
             set_rng_state(files.rng(engine.rank))
     collective.barrier()
+
+
+def _check_moments(engine: Engine, uri: str) -> None:
+    """See that the optimiser remembers something of its steps: for a long time no loss tells that it does not.
+
+    Of one parameter all may be zero, as of LoRA's first matrix after the first step.
+    """
+    here: dict[str, bool] = {}
+    for item in engine.slices():
+        here[item.kind] = here.get(item.kind, False) or bool(item.tensor.any())
+    of_ranks = collective.gather(here)
+    for kind in sorted(set().union(*of_ranks)):
+        if not any(of_rank.get(kind) for of_rank in of_ranks):
+            raise ArtifactDamaged(
+                "the optimiser's state was not saved, or not restored, as it was",
+                where=uri,
+                why=f"{kind} is zero everywhere, after steps that changed the weights",
+                fix="remove the checkpoint, so that the run goes on from an older one",
+            )
 
 
 class StateFiles:

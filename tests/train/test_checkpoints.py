@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from ranks import run_ranks, small_config, train_small
+from ranks import build_engine, run_ranks, small_config, train_small
 
 from rayllm.core.checkpoint import (
     COMMIT,
@@ -21,9 +21,10 @@ from rayllm.core.checkpoint import (
 )
 from rayllm.core.errors import ArtifactDamaged, ConfigError, RunFailed
 from rayllm.train import retention
-from rayllm.train.checkpoint import STATE, read_state
+from rayllm.train.checkpoint import STATE, read_state, restore
 from rayllm.train.config import BestConfig, CheckpointConfig, TrainConfig
 from rayllm.train.guards.config import GuardsConfig, SpikesConfig
+from rayllm.train.state import RunState
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +192,18 @@ def test_the_state_tells_the_position_and_the_history(finished: Path) -> None:
     assert state["step"] == 6
     assert state["tokens"] == 6 * 256 == sum(state["domain_tokens"].values())
     assert len(state["losses"]) == 6
+
+
+@pytest.mark.parametrize("kind", ["master", "exp_avg", "exp_avg_sq"])
+def test_a_checkpoint_that_lacks_a_part_of_one_parameter_is_not_loaded(checkpoints: Path, kind: str) -> None:
+    uri = checkpoints / "step-00000006-a1"
+    index = uri / "state" / "rank-00001.json"
+    values = json.loads(index.read_text())
+    lost = next(each for each in values["slices"] if each[1] == kind)
+    values["slices"].remove(lost)
+    index.write_text(json.dumps(values))
+    with pytest.raises(ArtifactDamaged, match=f"{kind} of {lost[0]} has .* elements needed"):
+        restore(build_engine("torch", 0, small_config()), RunState(), str(uri))
 
 
 def test_progress_that_another_version_saved_is_read_as_far_as_it_goes_or_refused_by_name(checkpoints: Path) -> None:

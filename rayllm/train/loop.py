@@ -17,6 +17,7 @@ import torch
 
 from rayllm.core.faults import fault
 from rayllm.data.batches import Batch, prefetch
+from rayllm.data.mixing.plan import StageRow
 from rayllm.optim.schedules import Rates, rates_at
 from rayllm.train import collective, milestones, mishaps
 from rayllm.train.engine import StepOutcome
@@ -125,10 +126,11 @@ def _take_step(run: Run, saver: Saver, step: int, micro_batches: list[Batch]) ->
     domain_tokens = {name: int(number) for name, number in zip(run.domains, agreed.tokens.tolist(), strict=True)}
     state.advance(loss, domain_tokens, applied=outcome.applied, harmless=outcome.lowered_scale or discard)
     state.loss_scale = engine.scaler.state_dict()
-    run.speed.count(int(agreed.tokens.sum()))
+    _, stage, _ = run.plan.at(step)
+    run.speed.count(int(agreed.tokens.sum()), stage.batch_rows, stage.seq_len)
     went_back = mishaps.answer(run, saver, loss, spike, outcome)
     if logged:
-        _log_step(run, step, loss, rates, outcome, measured | ratios)
+        _log_step(run, stage, loss, rates, outcome, measured | ratios)
     return dataclasses.replace(agreed.wishes, save=agreed.wishes.save or went_back)
 
 
@@ -187,8 +189,9 @@ def _begin_agreement(run: Run, saver: Saver, micro_batches: list[Batch]) -> Call
     return agreement
 
 
-def _log_step(run: Run, step: int, loss: float, rates: Rates, outcome: StepOutcome, more: dict[str, float]) -> None:
-    _, stage, _ = run.plan.at(step)
+def _log_step(
+    run: Run, stage: StageRow, loss: float, rates: Rates, outcome: StepOutcome, more: dict[str, float]
+) -> None:
     fields: dict[str, Any] = {
         "loss": loss if math.isfinite(loss) else None,
         "lr": rates.lr,
@@ -203,5 +206,5 @@ def _log_step(run: Run, step: int, loss: float, rates: Rates, outcome: StepOutco
     fields |= speed | {"memory_bytes": peak_memory_bytes(run.engine.device)}
     fields |= more | {f"tokens/{name}": count for name, count in run.state.domain_tokens.items()}
     run.record("train", fields)
-    if said := run.slowness.look(speed["tokens_per_s"] or 0.0):
+    if said := run.slowness.look(run.speed.row_tokens_per_s):
         run.record("event", {"level": "warning", "message": said})

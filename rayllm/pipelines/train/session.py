@@ -5,6 +5,7 @@ The same function serves a worker of Ray Train, a forked rank in a test, and a t
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import time
@@ -233,7 +234,8 @@ def _assemble(
         checkpoints=job.checkpoints,
         attachments=attachments,
         speed=Speedometer(
-            training_flops_per_token(model, config.seq_len, config.lora), peak and peak * engine.world_size
+            functools.cache(lambda seq_len: training_flops_per_token(model, seq_len, config.lora)),
+            peak and peak * engine.world_size,
         ),
         slowness=SpeedGuard(config.guards.slow_factor),
         watchdog=watchdog,

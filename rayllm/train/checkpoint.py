@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rayllm.core import storage
 from rayllm.core.artifact import FileRecord
-from rayllm.core.checkpoint import COMMIT, Commit, newest_valid, write_rank_manifest
+from rayllm.core.checkpoint import COMMIT, CheckpointRef, Commit, newest_valid, write_rank_manifest
 from rayllm.core.errors import ArtifactDamaged
 from rayllm.core.faults import fault
 from rayllm.core.hashed_files import HashedFiles
@@ -91,17 +91,22 @@ def _write_shared(snapshot: Snapshot, attachments: Attachments, files: HashedFil
         files.write(name, [data])
 
 
-def choose(checkpoints: str) -> tuple[str, list[str]]:
+def choose(checkpoints: str, beat: Callable[[], object] = lambda: None) -> tuple[str, list[str]]:
     """The newest checkpoint that is whole, chosen by rank 0 for all, which sets newer ones aside; all ranks call it.
 
     Args:
         checkpoints: URI of a run's ``checkpoints/``.
+        beat: Called on every rank again and again while the first one gets on with reading.
 
     Returns:
         Its URI, or an empty string where there is none, and one line for each rejected newer one.
     """
-    found = newest_valid(checkpoints, setting_aside=True) if collective.rank() == 0 else None
-    ref, rejected = collective.broadcast(found)
+
+    def find(got_on: Callable[[], object]) -> tuple[CheckpointRef | None, list[str]]:
+        fault("choose.verify")
+        return newest_valid(checkpoints, setting_aside=True, got_on=got_on)
+
+    ref, rejected = collective.led(find, beat)
     return (ref.uri if ref else ""), rejected
 
 

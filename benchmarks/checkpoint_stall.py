@@ -113,7 +113,7 @@ def new_run(engine: Engine, directory: str, *, asynchronous: bool) -> Run:
         state=RunState(),
         checkpoints=f"{directory}/checkpoints",
         attachments=Attachments({"model.json": b"{}"}),
-        speed=Speedometer(1.0, None),
+        speed=Speedometer(lambda _: 1.0, None),
         slowness=SpeedGuard(0.0),
         watchdog=Watchdog(directory, engine.rank, 1, 0.0),
         update_ratios=None,

@@ -5,7 +5,7 @@ before any time is believed. Aims:
 
 - ``step``: a step of our engine on DeepSpeed at ZeRO 0, 1 and 2 takes at most 1.20 times that of a plain PyTorch loop
   of the same model in the same precision, at width 384, on one rank and on two (there the plain loop is PyTorch's
-  ``DistributedDataParallel``).
+  ``DistributedDataParallel``). The ranks are bare processes, without Ray.
 - ``launch``: under Ray Train a step of the same session takes at most 1.02 times that under ``torchrun``, and the first
   step ends at most 12 s later; with one worker, which leaves a core to Ray's own processes, and with one on every core.
 - ``loop``: at most 3 % of a step lie outside forward, backward and optimiser; logging a step takes at most 1 ms.

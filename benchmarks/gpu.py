@@ -100,11 +100,10 @@ def _preset(file: str) -> ModelConfig:
 
 def check(bench: Bench, kind: str, deadline: Deadline) -> tuple[list[Table], bool]:
     """Everything against float32; the length of a row is small, since what is wrong is wrong at any length."""
-    del deadline  # it takes a minute or two
     model = ModelConfig(dim=256, num_layers=2, num_heads=4, num_kv_heads=2, ffn_dim=512, max_seq_len=256)
     tiny = ModelConfig(dim=32, num_layers=2, num_heads=2, num_kv_heads=1, ffn_dim=64, max_seq_len=64)
     chosen, length = (tiny, 64) if kind == "tiny" else (model, 256)
-    verdicts = gpu_check.run_checks(chosen.with_vocab(512), length, bench)
+    verdicts = gpu_check.run_checks(chosen.with_vocab(512), length, bench, deadline.passed)
     return [gpu_check.table(verdicts)], all(verdict.passed for verdict in verdicts)
 
 
@@ -178,7 +177,7 @@ def _measure(
 ) -> dict[str, Speed] | str:
     """The speed of each side, or why there is none."""
     if deadline.passed():
-        return "left out: no time"
+        return gpu_check.NO_TIME
     try:
         return compare(sides, size.step(bench.device), bench, spread=0.2)
     except torch.OutOfMemoryError:
@@ -212,7 +211,7 @@ class Order:
     Attributes:
         parts: Names of ``PARTS``.
         sizes: ``full`` or ``tiny``.
-        minutes: After these a part measures no further size.
+        minutes: After these a part begins nothing new.
         results: Where the tables are kept.
     """
 
@@ -229,7 +228,7 @@ def main() -> int:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--sizes", choices=("full", "tiny"), default="full")
     parser.add_argument("--no-compile", action="store_true", help="leave torch's compiler out")
-    parser.add_argument("--minutes", type=float, default=6.0, help="after these a part measures no further size")
+    parser.add_argument("--minutes", type=float, default=6.0, help="after these a part begins nothing new")
     parser.add_argument("--results", type=Path, default=DIRECTORY)
     args = parser.parse_args()
     if unknown := set(args.parts) - set(PARTS):

@@ -5,16 +5,19 @@ import os
 import re
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from clusters import Nodes, local_nodes, network_hosts, why_no_hosts
+from fault_table import RECOVERY
 from figures import Tell
 from finished_stages import finish_stages
 from own_ray import wait_until
 from packing_fixture import texts_of
 from ranks import run_ranks
+from recovery import first_step_s
 from straight_run import straight_run
 from tiny_run import write_run
 
@@ -26,6 +29,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 EVERY = 20
 #: Each step takes at least so long that nodes come and go in the middle.
 SLOW = {"RAYLLM_ALLOW_FAULTS": "1", "RAYLLM_FAULT": "step=slow"}
+
+LOST_AND_CAME = "on with fewer from the last checkpoint, then with all; losses of one worker"
+Record = Callable[[str, float], None]
 
 
 def write_file(root: Path) -> Path:
@@ -45,29 +51,37 @@ def write_file(root: Path) -> Path:
     return file
 
 
-def test_nodes_of_a_cluster_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tell: Tell) -> None:
+@pytest.mark.fault("P3", "a node is lost, and comes back", LOST_AND_CAME)
+def test_nodes_of_a_cluster_come_and_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tell: Tell, record_property: Record
+) -> None:
     with local_nodes(monkeypatch, **SLOW) as nodes:
-        for event, found in lose_and_gain(tmp_path, nodes).items():
+        for event, found in lose_and_gain(tmp_path, nodes, record_property).items():
             tell("nodes that go and come", nodes="of one host", event=event, found=found)
 
 
+@pytest.mark.fault("P3", "a host with a network of its own is lost, and comes back", LOST_AND_CAME)
 def test_hosts_with_networks_of_their_own_come_and_go(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tell: Tell
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tell: Tell, record_property: Record
 ) -> None:
     if reason := why_no_hosts():
         pytest.skip(reason)
     with network_hosts(monkeypatch, **SLOW) as nodes:
-        for event, found in lose_and_gain(tmp_path, nodes).items():
+        for event, found in lose_and_gain(tmp_path, nodes, record_property).items():
             tell("nodes that go and come", nodes="hosts", event=event, found=found)
 
 
-def test_a_node_that_is_to_be_taken_away_is_left_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.fault("P3", "a node is to be taken away", "it is left in time, and no step is done twice")
+def test_a_node_that_is_to_be_taken_away_is_left_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Record
+) -> None:
     with local_nodes(monkeypatch, **SLOW) as nodes:
         file = write_file(tmp_path)
         nodes.add("b")
         nodes.add("c")
         running = nodes.ray.start("train", str(file), f"ray.address={nodes.address}")
         wait_until(lambda: last_step(tmp_path, 1) >= 10, running, 180)
+        drained_at = time.time()
         nodes.drain("c", seconds=300)
         wait_until(lambda: last_step(tmp_path, 2) > 0, running, 180)
         os.killpg(running.pid, signal.SIGINT)
@@ -79,9 +93,10 @@ def test_a_node_that_is_to_be_taken_away_is_left_in_time(tmp_path: Path, monkeyp
     ), events
     steps = {attempt: [r["step"] for r in trained(tmp_path) if r["attempt"] == attempt] for attempt in (1, 2)}
     assert steps[2][0] == steps[1][-1] + 1  # no step is done twice
+    record_property(RECOVERY, first_step_s(trained(tmp_path), since=drained_at, attempt=2))
 
 
-def lose_and_gain(root: Path, nodes: Nodes) -> dict[str, str]:
+def lose_and_gain(root: Path, nodes: Nodes, record_property: Record) -> dict[str, str]:
     """Three workers, then two since a node is lost, then three since it is there again; returns what to tell."""
     file = write_file(root)
     nodes.add("b")
@@ -122,6 +137,8 @@ def lose_and_gain(root: Path, nodes: Nodes) -> dict[str, str]:
         counts = {name: value for name, value in record.items() if name.startswith("tokens/")}
         assert counts == {name: expected[record["step"]][name] for name in counts}
 
+    for attempt, since in ((2, lost_at), (3, came_at)):
+        record_property(RECOVERY, first_step_s(records, since=since, attempt=attempt))
     first = {attempt: next(r["time"] for r in records if r["attempt"] == attempt) for attempt in (2, 3)}
     pause = first[3] - max(record["time"] for record in records if record["attempt"] == 2)
     again = steps[1][-1] - steps[2][0] + 1

@@ -23,7 +23,9 @@ from rayllm.pipelines.frame import RayConfig
 from rayllm.pipelines.train import session
 from rayllm.pipelines.train.job import Job
 from rayllm.train import collective, loop
+from rayllm.train.engine import Engine
 from rayllm.train.run import Run
+from rayllm.train.update_ratio import UpdateRatios
 
 WARM_UP_STEPS = 5
 
@@ -36,7 +38,7 @@ class Loop:
         step_s: All of a step.
         outside_s: The part of it that is neither forward, backward nor optimiser.
         waiting_s: The part of that which is spent in collectives of the loop, most of it waiting for slower ranks.
-        record_s: One ``train`` record, from gathering its fields to the last sink.
+        record_s: One ``train`` record, from the weights before its step, whose move is a part of it, to the last sink.
     """
 
     step_s: float
@@ -93,14 +95,18 @@ def clock_loop(config_file: str, packed: str, directory: str) -> Loop:
         engine.step = clock.timed("engine", engine.step, ends_step=True)
         return loop.train(run)
 
-    begin_sum = collective.begin_sum
+    begin_sum, begin_ratios = collective.begin_sum, UpdateRatios.begin
 
     def begin_timed_sum(values: Tensor) -> Callable[[], Any]:
         return clock.timed("collective", clock.timed("collective", begin_sum)(values))
 
+    def begin_timed_ratios(ratios: UpdateRatios, engine: Engine) -> Callable[[], Any]:
+        return clock.timed("record", clock.timed("record", begin_ratios)(ratios, engine))
+
     with (
         mock.patch.object(session, "train", train_timed),
         mock.patch.object(collective, "begin_sum", begin_timed_sum),
+        mock.patch.object(UpdateRatios, "begin", begin_timed_ratios),
         mock.patch.object(loop, "_log_step", clock.timed("record", loop._log_step)),
         mock.patch.object(collective, "sum_over_ranks", clock.timed("collective", collective.sum_over_ranks)),
     ):

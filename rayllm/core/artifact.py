@@ -11,7 +11,7 @@ import importlib.metadata
 import json
 import platform
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -97,12 +97,13 @@ def of_checkpoints(path: str) -> bool:
     return bool(_OF_CHECKPOINTS.search(path))
 
 
-def sha256_file(uri: str) -> str:
-    """SHA-256 of a file, read in chunks."""
+def sha256_file(uri: str, got_on: Callable[[], object] = lambda: None) -> str:
+    """SHA-256 of a file, read in chunks; after each, it says that it got on."""
     digest = hashlib.sha256()
     with storage.open_file(uri) as file:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
+            got_on()
     return digest.hexdigest()
 
 
@@ -123,6 +124,7 @@ def check_files(
     *,
     deep: bool,
     fix: str = "restore the file, or build the artifact again with --force",
+    got_on: Callable[[], object] = lambda: None,
 ) -> None:
     """Compare files with their records.
 
@@ -131,6 +133,7 @@ def check_files(
         records: What they must be.
         deep: Compare SHA-256 too, not just sizes.
         fix: What the reader of an error can do.
+        got_on: Called again and again while files are read, in threads.
 
     Raises:
         ArtifactDamaged: Naming the first file that is missing, short or changed.
@@ -142,7 +145,7 @@ def check_files(
             return f"{record.path} is missing"
         if (found := storage.size(full)) != record.bytes:
             return f"{record.path} has {found:,} bytes; the manifest says {record.bytes:,}"
-        if deep and sha256_file(full) != record.sha256:
+        if deep and sha256_file(full, got_on) != record.sha256:
             return f"{record.path} has other content than its SHA-256 in the manifest"
         return ""
 

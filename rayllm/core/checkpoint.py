@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -122,13 +122,16 @@ def _directories(directory: str) -> list[CheckpointRef]:
     return sorted(found)
 
 
-def verify_checkpoint(uri: str, *, deep: bool, weights_only: bool = False) -> Commit:
+def verify_checkpoint(
+    uri: str, *, deep: bool, weights_only: bool = False, got_on: Callable[[], object] = lambda: None
+) -> Commit:
     """Check that a checkpoint is whole.
 
     Args:
         uri: The checkpoint's directory.
         deep: Compare SHA-256 of every file, not just sizes; without it, one that is set aside is taken for damaged.
         weights_only: Leave out what only a resumed run reads, several times the weights; it may even be missing.
+        got_on: Called again and again while files are read, in threads.
 
     Raises:
         ArtifactDamaged: Naming the first file that is missing, short or changed.
@@ -151,12 +154,12 @@ def verify_checkpoint(uri: str, *, deep: bool, weights_only: bool = False) -> Co
         listed = json.loads(storage.read_bytes(storage.join(uri, manifest.path)))
         records += [FileRecord.model_validate(item) for item in listed]
     wanted = [record for record in records if not (weights_only and record.path.startswith(f"{STATE}/"))]
-    check_files(uri, wanted, deep=deep)
+    check_files(uri, wanted, deep=deep, got_on=got_on)
     return commit
 
 
 def newest_valid(
-    directory: str, *, deep: bool = True, setting_aside: bool = False
+    directory: str, *, deep: bool = True, setting_aside: bool = False, got_on: Callable[[], object] = lambda: None
 ) -> tuple[CheckpointRef | None, list[str]]:
     """The newest checkpoint that is whole, and why newer ones were rejected.
 
@@ -165,6 +168,7 @@ def newest_valid(
         deep: Compare hashes too.
         setting_aside: Mark those that are rejected, so that the run which goes on without them does not count them; one
             that cannot be marked, on a full disk for instance, is passed over all the same.
+        got_on: Called again and again while files are read, in threads.
 
     Returns:
         The checkpoint, or None where there is none, and one line for each rejected one.
@@ -172,17 +176,17 @@ def newest_valid(
     rejected = []
     for ref in reversed(list_checkpoints(directory)):
         try:
-            verify_checkpoint(ref.uri, deep=deep)
+            verify_checkpoint(ref.uri, deep=deep, got_on=got_on)
         except ArtifactDamaged as error:
             rejected.append(f"{ref.uri} is not used: {error.why}")
             if setting_aside:
-                rejected[-1] += _try_to_set_aside(ref.uri, error.why)
+                rejected[-1] += try_to_set_aside(ref.uri, error.why)
             continue
         return ref, rejected
     return None, rejected
 
 
-def _try_to_set_aside(uri: str, why: str) -> str:
+def try_to_set_aside(uri: str, why: str) -> str:
     """Mark a damaged checkpoint if that can be written, and say so: an older one can be read on a full disk too."""
     try:
         set_aside(uri, why)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rayllm.core import storage
 from rayllm.core.artifact import FileRecord
-from rayllm.core.checkpoint import COMMIT, Commit, newest_valid, write_rank_manifest
+from rayllm.core.checkpoint import COMMIT, CheckpointRef, Commit, newest_valid, write_rank_manifest
 from rayllm.core.errors import ArtifactDamaged
 from rayllm.core.faults import fault
 from rayllm.core.hashed_files import HashedFiles
@@ -91,17 +91,22 @@ def _write_shared(snapshot: Snapshot, attachments: Attachments, files: HashedFil
         files.write(name, [data])
 
 
-def choose(checkpoints: str) -> tuple[str, list[str]]:
+def choose(checkpoints: str, beat: Callable[[], object] = lambda: None) -> tuple[str, list[str]]:
     """The newest checkpoint that is whole, chosen by rank 0 for all, which sets newer ones aside; all ranks call it.
 
     Args:
         checkpoints: URI of a run's ``checkpoints/``.
+        beat: Called on every rank again and again while the first one gets on with reading.
 
     Returns:
         Its URI, or an empty string where there is none, and one line for each rejected newer one.
     """
-    found = newest_valid(checkpoints, setting_aside=True) if collective.rank() == 0 else None
-    ref, rejected = collective.broadcast(found)
+
+    def find(got_on: Callable[[], object]) -> tuple[CheckpointRef | None, list[str]]:
+        fault("choose.verify")
+        return newest_valid(checkpoints, setting_aside=True, got_on=got_on)
+
+    ref, rejected = collective.led(find, beat)
     return (ref.uri if ref else ""), rejected
 
 
@@ -124,18 +129,43 @@ def read_state(uri: str) -> RunState:
 
 
 def restore(engine: Engine, state: RunState, uri: str) -> None:
-    """Fill an engine and a run's state from a verified checkpoint, whatever wrote it."""
+    """Fill an engine and a run's state from a verified checkpoint, whatever wrote it.
+
+    Raises:
+        ArtifactDamaged: If it does not hold all that the engine needs.
+    """
     state.load_state_dict(read_state(uri).state_dict())
     with tempfile.TemporaryDirectory() as scratch:
         files = StateFiles(uri, Path(scratch))
         with torch.no_grad():
             for item in engine.slices():
                 files.fill(item)
+        if state.optimizer_steps:
+            _check_moments(engine, uri)
         engine.restored(state.optimizer_steps)
         engine.scaler.load_state_dict(state.loss_scale)
         if files.world_size == engine.world_size:
             set_rng_state(files.rng(engine.rank))
     collective.barrier()
+
+
+def _check_moments(engine: Engine, uri: str) -> None:
+    """See that the optimiser remembers something of its steps: for a long time no loss tells that it does not.
+
+    Of one parameter all may be zero, as of LoRA's first matrix after the first step.
+    """
+    here: dict[str, bool] = {}
+    for item in engine.slices():
+        here[item.kind] = here.get(item.kind, False) or bool(item.tensor.any())
+    of_ranks = collective.gather(here)
+    for kind in sorted(set().union(*of_ranks)):
+        if not any(of_rank.get(kind) for of_rank in of_ranks):
+            raise ArtifactDamaged(
+                "the optimiser's state was not saved, or not restored, as it was",
+                where=uri,
+                why=f"{kind} is zero everywhere, after steps that changed the weights",
+                fix="remove the checkpoint, so that the run goes on from an older one",
+            )
 
 
 class StateFiles:

@@ -1,7 +1,9 @@
 """The few collectives of the control plane, on CPU tensors; with one process they do nothing."""
 
 import datetime
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +15,8 @@ from rayllm.core.errors import RayllmError, RunFailed
 
 #: Of a group whose ranks wait for each other's uploads; that one hangs is for the watchdog to find.
 GROUP_TIMEOUT = datetime.timedelta(days=1)
+#: Seconds between two signs of life of ranks that wait for the first one.
+BEAT_S = 0.5
 T = TypeVar("T")
 
 
@@ -51,6 +55,37 @@ def broadcast(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def led(part: Callable[[Callable[[], object]], T], beat: Callable[[], object]) -> T:
+    """What rank 0 finds for all, however long it takes: while it gets on, every rank shows a sign of life.
+
+    Args:
+        part: What rank 0 does, in a thread; it is handed what to call when it got on, from any thread.
+        beat: A rank's sign of life.
+
+    Raises:
+        RunFailed: On the other ranks, where rank 0 fails; there it is what it fails of.
+    """
+    if rank() != 0:
+        while (told := broadcast(None)) is None:
+            beat()
+        found, failure = told
+        if failure:
+            raise RunFailed("rank 0 could not do what all wait for", why=failure)
+        return found
+    got_on = threading.Event()
+    with ThreadPoolExecutor(1) as thread:
+        work = thread.submit(part, got_on.set)
+        while wait([work], timeout=BEAT_S).not_done:
+            if got_on.is_set():
+                got_on.clear()
+                beat()
+                broadcast(None)
+    if error := work.exception():
+        broadcast((None, f"{type(error).__name__}: {error}"))
+        raise error
+    return broadcast((work.result(), ""))[0]
 
 
 def new_group() -> Any:

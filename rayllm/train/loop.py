@@ -17,6 +17,7 @@ import torch
 
 from rayllm.core.faults import fault
 from rayllm.data.batches import Batch, prefetch
+from rayllm.data.mixing.plan import StageRow
 from rayllm.optim.schedules import Rates, rates_at
 from rayllm.train import collective, milestones, mishaps
 from rayllm.train.engine import StepOutcome
@@ -102,21 +103,22 @@ def _take_step(run: Run, saver: Saver, step: int, micro_batches: list[Batch]) ->
     run.watchdog.beat(state.step + 1, "forward and backward")
     names = ("loss", *run.objective.measures)
     sums = torch.zeros(len(names), dtype=torch.float64, device=engine.device)
-    factor = {"nan": math.nan, "spike": 100.0}.get(fault("step", step + 1, state.attempt), 1.0)
-    fault(f"rank{engine.rank}", step + 1, state.attempt)
+    factor, told = _break(engine.rank, step + 1, state.attempt)
     for batch in micro_batches:
         batch = batch.to(engine.device)
         micro_sums = run.objective.sums(engine.token_losses(batch), batch)
         micro_sums = micro_sums if factor == 1.0 else micro_sums * factor
         engine.backward(micro_sums[0] / agreement().count)
         sums += micro_sums.detach()
+    sums[0] += told
     agreed = agreement()
     run.watchdog.beat(state.step + 1, "optimizer step")
     rates = rates_at(run.config.optimizer, run.config.schedule, step, run.plan.total_steps)
     means = (collective.sum_over_ranks(sums.cpu()) / agreed.count).tolist()
     loss, measured = means[0], dict(zip(names[1:], means[1:], strict=True))
     spike = describe_spike(state.losses, loss, run.config.guards.spikes)
-    discard = spike is not None and run.config.guards.spikes.action != "report"
+    unwanted = spike is not None and run.config.guards.spikes.action != "report"
+    discard = unwanted or not math.isfinite(loss)  # whatever its gradient is
     logged = step == 0 or (step + 1) % run.config.logging.every_steps == 0 or step + 1 == run.plan.total_steps
     moved = run.update_ratios.begin(engine) if logged and run.update_ratios else dict
     outcome = engine.step(rates, discard=discard)
@@ -124,11 +126,19 @@ def _take_step(run: Run, saver: Saver, step: int, micro_batches: list[Batch]) ->
     domain_tokens = {name: int(number) for name, number in zip(run.domains, agreed.tokens.tolist(), strict=True)}
     state.advance(loss, domain_tokens, applied=outcome.applied, harmless=outcome.lowered_scale or discard)
     state.loss_scale = engine.scaler.state_dict()
-    run.speed.count(int(agreed.tokens.sum()))
+    _, stage, _ = run.plan.at(step)
+    run.speed.count(int(agreed.tokens.sum()), stage.batch_rows, stage.seq_len)
     went_back = mishaps.answer(run, saver, loss, spike, outcome)
     if logged:
-        _log_step(run, step, loss, rates, outcome, measured | ratios)
+        _log_step(run, stage, loss, rates, outcome, measured | ratios)
     return dataclasses.replace(agreed.wishes, save=agreed.wishes.save or went_back)
+
+
+def _break(rank: int, step: int, attempt: int) -> tuple[float, float]:
+    """What faults make of a step's loss: a factor of the loss, and what is added where its value is told."""
+    actions = fault("step", step, attempt), fault(f"rank{rank}", step, attempt)
+    factor = math.prod({"nan": math.nan, "spike": 100.0}.get(action, 1.0) for action in actions)
+    return factor, sum({"told_nan": math.nan, "told_inf": math.inf}.get(action, 0.0) for action in actions)
 
 
 @dataclass(frozen=True)
@@ -153,6 +163,7 @@ def _begin_agreement(run: Run, saver: Saver, micro_batches: list[Batch]) -> Call
         Gives it, as soon as all ranks have begun the step. Raises a RayllmError, on every rank, if a save that was at
         work has failed on one.
     """
+    fault(f"rank{run.engine.rank}.agreement", run.state.step + 1, run.state.attempt)
     values = torch.zeros(len(run.domains) + 4, dtype=torch.float64)
     tokens, count, said = values[:-4], values[-4:-3], values[-3:]
     for batch in micro_batches:
@@ -178,8 +189,9 @@ def _begin_agreement(run: Run, saver: Saver, micro_batches: list[Batch]) -> Call
     return agreement
 
 
-def _log_step(run: Run, step: int, loss: float, rates: Rates, outcome: StepOutcome, more: dict[str, float]) -> None:
-    _, stage, _ = run.plan.at(step)
+def _log_step(
+    run: Run, stage: StageRow, loss: float, rates: Rates, outcome: StepOutcome, more: dict[str, float]
+) -> None:
     fields: dict[str, Any] = {
         "loss": loss if math.isfinite(loss) else None,
         "lr": rates.lr,
@@ -194,5 +206,5 @@ def _log_step(run: Run, step: int, loss: float, rates: Rates, outcome: StepOutco
     fields |= speed | {"memory_bytes": peak_memory_bytes(run.engine.device)}
     fields |= more | {f"tokens/{name}": count for name, count in run.state.domain_tokens.items()}
     run.record("train", fields)
-    if said := run.slowness.look(speed["tokens_per_s"] or 0.0):
+    if said := run.slowness.look(run.speed.row_tokens_per_s):
         run.record("event", {"level": "warning", "message": said})

@@ -4,6 +4,7 @@ import re
 import resource
 import sys
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -50,19 +51,31 @@ def peak_memory_bytes(device: torch.device) -> int:
 class Speedometer:
     """Mean speed since the last reading.
 
+    What a device does is measured by whole rows, masked tokens too; ``tokens_per_s`` is how fast the run learns, in
+    supervised tokens.
+
     Args:
-        flops_per_token: Training FLOPs of a token, forward and backward.
+        flops_per_token: Training FLOPs of a token, forward and backward, by the length of its row.
         peak: Peak FLOP/s of all devices together, or None.
+
+    Attributes:
+        row_tokens_per_s: Tokens of whole rows per second, of the last reading.
     """
 
-    def __init__(self, flops_per_token: float, peak: float | None) -> None:
+    def __init__(self, flops_per_token: Callable[[int], float], peak: float | None) -> None:
         self._flops_per_token, self._peak = flops_per_token, peak
-        self._since, self._steps, self._tokens = time.perf_counter(), 0, 0
+        self.row_tokens_per_s = 0.0
+        self._begin(time.perf_counter())
 
-    def count(self, tokens: int) -> None:
-        """Count one step."""
+    def _begin(self, now: float) -> None:
+        self._since, self._steps, self._tokens, self._row_tokens, self._flops = now, 0, 0, 0, 0.0
+
+    def count(self, tokens: int, rows: int, seq_len: int) -> None:
+        """Count one step: the supervised tokens of its global batch, its rows, and their length."""
         self._steps += 1
         self._tokens += tokens
+        self._row_tokens += rows * seq_len
+        self._flops += rows * seq_len * self._flops_per_token(seq_len)
 
     def pause(self, seconds: float) -> None:
         """Leave time out that was not training (validation, saving)."""
@@ -72,8 +85,8 @@ class Speedometer:
         """``tokens_per_s``, ``step_s`` and ``mfu`` since the last reading, which this ends."""
         now = time.perf_counter()
         elapsed = max(now - self._since, 1e-9)
-        speed = self._tokens / elapsed
-        mfu = speed * self._flops_per_token / self._peak if self._peak else None
-        step_s = elapsed / max(1, self._steps)
-        self._since, self._steps, self._tokens = now, 0, 0
-        return {"tokens_per_s": speed, "step_s": step_s, "mfu": mfu}
+        self.row_tokens_per_s = self._row_tokens / elapsed
+        mfu = self._flops / elapsed / self._peak if self._peak else None
+        found = {"tokens_per_s": self._tokens / elapsed, "step_s": elapsed / max(1, self._steps), "mfu": mfu}
+        self._begin(now)
+        return found

@@ -134,7 +134,8 @@ def _enough(run: Run, metrics: dict[str, float]) -> bool:
     enough = patience.exhausted(config, metrics)
     run.state.early_stopping = dataclasses.asdict(patience)
     if enough:
-        text = f"{config.metric} was not below {patience.best} in the last {patience.waited} validations: the run ends"
+        side = "below" if config.mode == "min" else "above"
+        text = f"{config.metric} was not {side} {patience.best} in the last {patience.waited} validations: the run ends"
         run.record("event", {"level": "info", "message": text})
     return enough
 

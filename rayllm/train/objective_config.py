@@ -9,6 +9,8 @@ from rayllm.core.config import ConfigModel
 #: What is measured of pairs of replies beside their loss, as means over them: the margin of the rewards, how often it
 #: is positive, the rewards, and how often the preferred reply is likelier than the other, whatever the reference says.
 PREFERENCE_MEASURES = ("margin", "accuracy", "chosen_reward", "rejected_reward", "likelier")
+#: Those of them that are better where they are higher; rewards alone say little.
+RISING_MEASURES = ("margin", "accuracy", "likelier")
 #: The loss of pairs among the measures of a validation.
 PREFERENCE_LOSS = "preference_loss"
 

@@ -1,9 +1,10 @@
 """Checkpoints beside training: a snapshot on the step path, all the rest in a thread.
 
 In: a run between two steps. Out: a published checkpoint, some steps later. The thread writes the snapshot's files,
-hashing them on the way, moves them to the run's storage, commits, announces, and prunes. Ranks agree after each of
-these parts over a process group of their own, which only this thread uses, so that nothing gets between the collectives
-of training: a rank that cannot write fails the save on all, and a commit means that every rank's files are there.
+hashing them on the way, moves them to the run's storage, commits, announces, looks whether all is there, and prunes.
+Ranks agree after each of these parts over a process group of their own, which only this thread uses, so that nothing
+gets between the collectives of training: a rank that cannot write fails the save on all, and a commit means that every
+rank's files are there.
 
 At most one save is at work. Who needs it finished waits: the next save, the end of the run, and the step that learns
 that it has failed.
@@ -25,8 +26,10 @@ from rayllm.core.checkpoint import (
     publish_directory,
     staging_directory,
     staging_path,
+    try_to_set_aside,
+    verify_checkpoint,
 )
-from rayllm.core.errors import RayllmError
+from rayllm.core.errors import ArtifactDamaged, RayllmError, RunFailed
 from rayllm.core.faults import fault
 from rayllm.core.log import get_logger
 from rayllm.train import collective, retention
@@ -155,6 +158,7 @@ class Saver:
         fault("report.before", step, attempt)
         run.services.announce(snapshot.name)
         fault("report.after", step, attempt)
+        self._together(lambda: self._look_again(uri))
         self._together(self._tidy)
 
     def _stage(self, snapshot: Snapshot) -> FileRecord:
@@ -172,6 +176,19 @@ class Saver:
                 step=snapshot.step, attempt=snapshot.attempt, world_size=snapshot.world_size, manifests=manifests
             )
             storage.write_text(storage.join(uri, COMMIT), commit.model_dump_json(indent=1))
+
+    def _look_again(self, uri: str) -> None:
+        """See that what was published is there in full, while older checkpoints still are.
+
+        Raises:
+            RunFailed: If it is not: a storage that loses files of this checkpoint may lose those of the next.
+        """
+        if self._run.engine.rank == 0:
+            try:
+                verify_checkpoint(uri, deep=False)
+            except ArtifactDamaged as error:
+                why = f"published, and then {error.why}{try_to_set_aside(uri, error.why)}; older ones are kept"
+                raise RunFailed("saving a checkpoint failed", where=uri, why=why, fix=FIX) from error
 
     def _tidy(self) -> None:
         """Remove what is no longer needed."""

@@ -1,6 +1,7 @@
 """What the engine's benchmark compares does the same work, and its clocks count what they say."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import engine
@@ -10,6 +11,7 @@ from support import loop_clock, small_runs
 from support.small_runs import launch, pack_random, write_config
 
 from rayllm.core.log import SinkGroup
+from rayllm.train.update_ratio import UpdateRatios
 
 MODEL = engine.TINY | {"vocab_size": 512}
 TRAIN = {"seq_len": 32, "global_batch_tokens": 128, "micro_batch_size": 2, "max_steps": 12, "precision": "fp32"}
@@ -32,6 +34,23 @@ def test_a_session_is_clocked_from_inside(tmp_path: Path, monkeypatch: pytest.Mo
     found = run_ranks(loop_clock.clock_loop, 2, str(config), packed, str(tmp_path / "run"))[0]
     assert 0 < found.waiting_s < found.outside_s < found.step_s
     assert 0 < found.record_s < found.outside_s
+
+
+def test_how_far_a_logged_step_moves_the_weights_is_a_part_of_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both of its halves."""
+
+    def begin(*_: object) -> Callable[[], dict[str, float]]:
+        time.sleep(0.02)
+        return lambda: (time.sleep(0.02), {})[1]
+
+    monkeypatch.setattr(loop_clock, "_ray_sinks", lambda _: SinkGroup([]))
+    monkeypatch.setattr(UpdateRatios, "begin", begin)
+    packed = pack_random(tmp_path / "packed", 20_000)
+    config = write_config(tmp_path / "run.yaml", MODEL, TRAIN | {"logging": {"every_steps": 1}}, workers=1)
+    (found,) = run_ranks(loop_clock.clock_loop, 1, str(config), packed, str(tmp_path / "run"))
+    assert found.record_s > 0.04
 
 
 def test_the_clock_gives_each_call_to_its_kind() -> None:

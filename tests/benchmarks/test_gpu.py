@@ -29,6 +29,13 @@ def test_every_part_runs_on_a_cpu_and_keeps_what_it_found(tmp_path: Path) -> Non
     assert len(list(tmp_path.glob("*.md"))) == 3
 
 
+def test_after_its_minutes_a_part_begins_nothing_new_and_says_so(tmp_path: Path) -> None:
+    assert run_ranks(gpu.run, 1, gpu.Order(["check", "bf16"], "tiny", 0.0, tmp_path), CPU) == [True]
+    tables = {file.stem.rsplit("-")[-1]: json.loads(file.read_text())["tables"][0] for file in tmp_path.glob("*.json")}
+    assert {row[-1] for row in tables["check"]["rows"]} == {"left out: no time"}
+    assert {row[1] for row in tables["bf16"]["rows"]} == {"left out: no time"}
+
+
 def test_a_gradient_that_is_off_fails_the_check() -> None:
     assert run_ranks(_judge_a_wrong_reference, 1) == [(True, False)]
 

@@ -1,12 +1,13 @@
 """What a run keeps, and what it refuses to load."""
 
+import functools
 import json
 import math
 import shutil
 from pathlib import Path
 
 import pytest
-from ranks import run_ranks, small_config, train_small
+from ranks import build_engine, run_ranks, small_config, train_small
 
 from rayllm.core.checkpoint import (
     COMMIT,
@@ -21,8 +22,10 @@ from rayllm.core.checkpoint import (
 )
 from rayllm.core.errors import ArtifactDamaged, ConfigError, RunFailed
 from rayllm.train import retention
-from rayllm.train.checkpoint import STATE, read_state
-from rayllm.train.config import BestConfig, CheckpointConfig
+from rayllm.train.checkpoint import STATE, read_state, restore
+from rayllm.train.config import BestConfig, CheckpointConfig, TrainConfig
+from rayllm.train.guards.config import GuardsConfig, SpikesConfig
+from rayllm.train.state import RunState
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +88,8 @@ def test_a_resumed_run_says_which_checkpoint_it_rejected(finished: Path, tmp_pat
     shutil.copytree(finished / "checkpoints", tmp_path / "checkpoints")
     weights = tmp_path / "checkpoints" / "step-00000006-a1" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4])
-    result = run_ranks(train_small, 2, str(tmp_path), "deepspeed", 1, small_config())[0]
+    again = functools.partial(train_small, attempt=2)  # as a session counts, so that no name is used twice
+    result = run_ranks(again, 2, str(tmp_path), "deepspeed", 1, small_config())[0]
     assert result["resumed"].endswith("step-00000003-a1")
     assert "model.safetensors" in result["rejected"][0]
 
@@ -122,9 +126,9 @@ def test_a_full_disk_stops_the_run_and_keeps_the_older_checkpoint(
     assert not rejected
 
 
-def _train_to_failure(directory: str) -> str:
+def _train_to_failure(directory: str, config: TrainConfig | None = None) -> str:
     try:
-        train_small(directory, "deepspeed", 1, small_config())
+        train_small(directory, "deepspeed", 1, config or small_config())
     except RunFailed as error:
         return str(error)
     return "no failure"
@@ -136,6 +140,20 @@ def test_three_bad_steps_in_a_row_end_the_run_with_a_diagnosis(tmp_path: Path, m
     monkeypatch.setenv("RAYLLM_FAULT", "step:2=nan,step:3=nan,step:4=nan")
     messages = run_ranks(_train_to_failure, 2, str(tmp_path))
     assert all("not finite for 3 steps in a row" in text and "steps 1 to 3" in text for text in messages)
+
+
+@pytest.mark.fault("P10", "three losses in a row are not finite", "the run ends and says where")
+@pytest.mark.parametrize("action", ["report", "skip"])
+def test_losses_that_are_infinite_are_no_spikes_however_many_came_before(
+    action: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYLLM_ALLOW_FAULTS", "1")
+    monkeypatch.setenv("RAYLLM_FAULT", "step:36=told_inf,step:37=told_inf,step:38=told_inf")
+    config = small_config(max_steps=40, guards=GuardsConfig(spikes=SpikesConfig(action=action)))
+    (text,) = run_ranks(_train_to_failure, 1, str(tmp_path), config)
+    assert "not finite for 3 steps in a row" in text
+    assert "steps 35 to 37" in text
+    assert "rows of the last batch: " in text
 
 
 def test_the_last_ones_and_the_best_are_kept(tmp_path: Path) -> None:
@@ -176,6 +194,18 @@ def test_the_state_tells_the_position_and_the_history(finished: Path) -> None:
     assert state["step"] == 6
     assert state["tokens"] == 6 * 256 == sum(state["domain_tokens"].values())
     assert len(state["losses"]) == 6
+
+
+@pytest.mark.parametrize("kind", ["master", "exp_avg", "exp_avg_sq"])
+def test_a_checkpoint_that_lacks_a_part_of_one_parameter_is_not_loaded(checkpoints: Path, kind: str) -> None:
+    uri = checkpoints / "step-00000006-a1"
+    index = uri / "state" / "rank-00001.json"
+    values = json.loads(index.read_text())
+    lost = next(each for each in values["slices"] if each[1] == kind)
+    values["slices"].remove(lost)
+    index.write_text(json.dumps(values))
+    with pytest.raises(ArtifactDamaged, match=f"{kind} of {lost[0]} has .* elements needed"):
+        restore(build_engine("torch", 0, small_config()), RunState(), str(uri))
 
 
 def test_progress_that_another_version_saved_is_read_as_far_as_it_goes_or_refused_by_name(checkpoints: Path) -> None:

@@ -1,4 +1,5 @@
 import time
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -90,3 +91,37 @@ def test_one_process_alone_needs_no_group() -> None:
 
 def fail() -> None:
     raise OSError("broken")
+
+
+def _led(signs: int) -> tuple[str, int]:
+    """What rank 0 found in a second in which it got on so often, and the signs of life of this rank."""
+    beats: list[float] = []
+
+    def find(got_on: Callable[[], object]) -> str:
+        for sign in range(10):
+            time.sleep(0.1)
+            if sign < signs:
+                got_on()
+        return f"found by {collective.rank()}"
+
+    collective.BEAT_S = 0.02
+    return collective.led(find, lambda: beats.append(0)), len(beats)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_while_the_first_rank_gets_on_all_show_signs_of_life(world_size: int) -> None:
+    for signs in (0, 4):
+        assert run_ranks(_led, world_size, signs) == [("found by 0", signs)] * world_size
+
+
+def _led_astray() -> str:
+    def find(got_on: Callable[[], object]) -> str:
+        raise OSError("the store is gone")
+
+    with pytest.raises((OSError, RunFailed), match="the store is gone") as caught:
+        collective.led(find, lambda: None)
+    return caught.type.__name__
+
+
+def test_where_the_first_rank_fails_nobody_is_left_waiting() -> None:
+    assert run_ranks(_led_astray, 2) == ["OSError", "RunFailed"]

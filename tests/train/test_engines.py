@@ -4,6 +4,7 @@ In the default run each engine is crossed with each number of workers and with e
 precision at the stages that cut up least and most; the other cases of the product are slow.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import torch
 from figures import Tell
 from ranks import MODEL, build_engine, run_ranks, small_config, small_plan, streams, train_small
 
+from rayllm.core.checkpoint import DIRECTORY, list_checkpoints
 from rayllm.data.batches import BatchReader
 from rayllm.model.transformer import Transformer
 from rayllm.optim.schedules import lr_frac
+from rayllm.train.config import CheckpointConfig
 from rayllm.train.deepspeed_engine import BUCKET_ELEMENTS, bucket_elements
 from rayllm.train.engine import TorchEngine
 
@@ -103,6 +106,27 @@ def test_a_step_that_is_not_finite_is_skipped_on_all_ranks(
     assert same(results[0]["weights"], results[1]["weights"])
     events = [record for record in results[0]["records"] if record["kind"] == "event"]
     assert [event["step"] for event in events] == [3]
+
+
+@pytest.mark.fault("P10", "the loss of one rank is not finite", "the step changes nothing, on all ranks")
+@pytest.mark.parametrize(("kind", "stage"), ENGINES)
+def test_a_loss_of_one_rank_that_is_not_finite_skips_the_step_on_all(
+    kind: str, stage: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where only the loss is not finite, and the gradient is."""
+    monkeypatch.setenv("RAYLLM_ALLOW_FAULTS", "1")
+    monkeypatch.setenv("RAYLLM_FAULT", "rank1:2=nan,rank1:4=told_nan,step:6=told_inf")
+    config = small_config(checkpoint=CheckpointConfig(every_steps=1, keep_last=6))
+    results = run_ranks(train_small, 2, str(tmp_path), kind, stage, config)
+    for result in results:
+        assert result["state"]["optimizer_steps"] == 3
+    assert same(results[0]["weights"], results[1]["weights"])
+    events = [record for record in results[0]["records"] if record["kind"] == "event"]
+    assert [event["step"] for event in events] == [2, 4, 6]
+    assert all(event["message"].endswith("the step was skipped") for event in events)
+    saved = [Path(ref.uri, "model.safetensors").read_bytes() for ref in list_checkpoints(f"{tmp_path}/{DIRECTORY}")]
+    assert [saved[step] == saved[step - 1] for step in range(1, 6)] == [True, False, True, False, True]
+    assert math.isfinite(results[0]["norms"][4])
 
 
 def test_every_element_is_owned_once() -> None:

@@ -23,34 +23,36 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_speed_is_tokens_over_time_since_the_last_reading(clock: Clock) -> None:
-    speed = Speedometer(6.0, None)
-    speed.count(100)
-    speed.count(300)
+    speed = Speedometer(lambda _: 6.0, None)
+    speed.count(100, 2, 64)
+    speed.count(300, 6, 64)
     clock.now += 2.0
     assert speed.read() == {"tokens_per_s": 200.0, "step_s": 1.0, "mfu": None}
-    speed.count(50)
+    speed.count(50, 1, 64)
     clock.now += 0.5
     assert speed.read() == {"tokens_per_s": 100.0, "step_s": 0.5, "mfu": None}
 
 
 def test_time_spent_on_other_things_does_not_count(clock: Clock) -> None:
-    speed = Speedometer(6.0, None)
-    speed.count(100)
+    speed = Speedometer(lambda _: 6.0, None)
+    speed.count(100, 2, 64)
     clock.now += 1.0
     clock.now += 9.0  # a validation
     speed.pause(9.0)
     assert speed.read()["tokens_per_s"] == 100.0
 
 
-def test_mfu_is_the_share_of_the_peak(clock: Clock) -> None:
-    speed = Speedometer(flops_per_token=6e6, peak=1.2e9)
-    speed.count(100)
+def test_mfu_is_the_share_of_the_peak_by_whole_rows_of_each_length(clock: Clock) -> None:
+    speed = Speedometer({32: 5e6, 64: 6e6}.__getitem__, peak=1.2e9)
+    speed.count(10, 2, 32)  # most of it masked
+    speed.count(128, 2, 64)
     clock.now += 2.0
-    assert speed.read()["mfu"] == pytest.approx(100 / 2.0 * 6e6 / 1.2e9)  # 0.25
+    assert speed.read()["mfu"] == pytest.approx((64 * 5e6 + 128 * 6e6) / 2.0 / 1.2e9)
+    assert speed.row_tokens_per_s == 96.0
 
 
 def test_a_reading_without_steps_or_time_is_finite(clock: Clock) -> None:
-    found = Speedometer(1.0, 1.0).read()
+    found = Speedometer(lambda _: 1.0, 1.0).read()
     assert found["tokens_per_s"] == 0.0
     assert found["mfu"] == 0.0
 

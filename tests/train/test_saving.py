@@ -13,7 +13,7 @@ import torch
 from ranks import build_engine, run_ranks, small_config, train_small
 
 from rayllm.core import faults
-from rayllm.core.checkpoint import is_pinned, list_checkpoints, newest_valid, read_best, verify_checkpoint
+from rayllm.core.checkpoint import is_pinned, is_set_aside, list_checkpoints, newest_valid, read_best, verify_checkpoint
 from rayllm.core.errors import ConfigError, RunFailed
 from rayllm.optim.config import MuonConfig, WSDSchedule
 from rayllm.train import saving
@@ -169,6 +169,28 @@ def test_a_kill_at_each_point_of_a_save_leaves_a_checkpoint_to_go_on_from(
     ref, rejected = newest_valid(str(tmp_path / "checkpoints"))
     assert ref is not None
     assert (ref.step, rejected) == (from_step, [])
+
+
+@pytest.mark.fault("P4", "a file cut short right after it was published", "the run ends, and nothing older is deleted")
+def test_older_checkpoints_stay_where_a_new_one_is_not_whole_once_it_is_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = tmp_path / "checkpoints"
+
+    def cut(point: str, step: int = 0, attempt: int = 0) -> str:
+        if (point, step) == ("save.published", 4):
+            os.truncate(checkpoints / "step-00000004-a1" / "model.safetensors", 100)
+        return ""
+
+    monkeypatch.setattr(saving, "fault", cut)
+    config = small_config(checkpoint=CheckpointConfig(every_steps=1, best=None))
+    with pytest.raises(RunFailed, match=r"saving a checkpoint failed(.|\n)*step-00000004-a1(.|\n)*model.safetensors"):
+        train_small(str(tmp_path), "torch", 0, config)
+    assert [ref.step for ref in list_checkpoints(str(checkpoints))] == [2, 3]
+    assert is_set_aside(str(checkpoints / "step-00000004-a1"))
+    ref, _ = newest_valid(str(checkpoints))
+    assert ref is not None
+    assert ref.step == 3
 
 
 def test_a_run_that_fails_finishes_the_save_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ The same function serves a worker of Ray Train, a forked rank in a test, and a t
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import time
@@ -58,7 +59,7 @@ from rayllm.train.config import EngineConfig
 from rayllm.train.engine import Engine
 from rayllm.train.guards.audit import audit
 from rayllm.train.guards.speed import SpeedGuard
-from rayllm.train.guards.watchdog import Watchdog, describe_stalls
+from rayllm.train.guards.watchdog import STARTING, Watchdog, describe_stalls
 from rayllm.train.loop import train
 from rayllm.train.metrics import Speedometer, peak_flops
 from rayllm.train.objectives import build_objective
@@ -101,11 +102,11 @@ def run_session(job: Job, outlets: Outlets, engine: EngineConfig, device: torch.
     Returns:
         Whether the plan was finished (else a stop was asked for), and the state at the end.
     """
-    chosen, rejected = checkpoint.choose(job.checkpoints)
     state = RunState(attempt=_next_attempt(job.directory))
     stall_timeout_s = job.config.train.guards.stall_timeout_s
     # Whatever ends the session: in the process of a trial the next one begins, and nobody would beat for this watchdog.
     with contextlib.closing(Watchdog(job.directory, collective.rank(), state.attempt, stall_timeout_s)) as watchdog:
+        chosen, rejected = checkpoint.choose(job.checkpoints, lambda: watchdog.beat(0, STARTING))
         return _run_watched(job, outlets, engine, device, chosen, rejected, state, watchdog)
 
 
@@ -233,7 +234,8 @@ def _assemble(
         checkpoints=job.checkpoints,
         attachments=attachments,
         speed=Speedometer(
-            training_flops_per_token(model, config.seq_len, config.lora), peak and peak * engine.world_size
+            functools.cache(lambda seq_len: training_flops_per_token(model, seq_len, config.lora)),
+            peak and peak * engine.world_size,
         ),
         slowness=SpeedGuard(config.guards.slow_factor),
         watchdog=watchdog,

@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rayllm.core.config import RUNTIME, ConfigModel
+from rayllm.train.objective_config import RISING_MEASURES
 
 
 class EarlyStoppingConfig(ConfigModel):
@@ -12,11 +13,21 @@ class EarlyStoppingConfig(ConfigModel):
 
     metric: str = Field(
         default="mean_bits_per_byte",
-        description="A metric of `validation` records, lower is better: `mean_bits_per_byte`, `mean_loss`, "
-        "`loss/<domain>`; by default, where replies are compared, `mean_preference_loss`.",
+        description="A metric of `validation` records: `mean_bits_per_byte`, `mean_loss`, `loss/<domain>` and others; "
+        "by default, where replies are compared, `mean_preference_loss`.",
     )
+    mode: Literal["min", "max"] = Field(default="min", description="Whether lower or higher is better.")
     patience: int = Field(default=5, ge=1, description="Validations in a row without a better value before the end.")
-    min_delta: float = Field(default=0.0, ge=0, description="By how much a value must be lower to be better.")
+    min_delta: float = Field(default=0.0, ge=0, description="By how much a value must differ to be better.")
+
+    @model_validator(mode="after")
+    def _known_direction(self) -> "EarlyStoppingConfig":
+        name = self.metric.removeprefix("mean_").partition("/")[0]
+        if name in RISING_MEASURES and self.mode == "min":
+            raise ValueError(
+                f"of `{self.metric}` higher is better: early stopping would end a run that learns; set `mode: max`"
+            )
+        return self
 
 
 class SpikesConfig(ConfigModel):

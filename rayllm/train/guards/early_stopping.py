@@ -13,7 +13,7 @@ class Patience:
     """The best value so far and how many validations brought none; part of a run's state.
 
     Attributes:
-        best: Lowest value; None before the first.
+        best: Of the config's mode, the lowest or highest value; None before the first.
         waited: Validations since.
     """
 
@@ -34,6 +34,7 @@ class Patience:
                 fix="name one of them",
             )
         value = metrics[config.metric]
-        better = math.isfinite(value) and (self.best is None or value < self.best - config.min_delta)
+        sign = 1 if config.mode == "min" else -1
+        better = math.isfinite(value) and (self.best is None or sign * value < sign * self.best - config.min_delta)
         self.best, self.waited = (value, 0) if better else (self.best, self.waited + 1)
         return self.waited >= config.patience

@@ -24,6 +24,9 @@ class SpeedGuard:
     def look(self, tokens_per_s: float) -> str | None:
         """Take a reading.
 
+        Args:
+            tokens_per_s: Tokens of whole rows: how many of them are masked says nothing of the machine.
+
         Returns:
             What to report: where a slow stretch begins, and where it ends; else None.
         """

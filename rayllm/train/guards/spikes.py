@@ -1,5 +1,6 @@
 """Loss spikes: a loss that lies far above those before it."""
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -18,12 +19,12 @@ def describe_spike(losses: Sequence[float], loss: float, config: SpikesConfig) -
         config: The window and the bound.
 
     Returns:
-        What to report; None where the loss is none.
+        What to report; None where the loss is none, or is not finite, for which there is another answer.
 
     Source: Groeneveld et al. 2024, OLMo, arXiv:2402.00838, and its trainer: six standard deviations over 128 steps.
     """
     window = losses[-config.window :]
-    if not config.z or len(window) < ENOUGH:
+    if not config.z or len(window) < ENOUGH or not math.isfinite(loss):
         return None
     mean, deviation = statistics.fmean(window), statistics.pstdev(window)
     if not loss > mean + config.z * max(deviation, 1e-6 * abs(mean)):

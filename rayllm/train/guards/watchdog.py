@@ -3,7 +3,8 @@
 In: a beat with each phase of a step. Out, after ``timeout_s`` without one: a note ``rank-00001.json`` in ``stalls/``
 (rank, step, phase, seconds, stacks of all threads), then the end of the process. One rank that hangs stops all the
 others in their next collective; whose stacks show that writes so and ends a moment later, so that the rank that stood
-elsewhere has written too, and ``describe_stalls`` names that one first.
+elsewhere has written too, and ``describe_stalls`` names that one first; of several, as where a GPU's collectives show in
+no stack, the one that stood first.
 """
 
 import json
@@ -81,7 +82,7 @@ class Watchdog:
         sys.stderr.write(text)
         sys.stderr.flush()
         note = {"rank": self._rank, "step": step, "phase": phase, "silent_s": round(silent_s, 1), "waits": waits}
-        note |= {"stacks": text}
+        note |= {"since": time.time() - silent_s, "stacks": text}
         try:
             storage.write_text(
                 storage.join(stalls_of(self._directory, self._attempt), _name(self._rank)), json.dumps(note)
@@ -105,7 +106,7 @@ def describe_stalls(directory: str, attempt: int) -> list[str]:
     names = sorted(str(entry).rpartition("/")[2] for entry in fs.ls(path, detail=False))
     written = [name for name in names if _NAME.fullmatch(name)]  # not what a rank left that was killed while it wrote
     notes = [json.loads(storage.read_bytes(storage.join(where, name))) for name in written]
-    notes.sort(key=lambda note: (note["waits"], note["rank"]))
+    notes.sort(key=lambda note: (note["waits"], note["since"], note["rank"]))
     return [
         f"rank {note['rank']} made no progress for {note['silent_s']:.0f} s at step {note['step']}: {note['phase']}"
         f"{', waiting for other ranks' if note['waits'] else ''}; "

@@ -292,7 +292,7 @@ def test_a_failure_after_a_stop_was_asked_for_is_not_followed_by_a_restart(play:
 def test_a_start_that_ends_before_it_counts_itself_is_not_given_the_stall_of_the_one_before(
     play: Any, tmp_path: Path
 ) -> None:
-    note = {"rank": 1, "step": 3, "phase": "forward", "silent_s": 9.0, "waits": False, "stacks": ""}
+    note = {"rank": 1, "step": 3, "phase": "forward", "silent_s": 9.0, "since": 1.0, "waits": False, "stacks": ""}
 
     def stalls() -> Ending:
         where = tmp_path / "stalls" / "attempt-1"

@@ -94,6 +94,20 @@ def test_a_run_that_does_not_go_on_where_it_was_is_told(
         assert warned_of(directory) == ([(85, "warning")] if forgotten else [])
 
 
+@pytest.mark.fault("P11", "moments are not restored as they were saved", "the run ends before its first step")
+@pytest.mark.parametrize("forgotten", ["exp_avg", "exp_avg_sq"])
+def test_a_run_whose_moments_were_not_restored_does_not_begin(
+    packed: Artifact, tmp_path: Path, forgotten: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(tmp_path, engine=PLAIN, checkpoint={"every_steps": 4, "asynchronous": False})
+    monkeypatch.setenv("RAYLLM_ALLOW_FAULTS", "1")
+    monkeypatch.setenv("RAYLLM_FAULT", "step:6@1=kill")
+    with pytest.raises(AssertionError, match="died"):
+        run_ranks(forked_run, 1, config, packed.uri, str(tmp_path / "run"))
+    with pytest.raises(AssertionError, match=f"{forgotten} is zero everywhere, after steps that changed the weights"):
+        run_ranks(_forget, 1, config, packed.uri, str(tmp_path / "run"), (forgotten,))
+
+
 def warned_of(directory: str) -> list[tuple[int, str]]:
     said = [record for record in all_records(directory, "event") if "losses after the resume" in record["message"]]
     return [(record["step"], record["level"]) for record in said]

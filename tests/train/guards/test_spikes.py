@@ -11,9 +11,9 @@ def test_a_loss_far_above_those_before_it_is_a_spike() -> None:
     assert describe_spike(CALM, 2.07, SpikesConfig(z=8)) is None
 
 
-def test_a_falling_or_missing_loss_is_none() -> None:
-    assert describe_spike(CALM, 0.5, SpikesConfig()) is None
-    assert describe_spike(CALM, math.nan, SpikesConfig()) is None
+def test_a_loss_that_falls_or_is_not_finite_is_none() -> None:
+    for loss in (0.5, math.nan, math.inf, -math.inf):
+        assert describe_spike(CALM, loss, SpikesConfig()) is None
 
 
 def test_nothing_is_said_of_few_losses_or_where_it_is_off() -> None:

@@ -54,12 +54,22 @@ def test_a_watchdog_that_is_closed_or_off_ends_nothing(tmp_path: Path) -> None:
     assert describe_stalls(str(tmp_path), 1) == []
 
 
+def write_note(directory: Path, rank: int, waits: bool, since: float) -> None:
+    note = {"rank": rank, "step": 3, "phase": "forward and backward", "silent_s": 9.0, "since": since}
+    where = storage.join(stalls_of(str(directory), 1), f"rank-{rank:05d}.json")
+    storage.write_text(where, json.dumps(note | {"waits": waits, "stacks": ""}))
+
+
 def test_the_rank_that_stood_elsewhere_comes_before_those_that_waited_for_it(tmp_path: Path) -> None:
-    where = stalls_of(str(tmp_path), 1)
     for rank, waits in ((0, True), (1, False), (2, True)):
-        note = {"rank": rank, "step": 3, "phase": "forward and backward", "silent_s": 9.0, "waits": waits, "stacks": ""}
-        storage.write_text(storage.join(where, f"rank-{rank:05d}.json"), json.dumps(note))
-    Path(where, ".rank-00003.json.71.tmp").write_text('{"rank": 3')
+        write_note(tmp_path, rank, waits, since=5.0 if rank == 1 else 4.0)
+    Path(stalls_of(str(tmp_path), 1), ".rank-00003.json.71.tmp").write_text('{"rank": 3')
     lines = describe_stalls(str(tmp_path), 1)
     assert [line.split()[1] for line in lines] == ["1", "0", "2"]
     assert ["waiting for other ranks" in line for line in lines] == [False, True, True]
+
+
+def test_of_ranks_of_which_none_is_seen_to_wait_the_one_that_stood_first_comes_first(tmp_path: Path) -> None:
+    for rank, since in ((0, 7.5), (1, 7.0), (2, 4.0)):
+        write_note(tmp_path, rank, waits=False, since=since)
+    assert [line.split()[1] for line in describe_stalls(str(tmp_path), 1)] == ["2", "1", "0"]

@@ -3,7 +3,7 @@
 In: a beat with each phase of a step. Out, after ``timeout_s`` without one: a note ``rank-00001.json`` in ``stalls/``
 (rank, step, phase, seconds, stacks of all threads), then the end of the process. One rank that hangs stops all the
 others in their next collective; whose stacks show that writes so and ends a moment later, so that the rank that stood
-elsewhere has written too, and ``describe_stalls`` names that one first; of several, as where a GPU's collectives show in
+elsewhere has written too, and ``describe_stalls`` names that one first; of several, since collectives of GPUs show in
 no stack, the one that stood first.
 """
 

@@ -75,7 +75,7 @@ def test_an_exception_on_one_rank_is_told_with_its_place_and_its_trace(ray: OwnR
     assert re.match(r"rayllm/core/faults\.py:\d+ in fault$", frames[0])
     assert re.match(r"rayllm/train/\w+\.py:\d+ in ", frames[1])
     assert all(re.match(r"rayllm/train/\w+\.py:\d+ in ", frame) for frame in frames[2:4])
-    assert re.match(r"rayllm/train/loop\.py:\d+ in train$", frames[4])
+    assert re.match(r"rayllm/train/loop\.py:\d+ in \w+$", frames[4])
     trace = run_directory(tmp_path) / "failures" / "attempt-1.txt"
     assert "the full trace is in " + str(trace) in error[-1]
     assert "it goes on from step-00000004-a1" in error[-1]

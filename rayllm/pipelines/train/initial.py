@@ -6,7 +6,6 @@ the tokenizer the one that the data was packed with.
 
 import hashlib
 import json
-import logging
 from functools import lru_cache
 
 import torch
@@ -15,6 +14,7 @@ from rayllm.core import storage
 from rayllm.core.artifact import sha256_file
 from rayllm.core.checkpoint import COMMIT
 from rayllm.core.errors import ConfigError
+from rayllm.core.log import get_logger
 from rayllm.corpus.documents import FileRef
 from rayllm.corpus.files.paths import find_tree
 from rayllm.interchange.base import Base
@@ -26,7 +26,7 @@ from rayllm.tokenizer.encoders.probe import told_apart
 from rayllm.tokenizer.freeze import TOKENIZER_JSON, check_sha256, parse_tokenizer, read_frozen
 from rayllm.train.config import TrainConfig
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 #: Settings in which the run may differ from the model that it begins with.
 FREE = {"vocab_size", "vocab_multiple", "real_vocab_size", "max_seq_len", "init_scale", "init_std", "exportable"}

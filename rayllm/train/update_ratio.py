@@ -2,9 +2,10 @@
 
 In: an engine before and after a step. Out: a number for each group that the model has, the same on every rank and at
 every ZeRO stage. Between 1e-4 and 1e-2 is usual; far below nothing is learnt, far above the weights are thrown about.
-Of a parameter of more than ``LOOKED_AT`` elements every n-th one is looked at, which spares a copy of the weights.
+Of a group of more than ``LOOKED_AT`` elements every n-th one is looked at, so that a look costs the same at any size.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from itertools import compress
 
@@ -15,7 +16,7 @@ from rayllm.optim.groups import GROUPS, groups_of
 from rayllm.train import collective
 from rayllm.train.engine import Engine
 
-#: Elements of a parameter that are looked at, about.
+#: Elements of a group that are looked at, about.
 LOOKED_AT = 8_192
 
 
@@ -27,8 +28,11 @@ class UpdateRatios:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
-        self._places = {name: (GROUPS.index(group), _stride(sizes[name])) for name, group in groups_of(module).items()}
+        sizes, groups = {name: parameter.numel() for name, parameter in module.named_parameters()}, groups_of(module)
+        totals = Counter[str]()
+        for name, group in groups.items():
+            totals[group] += sizes[name]
+        self._places = {name: (GROUPS.index(group), _stride(totals[group])) for name, group in groups.items()}
         present = {group for group, _ in self._places.values()}
         self._present = [group in present for group in range(len(GROUPS))]
 

@@ -57,7 +57,8 @@ def every_layout_and_muon() -> list[tuple[Ratios, Ratios]]:
     return [*every_layout(), one_step("deepspeed", 1, MUON)]
 
 
-def test_it_is_the_change_over_the_weights_of_each_group_at_every_stage() -> None:
+def test_it_is_the_change_over_the_weights_of_each_group_at_every_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(update_ratio, "LOOKED_AT", 10**9)
     first, second = run_ranks(every_layout_and_muon, 2)
     for (measured, expected), (of_other_rank, _) in zip(first, second, strict=True):
         assert measured == of_other_rank
@@ -112,3 +113,15 @@ def test_what_has_no_weights_yet_has_no_ratio() -> None:
 
     engine: Engine = Zeros()  # pyright: ignore[reportAssignmentType]
     assert UpdateRatios(module).begin(engine)() == {}
+
+
+def test_a_look_is_at_as_many_elements_at_any_depth() -> None:
+    def looked_at(layers: int) -> int:
+        with torch.device("meta"):
+            module = Transformer(MODEL.model_copy(update={"num_layers": layers, "dim": 256, "ffn_dim": 1024}))
+        groups, strides = groups_of(module), UpdateRatios(module)._places
+        found = [parameter.numel() // strides[name][1] for name, parameter in module.named_parameters()]
+        return sum(size for size, name in zip(found, groups, strict=True) if groups[name] == "matrices")
+
+    for layers in (4, 24):
+        assert update_ratio.LOOKED_AT / 2 < looked_at(layers) <= update_ratio.LOOKED_AT

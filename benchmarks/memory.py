@@ -172,16 +172,16 @@ def ratios(rounds: int) -> None:
     say("ratios: width 256, 2 layers (configs/model/tiny.yaml), what a logged step takes longer")
     for stage in (None, 1, 3):
         model = new_model(256, 2, vocab, num_heads=4, num_kv_heads=2, ffn_dim=640)
-        with torch.device("meta"):
-            measure = UpdateRatios(Transformer(model.config))
         if stage is None:
             engine: Engine = TorchEngine(model, AdamWConfig(), "fp32", CPU)
         else:
             engine = DeepSpeedEngine(model, AdamWConfig(), "fp32", CPU, zero_stage=stage, micro_batch_size=1)
-        taken = []
+        with torch.device("meta"):
+            whole = Transformer(model.config)
+        measure, taken = UpdateRatios(whole, engine), []
         for _ in range(10 * rounds):
             start = time.process_time()
-            measure.begin(engine)()
+            measure.since(measure.look())()
             taken.append(time.process_time() - start)
         name = "plain" if stage is None else f"ZeRO {stage}"
         say(f"  {name:7} {statistics.median(taken) * 1e3:.2f} ms")

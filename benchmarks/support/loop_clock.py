@@ -5,7 +5,7 @@ Records go where a run under Ray sends them: to the run's files, to the driver's
 
 import statistics
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,7 +23,6 @@ from rayllm.pipelines.frame import RayConfig
 from rayllm.pipelines.train import session
 from rayllm.pipelines.train.job import Job
 from rayllm.train import collective, loop
-from rayllm.train.engine import Engine
 from rayllm.train.run import Run
 from rayllm.train.update_ratio import UpdateRatios
 
@@ -39,12 +38,14 @@ class Loop:
         outside_s: The part of it that is neither forward, backward nor optimiser.
         waiting_s: The part of that which is spent in collectives of the loop, most of it waiting for slower ranks.
         record_s: One ``train`` record, from the weights before its step, whose move is a part of it, to the last sink.
+        record_waiting_s: The part of that in its collective; who waits there for a slower rank need not in the next.
     """
 
     step_s: float
     outside_s: float
     waiting_s: float
     record_s: float
+    record_waiting_s: float
 
 
 class Clock:
@@ -53,15 +54,21 @@ class Clock:
     def __init__(self) -> None:
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._marks: list[dict[str, float]] = []
+        self._open: Counter[str] = Counter()
 
     def timed(self, kind: str, call: Callable[..., Any], *, ends_step: bool = False) -> Callable[..., Any]:
-        """The same call, its time counted."""
+        """The same call, its time counted, unless it is a part of another of its kind; and as a part of others."""
 
         def timed_call(*args: Any, **kwargs: Any) -> Any:
+            self._open[kind] += 1
             start = time.perf_counter()
             result = call(*args, **kwargs)
             end = time.perf_counter()
-            self._seconds[kind] += end - start
+            self._open[kind] -= 1
+            if not self._open[kind]:
+                self._seconds[kind] += end - start
+                for whole in +self._open:
+                    self._seconds[f"{kind} in {whole}"] += end - start
             if ends_step:
                 self._marks.append({"all": end, **self._seconds})
             return result
@@ -71,12 +78,14 @@ class Clock:
     def read(self) -> Loop:
         """The medians, the first steps left out."""
         marks = self._marks[WARM_UP_STEPS:]
-        steps = [{kind: b[kind] - a.get(kind, 0.0) for kind in b} for a, b in pairwise(marks)]
+        kinds = marks[-1].keys()
+        steps = [{kind: b.get(kind, 0.0) - a.get(kind, 0.0) for kind in kinds} for a, b in pairwise(marks)]
         return Loop(
             step_s=statistics.median(step["all"] for step in steps),
             outside_s=statistics.median(step["all"] - step["engine"] for step in steps),
             waiting_s=statistics.median(step["collective"] for step in steps),
             record_s=statistics.median(step["record"] for step in steps),
+            record_waiting_s=statistics.median(step.get("collective in record", 0.0) for step in steps),
         )
 
 
@@ -95,18 +104,19 @@ def clock_loop(config_file: str, packed: str, directory: str) -> Loop:
         engine.step = clock.timed("engine", engine.step, ends_step=True)
         return loop.train(run)
 
-    begin_sum, begin_ratios = collective.begin_sum, UpdateRatios.begin
+    begin_sum, since = collective.begin_sum, UpdateRatios.since
 
     def begin_timed_sum(values: Tensor) -> Callable[[], Any]:
         return clock.timed("collective", clock.timed("collective", begin_sum)(values))
 
-    def begin_timed_ratios(ratios: UpdateRatios, engine: Engine) -> Callable[[], Any]:
-        return clock.timed("record", clock.timed("record", begin_ratios)(ratios, engine))
+    def timed_since(ratios: UpdateRatios, before: Tensor) -> Callable[[], Any]:
+        return clock.timed("record", clock.timed("record", since)(ratios, before))
 
     with (
         mock.patch.object(session, "train", train_timed),
         mock.patch.object(collective, "begin_sum", begin_timed_sum),
-        mock.patch.object(UpdateRatios, "begin", begin_timed_ratios),
+        mock.patch.object(UpdateRatios, "look", clock.timed("record", UpdateRatios.look)),
+        mock.patch.object(UpdateRatios, "since", timed_since),
         mock.patch.object(loop, "_log_step", clock.timed("record", loop._log_step)),
         mock.patch.object(collective, "sum_over_ranks", clock.timed("collective", collective.sum_over_ranks)),
     ):

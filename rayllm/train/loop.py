@@ -120,9 +120,10 @@ def _take_step(run: Run, saver: Saver, step: int, micro_batches: list[Batch]) ->
     unwanted = spike is not None and run.config.guards.spikes.action != "report"
     discard = unwanted or not math.isfinite(loss)  # whatever its gradient is
     logged = step == 0 or (step + 1) % run.config.logging.every_steps == 0 or step + 1 == run.plan.total_steps
-    moved = run.update_ratios.begin(engine) if logged and run.update_ratios else dict
+    update_ratios = run.update_ratios if logged else None
+    before = update_ratios.look() if update_ratios else None
     outcome = engine.step(rates, discard=discard)
-    ratios = moved()
+    moved = update_ratios.since(before) if update_ratios and before is not None else dict
     domain_tokens = {name: int(number) for name, number in zip(run.domains, agreed.tokens.tolist(), strict=True)}
     state.advance(loss, domain_tokens, applied=outcome.applied, harmless=outcome.lowered_scale or discard)
     state.loss_scale = engine.scaler.state_dict()
@@ -130,7 +131,7 @@ def _take_step(run: Run, saver: Saver, step: int, micro_batches: list[Batch]) ->
     run.speed.count(int(agreed.tokens.sum()), stage.batch_rows, stage.seq_len)
     went_back = mishaps.answer(run, saver, loss, spike, outcome)
     if logged:
-        _log_step(run, stage, loss, rates, outcome, measured | ratios)
+        _log_step(run, stage, loss, rates, outcome, measured | moved())
     return dataclasses.replace(agreed.wishes, save=agreed.wishes.save or went_back)
 
 

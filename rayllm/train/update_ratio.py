@@ -7,7 +7,7 @@ Of a group of more than ``LOOKED_AT`` elements every n-th one is looked at, so t
 
 from collections import Counter
 from collections.abc import Callable
-from itertools import compress
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from rayllm.train import collective
 from rayllm.train.engine import Engine
 
 #: Elements of a group that are looked at, about.
-LOOKED_AT = 8_192
+LOOKED_AT = 4_096
 
 
 class UpdateRatios:
@@ -25,62 +25,52 @@ class UpdateRatios:
 
     Args:
         module: The model with whole parameters; their values are not looked at, so it may be on the ``meta`` device.
+        engine: Holds the weights; they stay where they are now, whatever is written to them.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        sizes, groups = {name: parameter.numel() for name, parameter in module.named_parameters()}, groups_of(module)
+    def __init__(self, module: nn.Module, engine: Engine) -> None:
+        groups = groups_of(module)
         totals = Counter[str]()
-        for name, group in groups.items():
-            totals[group] += sizes[name]
-        self._places = {name: (GROUPS.index(group), _stride(totals[group])) for name, group in groups.items()}
-        present = {group for group, _ in self._places.values()}
-        self._present = [group in present for group in range(len(GROUPS))]
+        for name, parameter in module.named_parameters():
+            if name in groups:
+                totals[groups[name]] += parameter.numel()
+        self._groups = [group for group in GROUPS if group in totals]
+        strides = [_stride(totals[group]) for group in self._groups]
+        views: list[list[Tensor]] = [[] for _ in self._groups]
+        for item in engine.owned_slices():
+            if item.kind == "master" and item.param in groups:
+                place = self._groups.index(groups[item.param])
+                stride = strides[place]
+                views[place].append(item.tensor[-item.offset % stride :: stride])  # the same, however it is cut
+        self._lengths = [sum(view.numel() for view in of_group) for of_group in views]
+        self._stands_for = torch.tensor([strides, strides], dtype=torch.float64)
+        self._views = list(chain.from_iterable(views))
 
-    def begin(self, engine: Engine) -> Callable[[], dict[str, float]]:
-        """Remember the weights.
+    def look(self) -> Tensor:
+        """What is looked at of this rank's share of the master weights, one group after another."""
+        return torch.cat(self._views) if self._views else torch.zeros(0)
+
+    def since(self, before: Tensor) -> Callable[[], dict[str, float]]:
+        """Compare the weights with what they were at an earlier look; all ranks call it together.
 
         Returns:
-            To be called after the step, by all ranks together: ``update_ratio/<group>`` of every group whose weights
-            were not all zero.
+            Waits until the ranks have added up, which is only begun, and gives ``update_ratio/<group>`` of every group
+            whose weights were not all zero.
         """
-        now, groups, strides = self._looked_at(engine)
-        before = [tensor.clone() for tensor in now]
+        of_groups = [*(self.look() - before).split(self._lengths), *before.split(self._lengths)]
+        norms = torch.stack(torch._foreach_norm(of_groups)).cpu().double().view(2, -1)
+        sums = norms.square_().mul_(self._stands_for)
+        wait = collective.begin_sum(sums)
 
-        def finish() -> dict[str, float]:
-            changes = torch._foreach_sub(now, before)
-            sums = _sums_of_squares([*changes, *before], groups, strides)
-            changed, weights = collective.sum_over_ranks(sums).view(2, len(GROUPS))
-            measured = [present and total > 0 for present, total in zip(self._present, weights.tolist(), strict=True)]
-            ratios = (changed / weights).sqrt().tolist()
-            return {
-                f"update_ratio/{name}": ratio for name, ratio in compress(zip(GROUPS, ratios, strict=True), measured)
-            }
+        def ratios() -> dict[str, float]:
+            wait()
+            changed, weights = sums
+            found = zip(self._groups, (changed / weights).sqrt().tolist(), weights.tolist(), strict=True)
+            return {f"update_ratio/{group}": ratio for group, ratio, total in found if total > 0}
 
-        return finish
-
-    def _looked_at(self, engine: Engine) -> tuple[list[Tensor], list[int], list[int]]:
-        """Views of this rank's share of the master weights, the group of each, and how many elements one stands for."""
-        found = []
-        for item in engine.owned_slices():
-            if item.kind == "master" and item.param in self._places:
-                group, stride = self._places[item.param]
-                view = item.tensor[-item.offset % stride :: stride]  # the same elements, however the parameter is cut
-                if view.numel():
-                    found.append((view, group, stride))
-        views, groups, strides = zip(*found, strict=True) if found else ((), (), ())
-        return list(views), list(groups), list(strides)
+        return ratios
 
 
 def _stride(size: int) -> int:
     """Odd, so that the elements looked at wander over all columns of a matrix, whose width is even."""
     return -(-size // LOOKED_AT) | 1
-
-
-def _sums_of_squares(tensors: list[Tensor], groups: list[int], strides: list[int]) -> Tensor:
-    """For the changes, then for the weights: a sum for each group, float64 on the CPU."""
-    sums = torch.zeros(2 * len(GROUPS), dtype=torch.float64)
-    if tensors:
-        norms = torch.stack(torch._foreach_norm(tensors)).cpu().double()
-        places = torch.tensor(groups + [len(GROUPS) + group for group in groups])
-        sums.index_add_(0, places, norms.square() * torch.tensor(strides * 2))
-    return sums

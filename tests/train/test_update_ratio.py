@@ -1,7 +1,6 @@
 """The update ratio is that of the whole weights, however they are cut up among ranks."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -33,14 +32,14 @@ def one_step(kind: str, stage: int, optimizer: Any = None) -> tuple[Ratios, Rati
     """What is measured in one step, and what follows from the whole weights before and after."""
     config = small_config() if optimizer is None else small_config(optimizer=optimizer)
     engine = build_engine(kind, stage, config)
-    ratios = UpdateRatios(on_paper())
+    ratios = UpdateRatios(on_paper(), engine)
     before = {name: value.clone() for name, value in engine.full_parameters()}
     reader = BatchReader(list(streams().values()), small_plan(config), 0)
     for batch in reader.micro_batches(0, engine.world_size, engine.rank, 2):
         engine.backward(engine.token_losses(batch).sum() / 256)
-    finish = ratios.begin(engine)
+    seen = ratios.look()
     engine.step(Rates(lr=1e-2, momentum=0.9))
-    measured = finish()
+    measured = ratios.since(seen)()
     after = dict(engine.full_parameters())
     changed, whole = dict.fromkeys(update_ratio.GROUPS, 0.0), dict.fromkeys(update_ratio.GROUPS, 0.0)
     for name, group in groups_of(on_paper()).items():
@@ -94,13 +93,14 @@ def test_a_sample_of_a_large_matrix_is_near_the_whole() -> None:
             return [Slice("big.weight", "master", 0, module.big.weight.detach().view(-1))]
 
     engine: Any = OneMatrix()
-    finish: Callable[[], dict[str, float]] = UpdateRatios(module).begin(engine)
+    ratios = UpdateRatios(module, engine)
+    seen = ratios.look()
     columns = torch.linspace(0, 1, 1024)  # a change that differs by column
     before = module.big.weight.detach().clone()
     with torch.no_grad():
         module.big.weight.add_(columns * 0.01)
     exact = float((module.big.weight.detach() - before).norm() / before.norm())
-    assert finish() == {"update_ratio/matrices": pytest.approx(exact, rel=0.02)}
+    assert ratios.since(seen)() == {"update_ratio/matrices": pytest.approx(exact, rel=0.02)}
 
 
 def test_what_has_no_weights_yet_has_no_ratio() -> None:
@@ -112,16 +112,21 @@ def test_what_has_no_weights_yet_has_no_ratio() -> None:
             return [Slice("big.weight", "master", 0, module.big.weight.detach().view(-1))]
 
     engine: Engine = Zeros()  # pyright: ignore[reportAssignmentType]
-    assert UpdateRatios(module).begin(engine)() == {}
+    ratios = UpdateRatios(module, engine)
+    assert ratios.since(ratios.look())() == {}
 
 
 def test_a_look_is_at_as_many_elements_at_any_depth() -> None:
-    def looked_at(layers: int) -> int:
-        with torch.device("meta"):
-            module = Transformer(MODEL.model_copy(update={"num_layers": layers, "dim": 256, "ffn_dim": 1024}))
-        groups, strides = groups_of(module), UpdateRatios(module)._places
-        found = [parameter.numel() // strides[name][1] for name, parameter in module.named_parameters()]
-        return sum(size for size, name in zip(found, groups, strict=True) if groups[name] == "matrices")
+    def looked_at(layers: int) -> tuple[int, int]:
+        module = Transformer(MODEL.model_copy(update={"num_layers": layers, "dim": 256, "ffn_dim": 1024}))
+
+        class OneRank:
+            def owned_slices(self) -> list[Slice]:
+                return [Slice(name, "master", 0, value.detach().view(-1)) for name, value in module.named_parameters()]
+
+        engine: Any = OneRank()
+        return max(UpdateRatios(module, engine)._lengths), len(engine.owned_slices())
 
     for layers in (4, 24):
-        assert update_ratio.LOOKED_AT / 2 < looked_at(layers) <= update_ratio.LOOKED_AT
+        elements, parameters = looked_at(layers)
+        assert update_ratio.LOOKED_AT / 2 < elements <= update_ratio.LOOKED_AT + parameters

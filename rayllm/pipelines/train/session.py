@@ -239,7 +239,7 @@ def _assemble(
         ),
         slowness=SpeedGuard(config.guards.slow_factor),
         watchdog=watchdog,
-        update_ratios=_update_ratios(model, config.lora) if config.logging.update_ratios else None,
+        update_ratios=_update_ratios(model, config.lora, engine) if config.logging.update_ratios else None,
         services=services,
         adaptation=adaptation,
     )
@@ -259,13 +259,13 @@ def _adaptation(job: Job, packed: PackedData, reader: BatchReader) -> Adaptation
     return open_adaptation(adaptive, reader.plan, packed.domains("validation"), turn)
 
 
-def _update_ratios(model: ModelConfig, lora: LoraConfig | None) -> UpdateRatios:
+def _update_ratios(model: ModelConfig, lora: LoraConfig | None, engine: Engine) -> UpdateRatios:
     """What measures them, from a model without weights: an engine may hold its parameters in parts."""
     with torch.device("meta"):
         module = Transformer(model)
         if lora:
             adapt(module, lora)
-        return UpdateRatios(module)
+    return UpdateRatios(module, engine)
 
 
 def _attachments(

@@ -45,7 +45,7 @@ from rayllm.tokenizer.freeze import FILES, copy_frozen
 
 logger = get_logger(__name__)
 
-VERSION = 1
+VERSION = 2
 SPLITS = ("train", "validation")
 PARQUET, NOTE = ".parquet", ".json"
 

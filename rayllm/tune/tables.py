@@ -57,7 +57,7 @@ def to_markdown(
     per_hour: float | None = None,
     begun: int | None = None,
 ) -> str:
-    """The ranking as a Markdown table: settings, how each ended, objective, measures of each domain, cost.
+    """The ranking as a Markdown table: objective, measures of each domain, settings, cost, how each ended.
 
     Args:
         ranked: Best first.
@@ -74,10 +74,10 @@ def to_markdown(
     header = [
         "rank",
         "trial",
-        *map(_cell, settings),
         _cell(objective.expression),
         *domains,
         *forgotten,
+        *map(_cell, settings),
         *costs,
         "status",
     ]
@@ -91,7 +91,7 @@ def to_markdown(
         cost = [f"{result.tokens:,}", f"{result.wall_s:.0f}", f"{result.device_s:.0f}"]
         cost += [f"{result.price(per_hour):.2f}"] if per_hour is not None else []
         cost += [f"{shares[result.trial]:.0%}" if result.trial in shares else ""] if shares else []
-        rows.append([str(place), str(result.trial), *values, *scores, *cost, _status(result)])
+        rows.append([str(place), str(result.trial), *scores, *values, *cost, _status(result)])
     rule = ["---"] * len(header)
     return "".join("| " + " | ".join(row) + " |\n" for row in [header, rule, *rows])
 

@@ -22,12 +22,12 @@ def test_the_table_shows_settings_scores_and_causes():
         MEAN.of,
     )
     assert to_markdown(ranked, MEAN).splitlines() == [
-        "| rank | trial | lr | w | mean_bits_per_byte | bits_per_byte/code | tokens | seconds | device s | status |",
+        "| rank | trial | mean_bits_per_byte | bits_per_byte/code | lr | w | tokens | seconds | device s | status |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-        "| 1 | 2 | x, y | a 0.333 | 1.2500 | 2.2500 | 1,024 | 3 | 6 | finished |",
-        "| 2 | 0 | as in the run file | as in the run file | 2.5000 | 3.5000 | 0 | 3 | 3 | finished |",
-        "| 3 | 3 | as in the run file | as in the run file | 1.5000 | 2.5000 | 0 | 3 | 3 | stopped at step 7 |",
-        "| 4 | 1 | as in the run file | as in the run file |  |  | 0 | 3 | 3 | failed: a\\|b |",
+        "| 1 | 2 | 1.2500 | 2.2500 | x, y | a 0.333 | 1,024 | 3 | 6 | finished |",
+        "| 2 | 0 | 2.5000 | 3.5000 | as in the run file | as in the run file | 0 | 3 | 3 | finished |",
+        "| 3 | 3 | 1.5000 | 2.5000 | as in the run file | as in the run file | 0 | 3 | 3 | stopped at step 7 |",
+        "| 4 | 1 |  |  | as in the run file | as in the run file | 0 | 3 | 3 | failed: a\\|b |",
     ]
 
 

@@ -107,7 +107,7 @@ def _signed(value: float) -> str:
 
 
 def trials_table(records: SweepRecords) -> Table:
-    """Every trial: how it ended, its settings, the objective, every domain, what it cost."""
+    """Every trial: how it ended, the objective, every domain, its settings, what it cost."""
     paths = list(dict.fromkeys(path for result in records.results for path in flat(result.settings)))
     labels = {axis.path: axis.label for axis in axes_of(records.results)}
     paths = [path for path in paths if path in labels]
@@ -116,9 +116,9 @@ def trials_table(records: SweepRecords) -> Table:
         Column("Trial"),
         Column("", numeric=False),
         Column(label_of(records.objective)),
-        *(Column(labels[path], "Settings") for path in paths),
         *(Column(name.partition("/")[2], SHOWN[name.partition("/")[0]]) for name in domains),
         *([Column("Forgotten")] if records.begun is not None else []),
+        *(Column(labels[path], "Settings") for path in paths),
         Column("Seed", "Cost and start"),
         Column("Tokens", "Cost and start"),
         *([Column("Of a run", "Cost and start")] if records.shares else []),
@@ -144,9 +144,9 @@ def _trial_row(
         Cell(str(result.trial), order=result.trial),
         Cell(ended or baseline, tone="bad" if result.status == "failed" else ""),
         Cell(fixed(value, 4), tone="strong", order=value),
-        *(_setting(settings.get(path)) for path in paths),
         *(Cell(fixed(result.metrics.get(name)), order=result.metrics.get(name)) for name in domains),
         *([_forgotten(result, records.begun)] if records.begun is not None else []),
+        *(_setting(settings.get(path)) for path in paths),
         Cell(str(result.seed), order=result.seed),
         Cell(count(result.tokens), order=result.tokens),
         *([_share(records.shares.get(result.trial))] if records.shares else []),

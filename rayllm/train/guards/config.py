@@ -64,7 +64,7 @@ class GuardsConfig(ConfigModel):
         default=600.0,
         ge=0,
         description="Seconds without progress on a rank after which it shows its stacks and ends, to be started again "
-        "from the last checkpoint; 0: wait for ever.",
+        "from the last checkpoint; 0: never. Collectives of gloo (30 minutes) and NCCL (10) give up by themselves.",
         json_schema_extra=RUNTIME,
     )
     slow_factor: float = Field(

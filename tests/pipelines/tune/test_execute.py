@@ -1,5 +1,6 @@
 """How trials run on a real Ray: warm, stopped by their scheduler, crashed, interrupted; every CPU comes back."""
 
+import gc
 import os
 import signal
 import threading
@@ -154,8 +155,10 @@ class InRounds:
 @pytest.mark.ray
 def test_a_sampler_that_waits_for_results_finds_a_process_warm(tmp_path, packed, ray_session, slowly):
     slowly()
+    gc.unfreeze()
     sweep = make_sweep(tmp_path, packed.uri)
     results = run_trials(InRounds(), sweep, Ledger(f"{sweep.directory}/trials.jsonl"))
+    assert gc.get_freeze_count() > 100_000, "no start has to wait until what is imported has been looked through"
     assert [result.status for result in results] == ["finished"] * 4
     assert any(result.reused for result in results[2:])  # Tune ends a process that waits while another one works
 

@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from figures import Tell
+from ranks import MODEL, run_ranks, small_config, train_small
 from safetensors.torch import load_file, save_file
 
 from rayllm.cli import main
@@ -19,6 +21,9 @@ from rayllm.inference.generate import generate
 from rayllm.inference.loading import load_checkpoint
 from rayllm.interchange.hf_export import export_checkpoint
 from rayllm.interchange.hf_import import import_model, read_model_config
+from rayllm.model.config import ModelConfig
+from rayllm.model.transformer import Transformer
+from rayllm.tokenizer.codec import Codec
 
 transformers = pytest.importorskip("transformers")
 
@@ -172,8 +177,15 @@ assert "rayllm" not in sys.modules
 assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
 ids = tokenizer(tokenizer.bos_token + "the quick", return_tensors="pt").input_ids
 text = model.generate(ids, max_new_tokens=12, do_sample=False)
-torch.save({"ids": ids, "logits": model(ids).logits, "text": text}, sys.argv[2])
+torch.save({"ids": ids, "logits": model(ids).logits.detach(), "text": text}, sys.argv[2])
 """
+
+
+def loaded_elsewhere(exported: Path, clean: Path) -> dict[str, torch.Tensor]:
+    """What transformers makes of a directory in an empty place."""
+    clean.mkdir()
+    subprocess.run([sys.executable, "-I", "-c", LOAD, str(exported), "seen.pt"], cwd=clean, check=True)
+    return torch.load(clean / "seen.pt", weights_only=True)
 
 
 @pytest.mark.parametrize("max_shard_bytes", [2 << 30, 20_000])
@@ -182,10 +194,7 @@ def test_an_exported_checkpoint_loads_in_transformers_with_no_code_of_ours(
 ) -> None:
     done = export_checkpoint(str(checkpoint), str(tmp_path / "out"), max_shard_bytes=max_shard_bytes)
     assert len(list((tmp_path / "out").glob("*.safetensors"))) == (1 if max_shard_bytes > 1 << 20 else 5)
-    clean = tmp_path / "clean"
-    clean.mkdir()
-    subprocess.run([sys.executable, "-I", "-c", LOAD, str(tmp_path / "out"), "seen.pt"], cwd=clean, check=True)
-    seen = torch.load(clean / "seen.pt", weights_only=True)
+    seen = loaded_elsewhere(tmp_path / "out", tmp_path / "clean")
     loaded = load_checkpoint(str(checkpoint))
     ids = seen["ids"]
     assert ids[0].tolist() == [loaded.codec.separator_id, *loaded.codec.encode("the quick")]
@@ -199,6 +208,82 @@ def test_an_exported_checkpoint_loads_in_transformers_with_no_code_of_ours(
     assert seen["logits"].shape[-1] == real < loaded.model.config.resolved_vocab_size
     options = {"max_new_tokens": 12, "sampling": SamplingConfig(temperature=0), "stop_ids": set(), "seed": 0}
     assert seen["text"][0, ids.shape[1] :].tolist() == generate(loaded.model, ids.tolist(), **options)[0]
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_every_layout_goes_through_files_of_ours_and_back(
+    kind: str, tmp_path: Path, tokenizer: Path, as_checkpoint: Callable[[Transformer], Path], tell: Tell
+) -> None:
+    theirs = save_theirs(kind, tmp_path / "theirs", vocab_size=Codec.load(str(tokenizer)).vocab_size)
+    checkpoint = as_checkpoint(import_model(str(tmp_path / "theirs")))
+    done = export_checkpoint(str(checkpoint), str(tmp_path / "out"))
+    seen = loaded_elsewhere(tmp_path / "out", tmp_path / "clean")
+    with torch.no_grad():
+        expected = theirs(seen["ids"]).logits
+    gap = float((expected - seen["logits"]).abs().max())
+    largest = f"{float(expected.abs().max()):.1f}"
+    tell("import and export", what=f"{kind} and back", largest_gap_of_logits=f"{gap:.1e}", largest_logit=largest)
+    assert done.layout == kind
+    assert gap < 1e-5
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_a_checkpoint_of_any_stage_of_zero_is_exported_with_what_the_ranks_held(
+    stage: int, tmp_path: Path, tokenizer: Path, tell: Tell
+) -> None:
+    model = MODEL.model_copy(update={"vocab_size": None, "real_vocab_size": None})
+    model = model.with_vocab(Codec.load(str(tokenizer)).vocab_size)
+    files = {path.name: path.read_bytes() for path in tokenizer.iterdir()}
+    files |= {"model.json": model.model_dump_json().encode(), "run.yaml": b"{name: small, train: {precision: fp32}}"}
+    train = partial(train_small, model=model, files=files)
+    config = small_config(max_steps=2)
+    trained = run_ranks(train, 2, str(tmp_path / "run"), "deepspeed", stage, config)[0]["weights"]
+    export_checkpoint(str(tmp_path / "run"), str(tmp_path / "out"), prefer="last")
+    again, real = import_model(str(tmp_path / "out")), model.real_vocab_size
+    held = {name: trained[name][:real] if name.endswith("tokens.weight") else trained[name] for name in trained}
+    assert held.keys() == dict(again.named_parameters()).keys()
+    assert all(torch.equal(again.get_parameter(name), tensor) for name, tensor in held.items())
+    tell("export of what two ranks trained", zero_stage=stage, tensors=len(held), weights="bit for bit")
+
+
+EXPORT = """
+import sys, threading
+from pathlib import Path
+from rayllm.interchange.hf_export import export_checkpoint
+
+def held():
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("RssAnon"))
+
+def watch():
+    global peak
+    while not done.wait(0.001):
+        peak = max(peak, held())
+
+before = peak = held()
+done = threading.Event()
+thread = threading.Thread(target=watch)
+thread.start()
+export_checkpoint(sys.argv[1], sys.argv[2], dtype="bfloat16", max_shard_bytes=int(sys.argv[3]))
+done.set()
+thread.join()
+Path(sys.argv[4]).write_text(str(peak - before))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to read memory from")
+def test_an_export_holds_some_shards_and_never_the_model(
+    tmp_path: Path, tokenizer: Path, as_checkpoint: Callable[[Transformer], Path], tell: Tell
+) -> None:
+    sizes = {"dim": 256, "num_layers": 48, "num_heads": 4, "ffn_dim": 1024, "max_seq_len": 64}
+    config = ModelConfig.model_validate(sizes).with_vocab(Codec.load(str(tokenizer)).vocab_size)
+    checkpoint, shard = as_checkpoint(Transformer(config)), 3_000_000
+    paths = [str(checkpoint), str(tmp_path / "out"), str(shard), str(tmp_path / "peak")]
+    subprocess.run([sys.executable, "-c", EXPORT, *paths], check=True)
+    written = sum(path.stat().st_size for path in (tmp_path / "out").glob("*.safetensors"))
+    peak = int((tmp_path / "peak").read_text())
+    tell("memory of an export", written_MB=written // 10**6, shard_MB=shard // 10**6, peak_MB=peak // 10**6)
+    assert written > 15 * shard
+    assert peak < written / 2
 
 
 def test_an_export_comes_back_bit_for_bit_and_has_a_card(checkpoint: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -215,9 +215,11 @@ def train_small(
     validate: Callable[[Engine], dict[str, float]] | None = None,
     notice: Callable[[], str] | None = None,
     attempt: int = 1,
+    model: ModelConfig = MODEL,
+    files: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:
     """Train a small run, from its last checkpoint if there is one; returns losses, weights and state slices."""
-    engine = build_engine(kind, stage, config, precision)
+    engine = build_engine(kind, stage, config, precision, model)
     seed_everything(engine.rank)
     plan = small_plan(config)
     sink = ListSink()
@@ -238,7 +240,7 @@ def train_small(
         objective=LanguageModeling(),
         state=state,
         checkpoints=checkpoints,
-        attachments=Attachments({"model.json": b"{}"}),
+        attachments=Attachments(files or {"model.json": b"{}"}),
         speed=Speedometer(lambda _: 1.0, None),
         slowness=SpeedGuard(0.0),
         watchdog=Watchdog(directory, engine.rank, state.attempt, 0.0),

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
 from fault_table import RECOVERY
 from packing_fixture import make_packed
 from small_sweep import LR, make_sweep, run_rates, seconds_until_free, slow_training
@@ -127,10 +128,11 @@ def test_an_interrupted_sweep_goes_on_with_the_trials_that_waited(
 @pytest.mark.ray
 def test_a_trial_that_waited_at_its_rungs_learns_what_it_learns_in_one_go(tmp_path, packed, ray_session):
     asha = {"kind": "asha", "first": 4, "reduction": 2}
-    halved = run_rates(make_sweep(tmp_path / "halved", packed.uri, STEPS, scheduler=asha), [3e-3, 1e-5])
+    whole = STEPS | {"workers": {"cpus": int(ray.cluster_resources()["CPU"])}}  # one at a time: the first one waits
+    halved = run_rates(make_sweep(tmp_path / "halved", packed.uri, whole, scheduler=asha), [3e-3, 1e-5])
     [waited] = [result for result in halved if result.settings[LR] == 3e-3]
     assert waited.restarts_s > 0
-    [straight] = run_rates(make_sweep(tmp_path / "straight", packed.uri, STEPS), [3e-3])
+    [straight] = run_rates(make_sweep(tmp_path / "straight", packed.uri, whole), [3e-3])
     assert waited.curve[-1] == straight.curve[-1]
 
 

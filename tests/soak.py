@@ -48,7 +48,7 @@ CALM_S, IMPATIENT_FRAC = 12.0, 0.2
 #: Seconds after which a run that makes no step is taken to hang.
 HANG_S = 180.0
 #: What is killed → what its processes are called; a driver is the command itself.
-TITLES = {"worker": "RayTrainWorker", "worker while saving": "RayTrainWorker", "controller": "TrainController"}
+TITLES = {"worker": "TrainWorker", "worker while saving": "TrainWorker", "controller": "TrainController"}
 KINDS = (*TITLES, "driver")
 MEASURED = ("time", "attempt", "step_s", "tokens_per_s", "mfu", "memory_bytes")
 

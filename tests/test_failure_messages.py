@@ -46,7 +46,7 @@ def told(done: subprocess.CompletedProcess[str], code: int) -> list[str]:
     lines = done.stderr.splitlines()
     last_start = max((n for n, line in enumerate(lines) if re.search(r"attempt \d+: \d+ worker", line)), default=0)
     assert len(lines) - last_start <= SCREEN_LINES, done.stderr
-    for noise in ("Traceback", "(raylet)", "(RayTrainWorker", "(LeanTrainController", "core_worker"):
+    for noise in ("Traceback", "(raylet)", "(LeanTrainWorker", "(LeanTrainController", "core_worker"):
         assert noise not in done.stderr, done.stderr
     # A level of logging; SYSTEM_ERROR is Ray's word for a death.
     assert not re.search(r"\bERROR\b", done.stderr), done.stderr

@@ -127,7 +127,10 @@ def clock_loop(config_file: str, packed: str, directory: str) -> Loop:
 
 def _ray_sinks(config: train.Config) -> BesideSink:
     ray_runtime.ensure_ray(RayConfig(num_cpus=1, object_store_bytes=100_000_000))
-    from rayllm.pipelines.train.crew.board import BoardSink, open_board
+    import ray
+
+    from rayllm.pipelines.train.crew.board import Board, BoardSink
     from rayllm.pipelines.train.gauges import GaugeSink
 
-    return BesideSink(SinkGroup([BoardSink(open_board()), GaugeSink(config.name)]))
+    board = ray.remote(num_cpus=0)(Board).remote()
+    return BesideSink(SinkGroup([BoardSink(board), GaugeSink(config.name)]))

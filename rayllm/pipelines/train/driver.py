@@ -14,9 +14,9 @@ from rayllm.pipelines.train.crew.stopping import StopRequest
 from rayllm.pipelines.train.job import STOP_FILE, Job, with_absolute_paths
 from rayllm.train.console import open_display
 
-#: A local Ray has a process ready for each worker, and for the board, the controller and the workers' barrier, which
-#: hold no CPU; while they wait they import what most of them need, beside the driver.
-CROWD = Crowd(beyond_cpus=3, modules=("rayllm.pipelines.train.crew.lean_trainer",))
+#: A local Ray has a process ready for each worker, and for the controller, which holds no CPU; while they wait they
+#: import what they need, beside the driver.
+CROWD = Crowd(beyond_cpus=1, modules=("rayllm.pipelines.train.crew.lean_trainer",))
 
 
 def run_with_ray(work: Work) -> dict[str, Any]:

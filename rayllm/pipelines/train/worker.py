@@ -19,6 +19,7 @@ from rayllm.core.log import BesideSink, MetricSink, SinkGroup, get_logger
 from rayllm.pipelines.train.crew.arrow_files import arrow_filesystem
 from rayllm.pipelines.train.crew.board import BoardSink
 from rayllm.pipelines.train.crew.failures import report_of
+from rayllm.pipelines.train.crew.lean_controller import controller_of_this_worker
 from rayllm.pipelines.train.crew.sizing import Seat
 from rayllm.pipelines.train.gauges import GaugeSink
 from rayllm.pipelines.train.job import STOP_FILE, Job
@@ -82,12 +83,12 @@ def train_worker(payload: dict[str, Any]) -> None:
     """Train as one rank.
 
     Args:
-        payload: ``job``, ``board``, and the ``threads`` of a worker.
+        payload: ``job``, and the ``threads`` of a worker.
     """
     job: Job = payload["job"]
-    board = payload["board"]
+    board = controller_of_this_worker()
     rank = ray.train.get_context().get_world_rank()
-    board.sit.remote(_seat(rank), ray.util.get_current_placement_group())
+    board.sit.remote(_seat(rank))
     torch.set_num_threads(payload["threads"])
     os.environ["OMP_NUM_THREADS"] = str(payload["threads"])
     leads = rank == 0

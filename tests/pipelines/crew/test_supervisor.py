@@ -40,7 +40,7 @@ class Script:
         nodes: What there is during each start and after it; the last stays. A function is asked at each look.
         free: How many of the nodes nobody uses.
         checkpoint: Step of the last checkpoint.
-        looks: Looks at the board before each start ends.
+        looks: Looks at what was said before each start ends.
         counted: Starts that came so far that they counted themselves; those after them did not.
         silent_s: How long the head has not answered.
         sizes: Workers of each start, filled in.
@@ -75,7 +75,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Crew]
 
     def run(script: Script, **workers: Any) -> Crew:
         class Fitting:
-            def __init__(self, job: Job, crew: Crew, board: object) -> None:
+            def __init__(self, job: Job, crew: Crew) -> None:
                 script.sizes.append(crew.count)
                 script.news += [message for _, message in job.news]
                 self._left = script.looks
@@ -85,6 +85,14 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Crew]
 
             def is_alive(self) -> bool:
                 return self._left >= 0
+
+            def look(self) -> Said:
+                found = script.endings[0]
+                placed = not (isinstance(found, Ending) and found.no_room)
+                return Said(records=(TRAINED,), seats=SEATS) if placed else Said()
+
+            def release(self) -> None:
+                pass
 
             def ending(self, said: Said) -> Ending:
                 found = script.endings.pop(0)
@@ -103,16 +111,9 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Crew]
             def close(self) -> None:
                 pass
 
-        def said() -> Said:
-            found = script.endings[0]
-            placed = not (isinstance(found, Ending) and found.no_room)
-            return Said(records=(TRAINED,), seats=SEATS) if placed else Said()
-
-        board = SimpleNamespace(clear=SimpleNamespace(remote=lambda: None), look=SimpleNamespace(remote=said))
         saved = lambda _: [SimpleNamespace(uri=f"x/step-{script.checkpoint}")] if script.checkpoint else []  # noqa: E731
         for name, value in {
             "Fitting": Fitting,
-            "open_board": lambda: board,
             "live_nodes": script.look,
             "NodeWatch": Watch,
             "reachable": lambda nodes: nodes,
@@ -122,7 +123,6 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Crew]
             "LOOK_S": 0.0,
         }.items():
             monkeypatch.setattr(supervisor, name, value)
-        monkeypatch.setattr(supervisor.ray, "get", lambda ref, timeout: ref)
         config = make_config(tmp_path, workers={"cpus": 1} | workers)
         count = config.train.workers.count
         script.stop = StopRequest(str(tmp_path / STOP_FILE))

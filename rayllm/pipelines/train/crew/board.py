@@ -1,12 +1,8 @@
-"""What workers have to say to the driver: records, where they sit, how it ended. One actor for a run."""
+"""What workers have to say to the driver: records, where they sit, how it ended. One board for each start of them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-import ray
-from ray.util.placement_group import PlacementGroup, remove_placement_group
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayllm.core.errors import RayllmError
 from rayllm.core.log import Value
@@ -24,7 +20,6 @@ class Said:
         error: An error that a restart cannot mend.
         seats: Where the workers sit.
         reports: Exceptions that ended ranks.
-        groups: What Ray has set aside for the workers.
     """
 
     records: tuple[dict[str, Any], ...] = ()
@@ -32,34 +27,25 @@ class Said:
     error: RayllmError | None = None
     seats: tuple[Seat, ...] = ()
     reports: tuple[Report, ...] = ()
-    groups: tuple[PlacementGroup, ...] = ()
 
 
-@ray.remote(num_cpus=0)
 class Board:
     """Carries what workers say to the driver."""
 
     def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget what was said in an earlier start."""
         self._records: list[dict[str, Any]] = []
         self._outcome = ""
         self._error: RayllmError | None = None
         self._seats: list[Seat] = []
         self._reports: list[Report] = []
-        self._groups: list[PlacementGroup] = []
 
     def push(self, record: dict[str, Any]) -> None:
         """Add a record for the console."""
         self._records.append(record)
 
-    def sit(self, seat: Seat, group: PlacementGroup | None) -> None:
-        """Note where a worker sits, and what is set aside for it and its fellows."""
+    def sit(self, seat: Seat) -> None:
+        """Note where a worker sits."""
         self._seats.append(seat)
-        if group is not None and group not in self._groups:
-            self._groups.append(group)
 
     def finish(self, outcome: str) -> None:
         """Note how the run ended: ``done`` or ``stopped``."""
@@ -73,18 +59,11 @@ class Board:
     def look(self) -> Said:
         """All that was said; records only once."""
         records, self._records = self._records, []
-        return Said(
-            tuple(records),
-            self._outcome,
-            self._error,
-            tuple(self._seats),
-            tuple(self._reports),
-            tuple(self._groups),
-        )
+        return Said(tuple(records), self._outcome, self._error, tuple(self._seats), tuple(self._reports))
 
 
 class BoardSink:
-    """Sends records to the board without waiting."""
+    """Sends records to the actor that has the board, without waiting."""
 
     def __init__(self, board: Any) -> None:
         self._board = board
@@ -95,18 +74,3 @@ class BoardSink:
 
     def close(self) -> None:
         """Nothing is pending."""
-
-
-def release(groups: Iterable[PlacementGroup]) -> None:
-    """Give back what was set aside for workers that are gone.
-
-    Ray Train does this itself, unless its controller was killed: what cleans up after that needs Ray's dashboard.
-    """
-    for group in groups:
-        remove_placement_group(group)
-
-
-def open_board() -> Any:
-    """A board on the driver's own node, so that it outlives every node but that."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return Board.options(scheduling_strategy=here).remote()

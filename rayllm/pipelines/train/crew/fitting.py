@@ -5,6 +5,7 @@ and when a node comes it ends the workers wherever they are. The driver restarts
 save first.
 """
 
+import dataclasses
 import os
 import threading
 from typing import Any
@@ -29,29 +30,58 @@ FORWARDED = ("RAYLLM_", "WANDB_", "AWS_", "GOOGLE_", "HF_", "FSSPEC_")
 #: Ray Train's own record of checkpoints; ours is the checkpoints themselves, and a torn one blocks every restart.
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 STORAGE_MARKER = ".validate_storage_marker"
+#: Seconds without an answer of the controller after which the cluster counts as lost: fewer than the sixty after which
+#: Ray ends this process, without a word of ours.
+SILENCE_S = 30.0
 
 
 class Fitting(threading.Thread):
     """Fits in a thread, so that Ray leaves our signal handlers alone and a lost cluster cannot hold the driver."""
 
-    def __init__(self, job: Job, crew: Crew, board: Any) -> None:
+    def __init__(self, job: Job, crew: Crew) -> None:
         super().__init__(name="fit", daemon=True)
-        self._job, self._crew, self._board = job, crew, board
+        self._job, self._crew = job, crew
+        self._trainer: LeanTrainer | None = None
+        self._said: Said | None = None
         self._failure: BaseException | None = None
         self.start()
 
     def run(self) -> None:
         """Fit; the thread's own main function."""
         try:
-            _trainer(self._job, self._crew, self._board).fit()
+            self._trainer = _trainer(self._job, self._crew)
+            self._trainer.fit()
         except BaseException as error:  # noqa: BLE001 - handed to the driver's thread, which raises or explains it
             self._failure = error
+
+    def look(self) -> Said:
+        """What the workers have said, as far as is known; records only those since the last look.
+
+        Raises:
+            GetTimeoutError: If nobody answers any more.
+        """
+        before = self._said or Said()
+        if self._trainer is None or self._trainer.controller is None:
+            return before
+        try:
+            self._said = ray.get(self._trainer.controller.look.remote(), timeout=SILENCE_S)
+        except ray.exceptions.RayActorError:  # it is gone, with what was said since the last look
+            self._said = dataclasses.replace(before, records=())
+        except ray.exceptions.GetTimeoutError:
+            if self._said is not None:
+                raise
+        return self._said or before
+
+    def release(self) -> None:
+        """Give back what was set aside for the workers, once the thread is through."""
+        if self._trainer is not None:
+            self._trainer.release()
 
     def ending(self, said: Said) -> Ending:
         """How it ended, once the thread is through.
 
         Args:
-            said: All that the board holds.
+            said: All that the workers have said.
 
         Raises:
             BaseException: What is no failure of training but a bug.
@@ -75,10 +105,10 @@ class Fitting(threading.Thread):
         )
 
 
-def _trainer(job: Job, crew: Crew, board: Any) -> LeanTrainer:
+def _trainer(job: Job, crew: Crew) -> LeanTrainer:
     return LeanTrainer(
         _work,
-        train_loop_config={"job": job, "board": board, "threads": crew.threads},
+        train_loop_config={"job": job, "threads": crew.threads},
         backend_config=Rendezvous(),
         scaling_config=ray.train.ScalingConfig(
             num_workers=crew.count, use_gpu=bool(crew.gpus), resources_per_worker=crew.resources

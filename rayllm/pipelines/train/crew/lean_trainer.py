@@ -4,8 +4,9 @@ Every actor of Ray Train is a process that takes more than a second to start, be
 steps, and wakes up a hundred times a second afterwards. Left out are
 
 - the manager of Ray Data's datasets: a run of ours reads packed tokens;
-- the cleaner of placement groups: it needs Ray's dashboard, and the driver gives them back itself (``board.release``);
-- the coordinator of the cluster's growth: the driver sizes the workers by the nodes that there are.
+- the cleaner of placement groups: it needs Ray's dashboard, and the driver gives them back itself (``release``);
+- the coordinator of the cluster's growth: the driver sizes the workers by the nodes that there are;
+- the workers' barrier, which is inside the controller (``lean_controller``).
 
 Nor has an actor a runtime environment of its own. A process that is to have one is started for it, and imports Ray
 twice; one without is there already, as Ray keeps some in stock. So the variables of ``RunConfig.worker_runtime_env``
@@ -15,24 +16,24 @@ Ray's ``TorchConfig`` makes the controller import torch, which takes it two seco
 that the controller hands on, and join the process group themselves (``worker.train_worker``).
 """
 
+import contextlib
 import os
 import socket
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec.config
 import ray
 import ray.train
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
-from ray.train.v2._internal.execution.controller.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
-from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.util.placement_group import get_placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from rayllm.pipelines.train.crew.lean_controller import MOST_WAITING, TALK, LeanTrainController, places_of
 
 LEFT_OUT = (DatasetsCallback, PlacementGroupCleanerCallback)
 #: As Ray Train's own controller has it: it waits for its workers where it stands.
@@ -40,50 +41,37 @@ CONTROLLER_ENVIRONMENT = {"RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0"}
 
 
 class LeanTrainer(DataParallelTrainer):
-    """A fixed number of workers without the actors named above; takes what ``DataParallelTrainer`` takes."""
+    """A fixed number of workers without the actors named above; takes what ``DataParallelTrainer`` takes.
+
+    Attributes:
+        controller: The actor that the workers talk to; ``None`` until it is asked for.
+    """
+
+    controller: Any = None
 
     def _create_default_callbacks(self) -> list[Any]:
         return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, LEFT_OUT)]
 
     def _initialize_and_run_controller(self, **parts: Any) -> Any:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        kind: Any = ray.remote(LeanTrainController)
-        controller = kind.options(num_cpus=0, scheduling_strategy=here).remote(
+        actor: Any = ray.remote  # whose overloads do not know of concurrency groups
+        kind = actor(num_cpus=0, concurrency_groups={TALK: MOST_WAITING})(LeanTrainController)
+        # On the driver's own node, so that it outlives every node but that.
+        self.controller = kind.options(scheduling_strategy=here).remote(
             CONTROLLER_ENVIRONMENT | get_env_vars_to_propagate(),
             **parts | {"scaling_policy": _Fixed(self.scaling_config)},
         )
-        ray.get(controller.run.remote())
-        return ray.get(controller.get_result.remote())
+        ray.get(self.controller.run.remote())
+        return ray.get(self.controller.get_result.remote())
 
+    def release(self) -> None:
+        """Give back what was set aside for workers that are gone.
 
-class _Workers(WorkerGroup):
-    """Workers in processes that Ray has in stock."""
-
-    @staticmethod
-    def _get_worker_runtime_env(custom_runtime_env: Any) -> Any:
-        return None
-
-    def _init_train_context_on_workers(self, workers: list[Any], sync_actor: Any, train_context_args: Any) -> None:
-        wanted: Any = self._train_run_context.run_config.worker_runtime_env or {}
-        variables = get_env_vars_to_propagate() | wanted.get("env_vars", {})
-        ray.get([worker.execute_async(set_variables, variables) for worker in workers])
-        super()._init_train_context_on_workers(workers, sync_actor, train_context_args)
-
-
-class LeanTrainController(TrainController):
-    """Starts its workers without a runtime environment; has none itself, but the variables that it is given."""
-
-    worker_group_cls = _Workers
-
-    def __init__(self, variables: Mapping[str, str], **parts: Any) -> None:
-        set_variables(variables)
-        super().__init__(**parts)
-
-
-def set_variables(variables: Mapping[str, str]) -> None:
-    """Set environment variables in a process that runs already."""
-    os.environ.update(variables)
-    fsspec.config.set_conf_env(fsspec.config.conf)  # read when it was imported
+        Ray Train does this itself, unless its controller was killed: what cleans up after that needs Ray's dashboard.
+        """
+        if self.controller is not None:
+            with contextlib.suppress(ValueError):  # there is none any more, or yet
+                remove_placement_group(get_placement_group(places_of(self.controller._actor_id.hex())))
 
 
 class _Fixed(FixedScalingPolicy):

@@ -16,9 +16,9 @@ from rayllm.core import storage
 from rayllm.core.checkpoint import list_checkpoints
 from rayllm.core.errors import ClusterLost, SavedForRerun, SetupError
 from rayllm.pipelines.nodes import Node, NodeWatch, live_nodes, reachable, room, unused
-from rayllm.pipelines.train.crew.board import Said, open_board, release
+from rayllm.pipelines.train.crew.board import Said
 from rayllm.pipelines.train.crew.failures import Ending, failed_run, find_cause, full_trace
-from rayllm.pipelines.train.crew.fitting import Fitting, remove_records
+from rayllm.pipelines.train.crew.fitting import SILENCE_S, Fitting, remove_records
 from rayllm.pipelines.train.crew.sizing import Crew, Seat, describe_start, leaving_hosts, lost_seats, no_room, resize
 from rayllm.pipelines.train.crew.stopping import StopRequest
 from rayllm.pipelines.train.job import Job, read_attempt
@@ -28,9 +28,6 @@ from rayllm.train.guards.watchdog import describe_stalls
 POLL_S = 0.5
 #: Seconds between looks at the nodes.
 LOOK_S = 2.0
-#: Seconds without an answer of the head, or of the board, after which the cluster counts as lost: fewer than the sixty
-#: after which Ray ends this process, without a word of ours.
-SILENCE_S = 30.0
 FAILURES = "failures"
 
 
@@ -47,7 +44,6 @@ class Supervisor:
     def __init__(self, job: Job, crew: Crew, display: Display, stop: StopRequest) -> None:
         self._job, self._crew, self._display, self._stop = job, crew, display, stop
         self._settings = job.config.train.workers
-        self._board = open_board()
         self._low, self._high = self._settings.bounds(crew.count)
         self._failures, self._saved = 0, self._checkpoint()
         self._short_since: float | None = None
@@ -102,15 +98,14 @@ class Supervisor:
         self._change, self._places = "", math.inf
         self._grow_at = math.inf
         self._attempt = read_attempt(self._job.directory) + 1
-        self._board.clear.remote()
-        fitting = Fitting(self._job, self._crew, self._board)
+        fitting = Fitting(self._job, self._crew)
         while True:
             fitting.join(POLL_S)
-            ended = not fitting.is_alive()  # before the board is read, so that nothing said is missed
-            said: Said = ray.get(self._board.look.remote(), timeout=SILENCE_S)
+            ended = not fitting.is_alive()  # before the look, so that nothing said is missed
+            said = fitting.look()
             self._show(said)
             if ended:
-                release(said.groups)
+                fitting.release()
                 return fitting.ending(said)
             if watch.silent_s > SILENCE_S:
                 raise ray.exceptions.RaySystemError(f"its head has not answered for {watch.silent_s:.0f} s")

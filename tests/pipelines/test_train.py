@@ -1,9 +1,12 @@
 """Training on a real Ray: it does what forked ranks do, survives a killed worker, and says its causes first."""
 
+import contextlib
 import json
 import re
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from fault_table import RECOVERY
@@ -62,6 +65,20 @@ def test_a_killed_worker_costs_no_bit(
     resumed = [event for event in all_records(artifact.uri, "event") if event["message"].startswith("resumed from")]
     assert [event["step"] for event in resumed] == [8]
     artifact.verify(deep=True)
+    assert not _alive("TrainController", within_s=5), "the controller of a start that failed lives on"
+
+
+def _alive(title: str, within_s: float) -> list[str]:
+    """Processes that Ray has started and that are called so, still after some seconds."""
+    until = time.monotonic() + within_s
+    while True:
+        found = []
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                found += [name for name in child.cmdline()[:1] if title in name]
+        if not found or time.monotonic() > until:
+            return found
+        time.sleep(0.1)
 
 
 @pytest.mark.fault("P13", "a rank hangs (limit 5 s)", "named with its stacks, ended, started again")

@@ -17,6 +17,7 @@ from rayllm.core.artifact import Artifact
 from rayllm.core.errors import SavedForRerun
 from rayllm.pipelines.tune.execute import run_trials
 from rayllm.pipelines.tune.stepwise import Stepwise
+from rayllm.pipelines.tune.trial_runs import Sweep
 from rayllm.tune.results import Ledger
 
 STEPS = {"max_steps": 16, "validation": {"every_steps": 4, "max_tokens": 512}}
@@ -125,11 +126,35 @@ def test_an_interrupted_sweep_goes_on_with_the_trials_that_waited(
     assert "Last result" not in capfd.readouterr().out  # what Tune would say of those that did not begin again
 
 
+class AfterAStep:
+    """Proposes learning rates, each when the one before it has come to a step."""
+
+    def __init__(self, rates: list[float], sweep: Sweep, step: int) -> None:
+        self._left, self._step = rates[::-1], f'"step": {step},'
+        self._trials = Path(sweep.directory) / "trials"
+        self._proposed = 0
+
+    @property
+    def done(self):
+        return not self._left
+
+    def ask(self):
+        come = sum(self._step in path.read_text() for path in self._trials.glob("*/metrics.jsonl"))
+        if self.done or come < self._proposed:
+            return None
+        self._proposed += 1
+        return {LR: self._left.pop()}
+
+    def tell(self, result):
+        pass
+
+
 @pytest.mark.ray
 def test_a_trial_that_waited_at_its_rungs_learns_what_it_learns_in_one_go(tmp_path, packed, ray_session):
     asha = {"kind": "asha", "first": 4, "reduction": 2}
     whole = STEPS | {"workers": {"cpus": int(ray.cluster_resources()["CPU"])}}  # one at a time: the first one waits
-    halved = run_rates(make_sweep(tmp_path / "halved", packed.uri, whole, scheduler=asha), [3e-3, 1e-5])
+    sweep = make_sweep(tmp_path / "halved", packed.uri, whole, scheduler=asha)
+    halved = run_trials(AfterAStep([3e-3, 1e-5], sweep, step=4), sweep, Ledger(f"{sweep.directory}/trials.jsonl"))
     [waited] = [result for result in halved if result.settings[LR] == 3e-3]
     assert waited.restarts_s > 0
     [straight] = run_rates(make_sweep(tmp_path / "straight", packed.uri, whole), [3e-3])

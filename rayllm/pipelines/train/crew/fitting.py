@@ -73,7 +73,7 @@ class Fitting(threading.Thread):
         return self._said or before
 
     def release(self) -> None:
-        """Give back what was set aside for the workers, once the thread is through."""
+        """End the controller and give back what was set aside for its workers, once the thread is through."""
         if self._trainer is not None:
             self._trainer.release()
 

@@ -65,13 +65,16 @@ class LeanTrainer(DataParallelTrainer):
         return ray.get(self.controller.get_result.remote())
 
     def release(self) -> None:
-        """Give back what was set aside for workers that are gone.
+        """End the controller, and give back what was set aside for workers that are gone.
 
-        Ray Train does this itself, unless its controller was killed: what cleans up after that needs Ray's dashboard.
+        Ray Train does so itself, unless its controller was killed: what cleans up after that needs Ray's dashboard.
         """
-        if self.controller is not None:
-            with contextlib.suppress(ValueError):  # there is none any more, or yet
-                remove_placement_group(get_placement_group(places_of(self.controller._actor_id.hex())))
+        if self.controller is None:
+            return
+        with contextlib.suppress(ValueError):  # there is none any more, or yet
+            remove_placement_group(get_placement_group(places_of(self.controller._actor_id.hex())))
+        ray.kill(self.controller)
+        self.controller = None
 
 
 class _Fixed(FixedScalingPolicy):

@@ -6,11 +6,15 @@ them. Aims: at least 1.5 times the speed of torch's Muon with AdamW, at least th
 ZeRO 2 on two ranks with one thread each: whole training steps on a batch so small that the optimiser is much of it, and
 what remains of them when the same step with an optimiser that only subtracts gradients is taken off. Both sides
 orthogonalise fused tensors whole there, since DeepSpeed cannot split them. DeepSpeed takes part twice: with
-``ns_method: standard``, which is our iteration, in bf16, and with its default, ``gram``, in fp16 where the processor
-has it, else in float32. Neither is compiled: ``TORCHDYNAMO_DISABLE=1`` holds for all sides, as in our workers, and
-turns off the compilation that DeepSpeed asks for. Aim: at least 2 times the one with the same iteration.
+``ns_method: standard``, torch's iteration, in bf16, and with its default, ``gram``, in fp16 where the processor has it,
+else in float32. Neither is compiled: ``TORCHDYNAMO_DISABLE=1`` holds for all sides, as in our workers, and turns off
+the compilation that DeepSpeed asks for. Aim: at least 2 times the one with torch's iteration.
 
-Weights are compared before any time is believed; sides alternate.
+All sides come as they are by default: theirs iterate five times with Jordan's quintic, ours four times with those of
+Polar Express. So ours takes part twice: as it is, and with ``ns_coefficients: jordan``, which does what theirs do. How
+near both come to the orthogonal factor is printed first.
+
+Weights are compared before any time is believed, ours with Jordan's quintic; sides alternate.
 """
 
 import argparse
@@ -37,6 +41,7 @@ from rayllm.model.config import ModelConfig
 from rayllm.model.matrices import matrix_splits
 from rayllm.model.transformer import Transformer
 from rayllm.optim.config import AdamWConfig, MuonConfig
+from rayllm.optim.newton_schulz import METHODS, orthogonalize_
 from rayllm.optim.optimizer import build_optimizer
 from rayllm.optim.schedules import Rates
 from rayllm.train.deepspeed_engine import (
@@ -50,6 +55,8 @@ from rayllm.train.engine import arrange, whole_parameters
 
 LR, MOMENTUM, DECAY = 1e-2, 0.95, 0.1
 FFN = {128: 384, 384: 1024}
+#: Settings of ours that make it do what torch and DeepSpeed do.
+THEIR_ITERATION = {"ns_coefficients": "jordan"}
 #: DeepSpeed's iterations, and what is aimed at.
 NS_METHODS = {"standard": " (aim: at least 2)", "gram": ", DeepSpeed's default"}
 
@@ -141,15 +148,36 @@ def against_torch(width: int, layers: int, rounds: int) -> None:
     }
     for what, (torch_step, config, max_norm, aim) in pairs.items():
         ours, theirs = new_model(width, layers), new_model(width, layers)
-        sides = [torch_step(theirs), our_step(ours, config, max_norm)]
+        settings = [config]
+        if isinstance(config, MuonConfig):
+            settings.insert(0, config.model_copy(update=THEIR_ITERATION))
+        models = [ours, new_model(width, layers)]
+        sides = [torch_step(theirs), *(our_step(*side, max_norm) for side in zip(models, settings, strict=False))]
         for side in sides:
             side()
         check_equal(ours, theirs, f"{what} at width {width}")
-        slow, fast = alternate(sides, rounds)
+        slow, *same, fast = alternate(sides, rounds)
         print(
             f"  {what}, width {width}: torch {_ms(slow)}, ours {_ms(fast)}, "
-            f"{median_ratio(slow, fast):.2f} times (aim: at least {aim})"
+            f"{median_ratio(slow, fast):.2f} times (aim: at least {aim})",
+            *(f"with their iteration {median_ratio(slow, times):.2f}" for times in same),
+            sep="; ",
         )
+
+
+def nearness(width: int) -> None:
+    """Print how far both iterations end from the orthogonal factor of matrices like those of the model."""
+    for kind in ("white noise", "singular values 1 / i"):
+        gaps = {}
+        for name, method in METHODS.items():
+            exact = torch.randn(4, width, FFN[width], generator=torch.Generator().manual_seed(0))
+            left, values, right = torch.linalg.svd(exact, full_matrices=False)
+            if kind != "white noise":
+                values = 1 / torch.arange(1, width + 1)
+            found = (left * values.unsqueeze(-2) @ right).bfloat16()
+            orthogonalize_(found, method)
+            gaps[name] = float((found.float() - left @ right).norm() / (left @ right).norm())
+        print(f"  {kind}, {width} x {FFN[width]}: " + ", ".join(f"{name} {gap:.3f}" for name, gap in gaps.items()))
 
 
 def _ms(times: Sequence[float]) -> str:
@@ -175,9 +203,20 @@ def tiny_batch(rank: int) -> Batch:
     return Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), zeros, zeros[:, 0])
 
 
-def our_zero_step(model: Transformer, batch: Batch, ns_dtype: Literal["auto", "fp32"]) -> Callable[[], float]:
+def our_zero_step(
+    model: Transformer,
+    batch: Batch,
+    ns_dtype: Literal["auto", "fp32"] = "auto",
+    ns_coefficients: Literal["polar_express", "jordan"] = "polar_express",
+) -> Callable[[], float]:
     """A training step through our engine at ZeRO 2."""
-    config = MuonConfig(weight_decay=DECAY, update_scale="spectral", grad_clip=0.0, ns_dtype=ns_dtype)
+    config = MuonConfig(
+        weight_decay=DECAY,
+        update_scale="spectral",
+        grad_clip=0.0,
+        ns_dtype=ns_dtype,
+        ns_coefficients=ns_coefficients,
+    )
     with patch("rayllm.optim.optimizer.matrix_splits", return_value={}):
         engine = DeepSpeedEngine(
             model, config, "fp32", torch.device("cpu"), zero_stage=2, micro_batch_size=1, document_mask=False
@@ -247,7 +286,7 @@ def zero_rank(rank: int, width: int, layers: int, rounds: int, scratch: str) -> 
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     dist.init_process_group("gloo", init_method=f"file://{scratch}/store", rank=rank, world_size=2)
     ours, batch = new_model(width, layers), tiny_batch(rank)
-    our_zero_step(ours, batch, "fp32")()
+    our_zero_step(ours, batch, "fp32", "jordan")()
     for method in NS_METHODS:
         theirs = new_model(width, layers)
         # Few tokens give gradients of low rank, whose empty directions half precision fills with noise: so they are
@@ -256,18 +295,18 @@ def zero_rank(rank: int, width: int, layers: int, rounds: int, scratch: str) -> 
             their_zero_step(theirs, batch, method)()
         check_equal(ours, theirs, f"ZeRO 2, width {width}, {method}")
     makers = [partial(their_zero_step, ns_method=method) for method in NS_METHODS]
-    makers += [partial(our_zero_step, ns_dtype="auto"), bare_zero_step]
+    makers += [partial(our_zero_step, **THEIR_ITERATION), our_zero_step, bare_zero_step]
     sides = [make(new_model(width, layers), batch) for make in makers]
     for side in sides:
         side()
-    *slow, fast, bare = alternate(sides, rounds)
+    *slow, same, fast, bare = alternate(sides, rounds)
     if rank == 0:
         print(f"  width {width}: ours {_ms(fast)}, without an optimiser {_ms(bare)}")
         for method, theirs in zip(NS_METHODS, slow, strict=True):
-            alone = _beyond(theirs, bare) / _beyond(fast, bare)
+            alone, alike = (_beyond(theirs, bare) / _beyond(times, bare) for times in (fast, same))
             print(
-                f"    DeepSpeed, {method}: {_ms(theirs)}, {median_ratio(theirs, fast):.2f} times; "
-                f"the optimisers alone: {alone:.2f} times{NS_METHODS[method]}"
+                f"    DeepSpeed, {method}: {_ms(theirs)}, {median_ratio(theirs, fast):.2f} times; the optimisers "
+                f"alone: {alone:.2f} times{NS_METHODS[method]}; with torch's iteration {alike:.2f}"
             )
     dist.barrier()
     dist.destroy_process_group()
@@ -299,6 +338,9 @@ def main() -> None:
     arguments = parser.parse_args()
     print(describe_machine())
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
+    print("distance to the orthogonal factor, in bf16: four steps of ours, five of theirs")
+    for width in FFN:
+        nearness(width)
     print(f"one process, {torch.get_num_threads()} threads, {arguments.layers} layers, medians of {arguments.rounds}")
     for width in FFN:
         against_torch(width, arguments.layers, arguments.rounds)

@@ -83,7 +83,14 @@ class MuonConfig(_Optimizer):
         default=300, ge=0, description="Steps in which momentum goes linearly from its start to its end; 0: at once."
     )
     nesterov: bool = Field(default=True, description="Look one step ahead along the momentum.")
-    ns_steps: int = Field(default=5, ge=1, le=20, description="Newton-Schulz iterations.")
+    ns_coefficients: Literal["polar_express", "jordan"] = Field(
+        default="polar_express",
+        description="How matrices are orthogonalised: `polar_express` (Amsel et al. 2025), four steps of which do what "
+        "five of `jordan` do, which is the iteration of torch's Muon.",
+    )
+    ns_steps: int | None = Field(
+        default=None, ge=1, le=20, description="Newton-Schulz iterations; null: 4 of polar_express, 5 of jordan."
+    )
     ns_dtype: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="What Newton-Schulz computes in; `auto`: bf16 where the hardware has it."
     )

@@ -18,7 +18,7 @@ from rayllm.optim.adamw import FUSED
 from rayllm.optim.config import MuonConfig
 from rayllm.optim.exchange import Exchange
 from rayllm.optim.layout import Matrix, Piece
-from rayllm.optim.newton_schulz import orthogonalize_, resolve_dtype
+from rayllm.optim.newton_schulz import METHODS, orthogonalize_, resolve_dtype
 
 #: Factor on an orthogonal update of rows times cols. ``rms``: a root mean square of about 0.2, as AdamW's updates have
 #: (Liu et al. 2025, Muon is Scalable, arXiv:2502.16982, section 2.2). ``spectral``: Jordan et al. 2024.
@@ -38,7 +38,8 @@ class MuonRule:
     """
 
     def __init__(self, config: MuonConfig, matrices: Sequence[Matrix], device: torch.device) -> None:
-        self._nesterov, self._steps, self._dtype = config.nesterov, config.ns_steps, config.ns_dtype
+        self._nesterov, self._dtype = config.nesterov, config.ns_dtype
+        self._method, self._steps = METHODS[config.ns_coefficients], config.ns_steps
         self._scale = UPDATE_SCALES[config.update_scale]
         self._matrices, self._device = matrices, device
         self._exchanges: dict[Tensor, Exchange] = {}
@@ -82,7 +83,7 @@ class MuonRule:
         )
 
     def _orthogonalize(self, stack: Float[Tensor, "count rows cols"]) -> None:
-        orthogonalize_(stack, self._steps, self._scale(*stack.shape[1:]))
+        orthogonalize_(stack, self._method, self._steps, self._scale(*stack.shape[1:]))
 
     def _directions(self, tensors: Sequence[Tensor], momenta: list[Tensor], beta: float, shrink: float) -> list[Tensor]:
         """Take the gradients into the momentum; the directions to orthogonalise, where the gradients were."""

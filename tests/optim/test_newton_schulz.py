@@ -1,25 +1,101 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
+from figures import Tell
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from torch.optim._muon import _zeropower_via_newtonschulz
+from torch.utils.flop_counter import FlopCounterMode
 
 from rayllm.optim import newton_schulz
-from rayllm.optim.newton_schulz import CHUNK_ELEMENTS, COEFFICIENTS, EPS, orthogonalize_, resolve_dtype
+from rayllm.optim.newton_schulz import (
+    CHUNK_ELEMENTS,
+    EPS,
+    METHODS,
+    Method,
+    Quintic,
+    orthogonalize_,
+    plan_steps,
+    resolve_dtype,
+)
+
+JORDAN, POLAR = METHODS["jordan"], METHODS["polar_express"]
+SINGLY = replace(POLAR, pairs=False)
+SHAPES = [(64, 256), (128, 384), (384, 1024), (1024, 384), (128, 128)]
+SPECTRA = {
+    "white noise": None,
+    "i^-1/2": lambda i: i**-0.5,
+    "1 / i": lambda i: 1 / i,
+    "rank 8": lambda i: (i <= 8).double(),
+}
+
+
+def apply(method: Method, steps: int, values: Tensor) -> Tensor:
+    """What the iteration makes of singular values."""
+    for step in range(steps):
+        a, b, c = method.quintics[min(step, len(method.quintics) - 1)]
+        values = a * values + b * values**3 + c * values**5
+    return values
+
+
+def normed(method: Method, values: Tensor) -> Tensor:
+    """Singular values in the norm of a method."""
+    order = {"frobenius": 2, "schatten4": 4}[method.norm]
+    return values / torch.linalg.vector_norm(values, order, dim=-1, keepdim=True)
+
+
+def with_spectrum(values: Tensor, rows: int, cols: int, count: int = 3) -> Tensor:
+    """Matrices with these singular values and random singular vectors, in float64."""
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(count, rows, cols, dtype=torch.float64, generator=generator)
+    left, _, right = torch.linalg.svd(normal, full_matrices=False)
+    return left * values @ right
+
+
+def of_spectrum(name: str, rows: int, cols: int) -> Tensor:
+    """Matrices with one of ``SPECTRA``, in float64."""
+    spectrum = SPECTRA[name]
+    if spectrum is None:
+        return torch.randn(3, rows, cols, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return with_spectrum(spectrum(torch.arange(1, min(rows, cols) + 1, dtype=torch.float64)), rows, cols)
+
+
+def exactly(method: Method, stack: Tensor) -> Tensor:
+    """The iteration by singular values, in float64."""
+    left, values, right = torch.linalg.svd(stack.double(), full_matrices=False)
+    return left * apply(method, method.steps, normed(method, values))[:, None] @ right
+
+
+def inside(found: Tensor, exact: Tensor) -> Tensor:
+    """What lies where the exact matrix has a rank: in bf16, rounding fills the other directions with noise."""
+    left, values, right = torch.linalg.svd(exact, full_matrices=False)
+    return left @ (left.mT @ found.double() @ right.mT * (values > EPS)[:, None]) @ right
+
+
+def error(found: Tensor, exact: Tensor) -> float:
+    """Relative, all matrices together."""
+    return float((found - exact).norm() / exact.norm())
 
 
 @settings(max_examples=40, deadline=None)
 @given(
-    rows=st.integers(1, 40), cols=st.integers(1, 40), count=st.integers(1, 4), scale=st.sampled_from([1e-4, 1.0, 1e4])
+    rows=st.integers(1, 40),
+    cols=st.integers(1, 40),
+    count=st.integers(1, 4),
+    scale=st.sampled_from([1e-4, 1.0, 1e4]),
+    method=st.sampled_from([JORDAN, POLAR]),
 )
 def test_singular_vectors_stay_and_singular_values_become_about_one(
-    rows: int, cols: int, count: int, scale: float
+    rows: int, cols: int, count: int, scale: float, method: Method
 ) -> None:
     generator = torch.Generator().manual_seed(rows * 41 + cols)
     left, _, right = torch.linalg.svd(torch.randn(count, rows, cols, generator=generator), full_matrices=False)
     values = torch.linspace(1.0, 0.2, min(rows, cols)) * scale
     found = left @ torch.diag(values) @ right
-    orthogonalize_(found)
+    orthogonalize_(found, method)
     inner = left.mT @ found @ right.mT  # diagonal, if the singular vectors are the same
     diagonal = inner.diagonal(dim1=-2, dim2=-1)
     assert torch.allclose(inner, torch.diag_embed(diagonal), atol=1e-3)
@@ -27,42 +103,144 @@ def test_singular_vectors_stay_and_singular_values_become_about_one(
     assert diagonal.max() < 1.3
 
 
-@pytest.mark.parametrize("shape", [(32, 32), (16, 48), (48, 16)])
-def test_a_stack_in_bf16_is_what_torch_makes_of_each_matrix(shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize("shape", [(32, 32), (16, 48), (48, 16), (64, 256)])
+def test_jordans_method_in_bf16_is_what_torch_makes_of_each_matrix(shape: tuple[int, int]) -> None:
     stack = torch.randn(5, *shape, generator=torch.Generator().manual_seed(0))
     found = stack.bfloat16()
-    orthogonalize_(found)
+    orthogonalize_(found, JORDAN)
     for mine, matrix in zip(found, stack, strict=True):
-        theirs = _zeropower_via_newtonschulz(matrix, COEFFICIENTS, 5, EPS)
+        theirs = _zeropower_via_newtonschulz(matrix, JORDAN.quintics[0], JORDAN.steps, EPS)
         torch.testing.assert_close(mine.float(), theirs.float(), rtol=0.02, atol=0.01)
 
 
-def test_a_matrix_of_zeros_stays_zero() -> None:
-    zeros = torch.zeros(2, 4, 4)
-    orthogonalize_(zeros)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_matrix_of_zeros_stays_zero(method: str) -> None:
+    zeros = torch.zeros(2, 64, 256)
+    orthogonalize_(zeros, METHODS[method])
     assert not zeros.any()
 
 
-@pytest.mark.parametrize("steps", [1, 4, 5])
-@pytest.mark.parametrize("shape", [(6, 9), (9, 6)])
-def test_each_step_is_the_quintic_of_the_singular_values_and_the_scale_a_factor(
-    steps: int, shape: tuple[int, int]
+@pytest.mark.parametrize("method", [JORDAN, POLAR, SINGLY], ids=["jordan", "polar_express", "singly"])
+@pytest.mark.parametrize("steps", [None, 1, 2, 3, 5, 6, 9])
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6), (64, 64), (64, 192), (192, 64)])
+def test_each_step_is_a_quintic_of_the_singular_values_and_the_scale_a_factor(
+    shape: tuple[int, int], steps: int | None, method: Method
 ) -> None:
-    matrix = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    left, values, right = torch.linalg.svd(matrix / matrix.norm(), full_matrices=False)
-    a, b, c = COEFFICIENTS
-    for _ in range(steps):
-        values = a * values + b * values**3 + c * values**5
-    orthogonalize_(matrix, steps, scale=0.3)
+    matrix = 3 * torch.randn(2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    values = apply(method, steps or method.steps, normed(method, values))
+    orthogonalize_(matrix, method, steps, scale=0.3)
     torch.testing.assert_close(matrix, 0.3 * left @ torch.diag_embed(values) @ right, rtol=1e-9, atol=1e-9)
+
+
+def minimax_quintic(low: float, high: float) -> Quintic:
+    """The odd quintic nearest to one on an interval, by exchanging its extremes (Remez)."""
+    inner = np.array([(3 * low + high) / 4, (low + 3 * high) / 4])
+    for _ in range(50):
+        at = np.array([low, *inner, high])
+        system = np.stack([at, at**3, at**5, [1, -1, 1, -1]], axis=1)
+        a, b, c, _ = np.linalg.solve(system, np.ones(4))
+        root = np.sqrt(9 * b**2 - 20 * a * c)
+        inner = np.sqrt((-3 * b + np.array([-root, root])) / (10 * c))
+    return float(a), float(b), float(c)
+
+
+def test_quintics_are_the_nearest_to_one_on_what_those_before_leave() -> None:
+    low, high = 0.003, 1.0
+    for quintic, margin in zip(POLAR.quintics, (1.01, 1.02, 1.1, 1.02, 1.02, 1.02), strict=True):
+        expected = minimax_quintic(low, high * margin)
+        assert quintic == pytest.approx(expected, abs=1e-3)
+        a, b, c = expected
+        low = a * low + b * low**3 + c * low**5
+        high = 2 - low
+
+
+@pytest.mark.parametrize(
+    ("steps", "short", "long", "lengths"),
+    [
+        (4, 384, 384, [1, 1, 1, 1]),
+        (4, 384, 767, [1, 1, 1, 1]),  # 90 % of the products
+        (4, 384, 769, [2, 2]),
+        (4, 64, 256, [2, 2]),
+        (4, 63, 256, [1, 1, 1, 1]),
+        (1, 128, 4096, [1]),
+        (2, 128, 512, [2]),
+        (3, 128, 512, [2, 1]),
+        (5, 128, 512, [2, 1, 2]),
+        (6, 128, 512, [2, 1, 1, 2]),
+        (20, 128, 512, [1] * 20),  # 94 %
+    ],
+)
+def test_pairs_are_first_and_last_and_only_where_they_save_a_tenth(
+    steps: int, short: int, long: int, lengths: list[int]
+) -> None:
+    plan = plan_steps(POLAR, steps, short, long)
+    assert [len(quintics) for quintics in plan] == lengths
+    applied = [quintic for quintics in plan for quintic in quintics]
+    assert applied == [*POLAR.quintics, *[POLAR.quintics[-1]] * steps][:steps]
+    assert plan_steps(JORDAN, steps, short, long) == [(JORDAN.quintics[0],)] * steps
+
+
+@pytest.mark.parametrize(("long", "products"), [(64, 4 * 3), (192, 2 * 11), (512, 2 * 21)])  # 2 r + 1, 2 r + 5
+def test_products_are_as_many_as_counted(long: int, products: int) -> None:
+    with FlopCounterMode(display=False) as counter:
+        orthogonalize_(torch.randn(2, 64, long), POLAR)
+    assert counter.get_total_flops() == 2 * 2 * products * 64**3
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("spectrum", SPECTRA)
+def test_four_steps_in_bf16_end_within_a_fifth_of_the_orthogonal_factor(
+    spectrum: str, shape: tuple[int, int], tell: Tell
+) -> None:
+    exact = of_spectrum(spectrum, *shape)
+    left, values, right = torch.linalg.svd(exact, full_matrices=False)
+    orthogonal = left * (values > EPS)[:, None] @ right
+    gaps = {}
+    for name, method in METHODS.items():
+        found = exact.bfloat16()
+        orthogonalize_(found, method)
+        gaps[name] = error(inside(found, exact), orthogonal)
+    tell(
+        "distance to the orthogonal factor, bf16",
+        spectrum=spectrum,
+        shape=f"{shape[0]} x {shape[1]}",
+        polar_express_4=f"{gaps['polar_express']:.3f}",
+        jordan_5=f"{gaps['jordan']:.3f}",
+    )
+    assert gaps["polar_express"] < 0.2
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("spectrum", SPECTRA)
+def test_in_bf16_it_is_the_iteration_up_to_rounding(spectrum: str, shape: tuple[int, int]) -> None:
+    exact = of_spectrum(spectrum, *shape)
+    stack = exact.bfloat16()
+    orthogonalize_(stack, POLAR)
+    assert error(inside(stack, exact), exactly(POLAR, exact)) < 0.06
+
+
+@pytest.mark.parametrize(("steps", "largest"), [(2, 2.09), (3, 1.71), (4, 1.3), (5, 1.1), (8, 1.1)])
+@pytest.mark.parametrize("shape", [(64, 64), (64, 256), (256, 64), (128, 384)])
+def test_in_bf16_no_singular_value_escapes(shape: tuple[int, int], steps: int, largest: float) -> None:
+    # A few large singular values over noise: the largest possible ones, and eigenvalues that rounding makes negative.
+    index = torch.arange(min(shape))
+    spectra = [
+        torch.where(index < large, 1.0, rest)
+        for large in (1, 2, 4, 8, 32, 48)
+        for rest in (0.0, 1e-4, 1e-3, 0.003, 0.01, 0.02, 0.06, 0.1, 0.2, 0.4)
+    ]
+    stack = torch.cat([with_spectrum(spectrum.double(), *shape, count=2) for spectrum in spectra]).bfloat16()
+    orthogonalize_(stack, POLAR, steps)
+    assert torch.linalg.svdvals(stack.float()).max() < largest
 
 
 def test_large_stacks_are_worked_on_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     stack = torch.randn(7, 8, 12, generator=torch.Generator().manual_seed(0))
     chunked = stack.clone()
-    orthogonalize_(stack)
+    orthogonalize_(stack, POLAR)
     monkeypatch.setitem(CHUNK_ELEMENTS, "cpu", 200)
-    orthogonalize_(chunked)
+    orthogonalize_(chunked, POLAR)
     torch.testing.assert_close(chunked, stack)
 
 

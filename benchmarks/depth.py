@@ -29,7 +29,7 @@ from rayllm.pipelines.depth import expand
 from rayllm.train.engine import TorchEngine
 
 WIDTHS, CHECK_STEPS = (128, 512, 2048), 4
-DEPTHS, FACTORS, STEPS = (2, 4), (0.25, 0.5, 1.0, 2.0, 4.0), 150
+DEPTHS, FACTORS, STEPS = (2, 4), (1 / 6, 1 / 3, 2 / 3, 1.0, 4 / 3, 8 / 3), 150
 SCHEDULE = WSDSchedule(warmup_frac=0.02, decay_frac=0.6, decay_shape="linear", min_lr_frac=0.05)
 
 
@@ -123,13 +123,13 @@ def final_loss(text: Text, depth: int, factor: float, steps: int, seed: int = 0)
 def show_sweep(text: Text, depths: list[int], factors: list[float], steps: int) -> None:
     """Print the sweep as a table."""
     print(f"sweep: validation loss after {steps} steps, by factor on the dial's learning rates")
-    print("  depth  " + "".join(f"{factor:>9g}" for factor in factors))
+    print("  depth  " + "".join(f"{factor:9.2f}" for factor in factors))
     for depth in depths:
         losses = [final_loss(text, depth, factor, steps) for factor in factors]
         best = min(losses)
         at_one = f", {losses[factors.index(1.0)] - best:+.4f} at 1" if 1.0 in factors else ""
         shown = "".join(f"{loss:9.4f}" for loss in losses)
-        print(f"  {depth:5}  {shown}   best at {factors[losses.index(best)]:g}{at_one} (aim: within 0.02)", flush=True)
+        print(f"  {depth:5}  {shown}   best at {factors[losses.index(best)]:.2f}{at_one} (aim: within 0.02)", flush=True)
 
 
 def main() -> None:

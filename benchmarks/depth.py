@@ -129,7 +129,8 @@ def show_sweep(text: Text, depths: list[int], factors: list[float], steps: int) 
         best = min(losses)
         at_one = f", {losses[factors.index(1.0)] - best:+.4f} at 1" if 1.0 in factors else ""
         shown = "".join(f"{loss:9.4f}" for loss in losses)
-        print(f"  {depth:5}  {shown}   best at {factors[losses.index(best)]:.2f}{at_one} (aim: within 0.02)", flush=True)
+        place = factors[losses.index(best)]
+        print(f"  {depth:5}  {shown}   best at {place:.2f}{at_one} (aim: within 0.02)", flush=True)
 
 
 def main() -> None:

@@ -147,15 +147,13 @@ def against_torch(width: int, layers: int, rounds: int) -> None:
         "clipping + AdamW": (torch_adamw_step, AdamWConfig(weight_decay=DECAY), 1.0, 1.0),
     }
     for what, (torch_step, config, max_norm, aim) in pairs.items():
-        ours, theirs = new_model(width, layers), new_model(width, layers)
-        settings = [config]
-        if isinstance(config, MuonConfig):
-            settings.insert(0, config.model_copy(update=THEIR_ITERATION))
-        models = [ours, new_model(width, layers)]
-        sides = [torch_step(theirs), *(our_step(*side, max_norm) for side in zip(models, settings, strict=False))]
+        iterates = isinstance(config, MuonConfig)
+        settings = [config.model_copy(update=THEIR_ITERATION), config] if iterates else [config]
+        theirs, *ours = (new_model(width, layers) for _ in range(1 + len(settings)))
+        sides = [torch_step(theirs), *(our_step(*side, max_norm) for side in zip(ours, settings, strict=True))]
         for side in sides:
             side()
-        check_equal(ours, theirs, f"{what} at width {width}")
+        check_equal(ours[0], theirs, f"{what} at width {width}")
         slow, *same, fast = alternate(sides, rounds)
         print(
             f"  {what}, width {width}: torch {_ms(slow)}, ours {_ms(fast)}, "

@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rayllm.optim.layout import (
-    Fragment,
     Matrix,
     Move,
     Piece,
@@ -20,6 +19,8 @@ from rayllm.optim.layout import (
 )
 
 Stack = Float[Tensor, "count rows cols"]
+#: First element in a flattened tensor, and what lies or belongs there.
+Place = tuple[int, Float[Tensor, " n"]]
 
 
 class Exchange:
@@ -45,40 +46,49 @@ class Exchange:
         self._stacks = _stacks(room, owned)
         held = {(part.matrix, part.start): part for part in fragments[rank]}
 
-        def at_holder(moves: Sequence[Move]) -> list[Fragment]:
-            return [held[move.matrix, move.start] for move in moves]
-
         def at_owner(moves: Sequence[Move]) -> list[Tensor]:
             return [room.narrow(0, starts[move.matrix] + move.start, move.length) for move in moves]
 
-        self._there = _Route(moves_to_owners(matrices, fragments, owners), rank, len(pieces), like)
-        self._back = _Route(moves_to_holders(fragments, owners), rank, len(pieces), like)
-        self._staying = at_holder(self._there.stays), at_owner(self._there.stays)
-        self._going = at_holder(self._there.sends), at_owner(self._there.receives)
-        self._coming = at_owner(self._back.sends), at_holder(self._back.receives)
-        self._stayed = at_owner(self._back.stays), at_holder(self._back.stays)
+        def by_holder(moves: Sequence[Move], places: Sequence[Tensor]) -> dict[int, list[Place]]:
+            found: dict[int, list[Place]] = {}
+            for move, place in zip(moves, places, strict=True):
+                part = held[move.matrix, move.start]
+                found.setdefault(part.holder, []).append((part.at, place))
+            return found
 
-    def apply(self, holders: Sequence[Float[Tensor, " n"]], work: Callable[[Stack], None]) -> None:
-        """Gather matrices, work on them, scatter the results; all ranks together.
+        self._there = there = _Route(moves_to_owners(matrices, fragments, owners), rank, len(pieces), like)
+        self._back = back = _Route(moves_to_holders(fragments, owners), rank, len(pieces), like)
+        self._leaving = by_holder([*there.stays, *there.sends], [*at_owner(there.stays), *there.outbox])
+        self._arriving = at_owner(there.receives)
+        self._departing = at_owner(back.sends)
+        self._returned = by_holder([*back.stays, *back.receives], [*at_owner(back.stays), *back.inbox])
+
+    def take(self, holder: int, values: Float[Tensor, " n"]) -> None:
+        """Take over the matrices, or parts of such, in one of this rank's tensors.
 
         Args:
-            holders: This rank's flattened tensors: matrices before, results after. What is no matrix stays.
+            holder: Which of them.
+            values: It, flattened; copied.
+        """
+        for at, place in self._leaving.get(holder, []):
+            place.copy_(values.narrow(0, at, len(place)))
+
+    def work(self, work: Callable[[Stack], None]) -> None:
+        """Work on what was taken from all holders, each matrix at its owner; all ranks together.
+
+        Args:
             work: Overwrites a stack of whole matrices of one shape with the results.
         """
-        leaving, arriving = self._going
-        _copy(_views(holders, leaving), self._there.outbox)
         self._there.carry()
-        _copy(self._there.inbox, arriving)
-        staying, places = self._staying
-        _copy(_views(holders, staying), places)
+        _copy(self._there.inbox, self._arriving)
         for stack in self._stacks:
             work(stack)
-        places, stayed = self._stayed
-        _copy(places, _views(holders, stayed))
-        results, returned = self._coming
-        _copy(results, self._back.outbox)
+        _copy(self._departing, self._back.outbox)
         self._back.carry()
-        _copy(self._back.inbox, _views(holders, returned))
+
+    def results(self, holder: int) -> list[Place]:
+        """Where results belong in one of this rank's flattened tensors, and the results, until the next ``take``."""
+        return self._returned.get(holder, [])
 
 
 class _Route:
@@ -142,10 +152,6 @@ def _stacks(room: Float[Tensor, " total"], owned: Sequence[Matrix]) -> list[Stac
 
 def _cut(flat: Float[Tensor, " total"], moves: Sequence[Move]) -> list[Tensor]:
     return list(flat.split([move.length for move in moves])) if moves else []
-
-
-def _views(holders: Sequence[Float[Tensor, " n"]], parts: Sequence[Fragment]) -> list[Tensor]:
-    return [holders[part.holder].narrow(0, part.at, part.length) for part in parts]
 
 
 def _copy(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:

@@ -12,9 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.optim.sgd import sgd
 
-from rayllm.optim.adamw import FUSED
 from rayllm.optim.config import MuonConfig
 from rayllm.optim.exchange import Exchange
 from rayllm.optim.layout import Matrix, Piece
@@ -63,36 +61,27 @@ class MuonRule:
 
     @torch.no_grad()
     def update(self, tensors: Sequence[Tensor], states: Sequence[dict[str, Tensor]], group: dict[str, Any]) -> None:
-        """Update matrices; all ranks together. Gradients are overwritten; a missing one counts as zero."""
-        momenta = [state["momentum"] for state in states]
-        directions = self._directions(tensors, momenta, group["momentum"], group["shrink"])
-        flat = [direction.view(-1) for direction in directions]
-        self._exchanges[tensors[0]].apply(flat, self._orthogonalize)
-        # Stochastic descent along the updates: with its decay, ``p - lr * (update + decay * p)`` in one fused pass.
-        sgd(
-            list(tensors),
-            directions,
-            [None] * len(directions),
-            fused=all(tensor.device.type in FUSED for tensor in tensors),
-            weight_decay=group["weight_decay"],
-            momentum=0.0,
-            lr=group["lr"],
-            dampening=0.0,
-            nesterov=False,
-            maximize=False,
-        )
+        """Update matrices; all ranks together. Gradients are overwritten; a missing one counts as zero.
+
+        Tensor by tensor, since each is passed over several times and may stay in the cache between.
+        """
+        exchange, lr = self._exchanges[tensors[0]], group["lr"]
+        for index, (tensor, state) in enumerate(zip(tensors, states, strict=True)):
+            direction = self._direction(tensor, state["momentum"], group["momentum"], group["shrink"])
+            exchange.take(index, direction.view(-1))
+        exchange.work(self._orthogonalize)
+        for index, tensor in enumerate(tensors):
+            flat = tensor.view(-1).mul_(1 - lr * group["weight_decay"])
+            for at, result in exchange.results(index):
+                flat.narrow(0, at, len(result)).add_(result.to(flat.device), alpha=-lr)
 
     def _orthogonalize(self, stack: Float[Tensor, "count rows cols"]) -> None:
         orthogonalize_(stack, self._method, self._steps, self._scale(*stack.shape[1:]))
 
-    def _directions(self, tensors: Sequence[Tensor], momenta: list[Tensor], beta: float, shrink: float) -> list[Tensor]:
-        """Take the gradients into the momentum; the directions to orthogonalise, where the gradients were."""
-        gradients = [torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in tensors]
+    def _direction(self, tensor: Tensor, momentum: Tensor, beta: float, shrink: float) -> Tensor:
+        """Take the gradient into the momentum; the direction to orthogonalise."""
+        gradient = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
         if shrink != 1:
-            torch._foreach_mul_(gradients, shrink)
-        torch._foreach_lerp_(momenta, gradients, 1 - beta)
-        if self._nesterov:
-            torch._foreach_lerp_(gradients, momenta, beta)
-        else:
-            torch._foreach_copy_(gradients, momenta)
-        return gradients
+            gradient.mul_(shrink)
+        momentum.lerp_(gradient, 1 - beta)
+        return gradient.lerp_(momentum, beta) if self._nesterov else momentum

@@ -62,6 +62,10 @@ def value(piece: Piece) -> torch.Tensor:
     return torch.arange(first, first + piece.length, dtype=torch.float32)
 
 
+def halve(stack: torch.Tensor) -> None:
+    stack.mul_(-0.5)
+
+
 def holders_of(pieces: list[Piece]) -> list[torch.Tensor]:
     found = [torch.full((PADDING + 200,), -1.0) for _ in range(1 + max(piece.holder for piece in pieces))]
     for piece in pieces:
@@ -86,9 +90,13 @@ def test_every_matrix_is_worked_on_once_and_its_result_returns_to_all_its_holder
             stack.mul_(-2)
 
         exchange = Exchange(MATRICES, pieces, rank, torch.empty(0))
-        exchange.apply(holders, work)
-        exchange.apply(holders, lambda stack: stack.mul_(0.5).neg_())  # pyright: ignore[reportArgumentType]
-        exchange.apply(holders, work)
+        for works in (work, halve, work):
+            for index, holder in enumerate(holders):
+                exchange.take(index, holder)
+            exchange.work(works)
+            for index, holder in enumerate(holders):
+                for at, result in exchange.results(index):
+                    holder[at : at + len(result)] = result
         return holders, seen
 
     with ThreadPoolExecutor(ranks) as threads:

@@ -38,34 +38,37 @@ class Method:
             matrix's, which is nearer to the largest one and costs next to nothing (Grishina, Smirnov and Rakhuba 2025,
             Accelerating Newton-Schulz Iteration for Orthogonalization via Chebyshev-type Polynomials,
             arXiv:2506.10935, section 3.4).
-        pairs: Whether two steps may become one, which rounds otherwise.
+        fold: Whether a step's ``a`` goes onto the diagonal of its matrix, which saves a pass over the result and lets
+            two steps become one, and rounds otherwise. It must be exact in bf16: on a diagonal of little else it would
+            be rounded everywhere alike, which shifts all singular values.
     """
 
     quintics: tuple[Quintic, ...]
     steps: int
     norm: Literal["frobenius", "schatten4"]
-    pairs: bool
+    fold: bool
 
 
 METHODS = {
     # Each quintic is as near to one as can be on what those before leave of singular values from 0.003 to 1 (Amsel,
     # Persson, Musco and Gower 2025, The Polar Express, arXiv:2505.16932, section 3). Beyond its interval it is steep,
-    # and rounding in bf16 leads there: so intervals end higher by 1, 2, 10, 2, 2 and 2 %, by 10 where a pair has ended.
+    # and rounding in bf16 leads there: so intervals end higher by about 1, 2, 10, 2, 2 and 2 %, as makes ``a`` exact in
+    # bf16; by 10 where a pair has ended.
     "polar_express": Method(
         (
-            (8.3019, -24.0424, 17.4699),
-            (3.9709, -2.8437, 0.5169),
-            (3.2658, -2.0395, 0.3376),
-            (2.5502, -1.8272, 0.4107),
-            (1.9205, -1.2769, 0.3597),
-            (1.8567, -1.2133, 0.3567),
+            (8.3125, -24.1352, 17.5827),
+            (3.96875, -2.8393, 0.5156),
+            (3.265625, -2.0398, 0.3377),
+            (2.546875, -1.8189, 0.4074),
+            (1.921875, -1.2798, 0.3611),
+            (1.859375, -1.2187, 0.3593),
         ),
         steps=4,
         norm="schatten4",
-        pairs=True,
+        fold=True,
     ),
     # Jordan et al. 2024, Muon: An optimizer for hidden layers in neural networks, section "Newton-Schulz"; torch's.
-    "jordan": Method(((3.4445, -4.7750, 2.0315),), steps=5, norm="frobenius", pairs=False),
+    "jordan": Method(((3.4445, -4.7750, 2.0315),), steps=5, norm="frobenius", fold=False),
 }
 
 
@@ -74,7 +77,7 @@ def orthogonalize_(stack: Stack, method: Method, steps: int | None = None, scale
     """Make of each matrix the nearest orthogonal one, roughly: singular vectors stay, singular values become about one.
 
     Args:
-        stack: Of any scale; overwritten; the products are computed in its dtype.
+        stack: Of norms up to 1e9; overwritten; the products are computed in its dtype.
         method: One of ``METHODS``.
         steps: Of the iteration; None: as many as are usual with the method.
         scale: What the results are multiplied by.
@@ -88,7 +91,7 @@ def orthogonalize_(stack: Stack, method: Method, steps: int | None = None, scale
     squares = [spare.new_empty(len(spare), short, short) for _ in range(1 + max(map(len, plan)))]
     for chunk in stack.split(per_chunk):
         count = len(chunk)
-        _iterate(chunk, spare[:count], [square[:count] for square in squares], plan, scale, method.norm)
+        _iterate(chunk, spare[:count], [square[:count] for square in squares], plan, method, scale)
 
 
 def plan_steps(method: Method, steps: int, short: int, long: int) -> list[tuple[Quintic, ...]]:
@@ -112,7 +115,7 @@ def plan_steps(method: Method, steps: int, short: int, long: int) -> list[tuple[
     quintics = [method.quintics[min(step, len(method.quintics) - 1)] for step in range(steps)]
     pairs, ratio = min(2, steps // 2), long / short
     saved_frac = pairs * (2 * ratio - 3) / (steps * (2 * ratio + 1))
-    if not method.pairs or short < LEAST_SIDE or saved_frac < LEAST_SAVED_FRAC:
+    if not method.fold or short < LEAST_SIDE or saved_frac < LEAST_SAVED_FRAC:
         return [(quintic,) for quintic in quintics]
     last = steps - 2 * (pairs - 1)
     between = [(quintic,) for quintic in quintics[2:last]]
@@ -120,53 +123,74 @@ def plan_steps(method: Method, steps: int, short: int, long: int) -> list[tuple[
 
 
 def _iterate(
-    x: Stack, spare: Stack, squares: Sequence[Square], plan: Sequence[Sequence[Quintic]], scale: float, norm: str
+    x: Stack, spare: Stack, squares: Sequence[Square], plan: Sequence[Sequence[Quintic]], method: Method, scale: float
 ) -> None:
-    """``X <- (q I + Q) X``, the polynomial one of ``X X^T``; of ``X^T X``, from the right, if X is tall.
+    """``X <- Q X``, Q a polynomial of ``X X^T``; ``X <- X Q``, of ``X^T X``, if X is tall.
 
     It goes to and fro between two buffers, and begins so that the last result lies in ``x``.
     """
     tall = x.shape[-2] > x.shape[-1]
     gram, *others = squares
     here, there = (spare, x) if len(plan) % 2 else (x, spare)
-    torch.div(x, _norms(x), out=here)
+    _normalize(x, here, gram, tall, method)
     for index, quintics in enumerate(plan):
-        left, right = (here.mT, here) if tall else (here, here.mT)
-        torch.bmm(left, right, out=gram)
-        if index == 0 and norm == "schatten4":
-            norms = _norms(gram)
-            gram.div_(norms)
-            here.div_(norms.sqrt_())
-        multiple, matrix = _joint(gram, quintics, others) if len(quintics) == 2 else _single(gram, quintics[0], others)
+        if index:
+            _square(here, tall, out=gram)
+        if len(quintics) == 2:
+            matrix = _joint(gram, quintics, others, tall)
+        else:
+            matrix = _polynomial(gram, quintics[0], method.fold, out=others[0])
         factor = scale if index == len(plan) - 1 else 1.0
         left, right = (here, matrix) if tall else (matrix, here)
-        torch.baddbmm(here, left, right, beta=factor * multiple, alpha=factor, out=there)
+        if method.fold:
+            torch.baddbmm(there, left, right, beta=0.0, alpha=factor, out=there)
+        else:
+            torch.baddbmm(here, left, right, beta=factor * quintics[0][0], alpha=factor, out=there)
         here, there = there, here
 
 
-def _norms(stack: Stack) -> Float[Tensor, "count 1 1"]:
-    return torch.linalg.vector_norm(stack, dim=(-2, -1), keepdim=True).clamp_min_(EPS)
+def _normalize(x: Stack, out: Stack, gram: Square, tall: bool, method: Method) -> None:
+    """Divide by what the singular values are at most; the Gram matrix of the result."""
+    if method.norm == "frobenius":
+        torch.div(x, _norms(x, EPS), out=out)
+        _square(out, tall, out=gram)
+        return
+    _square(x, tall, out=gram)
+    norms = _norms(gram, EPS**2)
+    gram.div_(norms)
+    torch.div(x, norms.sqrt_(), out=out)
 
 
-def _single(gram: Square, quintic: Quintic, spare: Sequence[Square]) -> tuple[float, Square]:
-    """q and Q of a step. They stay apart: on the diagonal q would cost Q its last bits in bf16."""
+def _norms(stack: Stack, least: float) -> Float[Tensor, "count 1 1"]:
+    return torch.linalg.vector_norm(stack, dim=(-2, -1), keepdim=True).clamp_min_(least)
+
+
+def _square(x: Stack, tall: bool, out: Square) -> None:
+    """The Gram matrix of the shorter side."""
+    torch.bmm(*((x.mT, x) if tall else (x, x.mT)), out=out)
+
+
+def _polynomial(gram: Square, quintic: Quintic, fold: bool, out: Square) -> Square:
+    """``b G + c G^2``, with ``a I`` if it is folded in."""
     a, b, c = quintic
-    return a, torch.baddbmm(gram, gram, gram, beta=b, alpha=c, out=spare[0])
+    torch.baddbmm(gram, gram, gram, beta=b, alpha=c, out=out)
+    if fold:
+        out.diagonal(dim1=-2, dim2=-1).add_(a)
+    return out
 
 
-def _joint(gram: Square, quintics: Sequence[Quintic], spare: Sequence[Square]) -> tuple[float, Square]:
-    """The same for two steps; the Gram matrix is overwritten.
+def _joint(gram: Square, quintics: Sequence[Quintic], spare: Sequence[Square], tall: bool) -> Square:
+    """The polynomial of two steps; the Gram matrix is overwritten.
 
-    The first, ``F = a I + P``, leaves the Gram matrix ``F G F``. All are polynomials of G, so they commute.
+    The first, F, leaves the Gram matrix ``F G F``. All are polynomials of G and commute, but not once they are rounded:
+    F is put where it would stand if X were multiplied with it first.
     """
     first, second = spare
-    (a, _, _), (next_a, next_b, next_c) = quintics
-    _single(gram, quintics[0], spare)
-    torch.baddbmm(gram, first, gram, beta=a, out=second)
-    torch.baddbmm(second, first, second, beta=a, out=gram)
-    torch.baddbmm(gram, gram, gram, beta=next_b, alpha=next_c, out=second)
-    torch.baddbmm(first, second, first, beta=next_a, out=gram)
-    return a * next_a, gram.add_(second, alpha=a)
+    _polynomial(gram, quintics[0], fold=True, out=first)
+    torch.bmm(first, gram, out=second)
+    torch.bmm(second, first, out=gram)
+    _polynomial(gram, quintics[1], fold=True, out=second)
+    return torch.bmm(*((first, second) if tall else (second, first)), out=gram)
 
 
 def resolve_dtype(asked: str, device: torch.device) -> torch.dtype:

@@ -23,7 +23,7 @@ from rayllm.optim.newton_schulz import (
 )
 
 JORDAN, POLAR = METHODS["jordan"], METHODS["polar_express"]
-SINGLY = replace(POLAR, pairs=False)
+SINGLY = replace(POLAR, fold=False)
 SHAPES = [(64, 256), (128, 384), (384, 1024), (1024, 384), (128, 128)]
 SPECTRA = {
     "white noise": None,
@@ -85,7 +85,7 @@ def error(found: Tensor, exact: Tensor) -> float:
     rows=st.integers(1, 40),
     cols=st.integers(1, 40),
     count=st.integers(1, 4),
-    scale=st.sampled_from([1e-4, 1.0, 1e4]),
+    scale=st.sampled_from([1e-5, 1.0, 1e8]),
     method=st.sampled_from([JORDAN, POLAR]),
 )
 def test_singular_vectors_stay_and_singular_values_become_about_one(
@@ -147,12 +147,18 @@ def minimax_quintic(low: float, high: float) -> Quintic:
 
 def test_quintics_are_the_nearest_to_one_on_what_those_before_leave() -> None:
     low, high = 0.003, 1.0
-    for quintic, margin in zip(POLAR.quintics, (1.01, 1.02, 1.1, 1.02, 1.02, 1.02), strict=True):
+    for quintic, margin in zip(POLAR.quintics, (1.0087, 1.0205, 1.0999, 1.022, 1.0187, 1.017), strict=True):
         expected = minimax_quintic(low, high * margin)
-        assert quintic == pytest.approx(expected, abs=1e-3)
+        assert quintic == pytest.approx(expected, abs=2e-3)
         a, b, c = expected
         low = a * low + b * low**3 + c * low**5
         high = 2 - low
+
+
+def test_what_goes_onto_a_diagonal_is_exact_in_bf16() -> None:
+    for method in METHODS.values():
+        for a, _, _ in method.quintics:
+            assert not method.fold or float(torch.tensor(a).bfloat16()) == a
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from rayllm.optim.newton_schulz import (
     EPS,
     METHODS,
     Method,
-    Quintic,
+    Polynomial,
     orthogonalize_,
     plan_steps,
     resolve_dtype,
@@ -36,7 +36,7 @@ SPECTRA = {
 def apply(method: Method, steps: int, values: Tensor) -> Tensor:
     """What the iteration makes of singular values."""
     for step in range(steps):
-        a, b, c = method.quintics[min(step, len(method.quintics) - 1)]
+        a, b, c = method.polynomials[min(step, len(method.polynomials) - 1)]
         values = a * values + b * values**3 + c * values**5
     return values
 
@@ -109,7 +109,7 @@ def test_jordans_method_in_bf16_is_what_torch_makes_of_each_matrix(shape: tuple[
     found = stack.bfloat16()
     orthogonalize_(found, JORDAN)
     for mine, matrix in zip(found, stack, strict=True):
-        theirs = _zeropower_via_newtonschulz(matrix, JORDAN.quintics[0], JORDAN.steps, EPS)
+        theirs = _zeropower_via_newtonschulz(matrix, JORDAN.polynomials[0], JORDAN.steps, EPS)
         torch.testing.assert_close(mine.float(), theirs.float(), rtol=0.02, atol=0.01)
 
 
@@ -123,7 +123,7 @@ def test_a_matrix_of_zeros_stays_zero(method: str) -> None:
 @pytest.mark.parametrize("method", [JORDAN, POLAR, SINGLY], ids=["jordan", "polar_express", "singly"])
 @pytest.mark.parametrize("steps", [None, 1, 2, 3, 5, 6, 9])
 @pytest.mark.parametrize("shape", [(6, 9), (9, 6), (64, 64), (64, 192), (192, 64)])
-def test_each_step_is_a_quintic_of_the_singular_values_and_the_scale_a_factor(
+def test_each_step_is_a_polynomial_of_the_singular_values_and_the_scale_a_factor(
     shape: tuple[int, int], steps: int | None, method: Method
 ) -> None:
     matrix = 3 * torch.randn(2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -133,23 +133,25 @@ def test_each_step_is_a_quintic_of_the_singular_values_and_the_scale_a_factor(
     torch.testing.assert_close(matrix, 0.3 * left @ torch.diag_embed(values) @ right, rtol=1e-9, atol=1e-9)
 
 
-def minimax_quintic(low: float, high: float) -> Quintic:
-    """The odd quintic nearest to one on an interval, by exchanging its extremes (Remez)."""
-    inner = np.array([(3 * low + high) / 4, (low + 3 * high) / 4])
+def minimax(degree: int, low: float, high: float) -> Polynomial:
+    """The odd polynomial of degree 3 or 5 nearest to one on an interval, by exchanging its extremes (Remez)."""
+    powers = range(1, degree + 1, 2)
+    at = np.linspace(low, high, len(powers) + 1)
+    coefficients = np.zeros(3)
     for _ in range(50):
-        at = np.array([low, *inner, high])
-        system = np.stack([at, at**3, at**5, [1, -1, 1, -1]], axis=1)
-        a, b, c, _ = np.linalg.solve(system, np.ones(4))
-        root = np.sqrt(9 * b**2 - 20 * a * c)
-        inner = np.sqrt((-3 * b + np.array([-root, root])) / (10 * c))
-    return float(a), float(b), float(c)
+        system = np.stack([*(at**power for power in powers), (-1.0) ** np.arange(len(at))], axis=1)
+        coefficients[: len(powers)] = np.linalg.solve(system, np.ones(len(at)))[:-1]
+        a, b, c = coefficients
+        at[1:-1] = np.sqrt(np.sort(np.roots([5 * c, 3 * b, a] if c else [3 * b, a]).real))
+    return float(coefficients[0]), float(coefficients[1]), float(coefficients[2])
 
 
-def test_quintics_are_the_nearest_to_one_on_what_those_before_leave() -> None:
-    low, high = 0.003, 1.0
-    for quintic, margin in zip(POLAR.quintics, (1.0087, 1.0205, 1.0999, 1.022, 1.0187, 1.017), strict=True):
-        expected = minimax_quintic(low, high * margin)
-        assert quintic == pytest.approx(expected, abs=2e-3)
+def test_polynomials_are_the_nearest_to_one_on_what_those_before_leave() -> None:
+    low, high = 0.005, 1.0
+    margins, degrees = (1.01394, 1.02185, 1.10174, 1.01945, 1.01733, 1.01701), (5, 5, 3, 5, 5, 5)
+    for found, degree, margin in zip(POLAR.polynomials, degrees, margins, strict=True):
+        expected = minimax(degree, low, high * margin)
+        assert found == pytest.approx(expected, abs=1e-3)
         a, b, c = expected
         low = a * low + b * low**3 + c * low**5
         high = 2 - low
@@ -157,7 +159,7 @@ def test_quintics_are_the_nearest_to_one_on_what_those_before_leave() -> None:
 
 def test_what_goes_onto_a_diagonal_is_exact_in_bf16() -> None:
     for method in METHODS.values():
-        for a, _, _ in method.quintics:
+        for a, _, _ in method.polynomials:
             assert not method.fold or float(torch.tensor(a).bfloat16()) == a
 
 
@@ -165,8 +167,8 @@ def test_what_goes_onto_a_diagonal_is_exact_in_bf16() -> None:
     ("steps", "short", "long", "lengths"),
     [
         (4, 384, 384, [1, 1, 1, 1]),
-        (4, 384, 767, [1, 1, 1, 1]),  # 90 % of the products
-        (4, 384, 769, [2, 2]),
+        (4, 384, 755, [1, 1, 1, 1]),  # 90 % of the products
+        (4, 384, 757, [2, 2]),
         (4, 64, 256, [2, 2]),
         (4, 63, 256, [1, 1, 1, 1]),
         (1, 128, 4096, [1]),
@@ -183,12 +185,13 @@ def test_pairs_are_first_and_last_and_only_where_they_save_a_tenth(
     plan = plan_steps(POLAR, steps, short, long)
     assert [len(quintics) for quintics in plan] == lengths
     applied = [quintic for quintics in plan for quintic in quintics]
-    assert applied == [*POLAR.quintics, *[POLAR.quintics[-1]] * steps][:steps]
-    assert plan_steps(JORDAN, steps, short, long) == [(JORDAN.quintics[0],)] * steps
+    assert applied == [*POLAR.polynomials, *[POLAR.polynomials[-1]] * steps][:steps]
+    assert plan_steps(JORDAN, steps, short, long) == [(JORDAN.polynomials[0],)] * steps
 
 
-@pytest.mark.parametrize(("long", "products"), [(64, 4 * 3), (192, 2 * 11), (512, 2 * 21)])  # 2 r + 1, 2 r + 5
+@pytest.mark.parametrize(("long", "products"), [(64, 4 * 3 - 1), (192, 2 * 11 - 1), (512, 2 * 21 - 1)])
 def test_products_are_as_many_as_counted(long: int, products: int) -> None:
+    # 2 r + 1 a step, 2 r + 5 a pair, and the third step is a cubic.
     with FlopCounterMode(display=False) as counter:
         orthogonalize_(torch.randn(2, 64, long), POLAR)
     assert counter.get_total_flops() == 2 * 2 * products * 64**3
@@ -196,7 +199,7 @@ def test_products_are_as_many_as_counted(long: int, products: int) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("spectrum", SPECTRA)
-def test_four_steps_in_bf16_end_within_a_fifth_of_the_orthogonal_factor(
+def test_four_steps_in_bf16_end_within_a_fifth_of_the_orthogonal_factor_on_what_begins_above_0_005(
     spectrum: str, shape: tuple[int, int], tell: Tell
 ) -> None:
     exact = of_spectrum(spectrum, *shape)
@@ -214,7 +217,11 @@ def test_four_steps_in_bf16_end_within_a_fifth_of_the_orthogonal_factor(
         polar_express_4=f"{gaps['polar_express']:.3f}",
         jordan_5=f"{gaps['jordan']:.3f}",
     )
-    assert gaps["polar_express"] < 0.2
+    found = exact.bfloat16()
+    orthogonalize_(found, POLAR)
+    inner = left.mT @ found.double() @ right.mT
+    reached = normed(POLAR, values) > 0.005
+    assert (inner.diagonal(dim1=-2, dim2=-1) - 1)[reached].square().mean().sqrt() < 0.2
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -226,7 +233,7 @@ def test_in_bf16_it_is_the_iteration_up_to_rounding(spectrum: str, shape: tuple[
     assert error(inside(stack, exact), exactly(POLAR, exact)) < 0.06
 
 
-@pytest.mark.parametrize(("steps", "largest"), [(2, 2.09), (3, 1.71), (4, 1.3), (5, 1.1), (8, 1.1)])
+@pytest.mark.parametrize(("steps", "largest"), [(2, 1.95), (3, 1.71), (4, 1.26), (5, 1.03), (8, 1.02)])
 @pytest.mark.parametrize("shape", [(64, 64), (64, 256), (256, 64), (128, 384)])
 def test_in_bf16_no_singular_value_escapes(shape: tuple[int, int], steps: int, largest: float) -> None:
     # A few large singular values over noise: the largest possible ones, and eigenvalues that rounding makes negative.

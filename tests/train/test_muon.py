@@ -98,7 +98,7 @@ def reference() -> dict[str, list[float]]:
     def iterate_fp32(grad: torch.Tensor, _coefficients: tuple[float, ...], _steps: int, eps: float) -> torch.Tensor:
         x = grad.mT if grad.shape[0] > grad.shape[1] else grad
         x = x / (x @ x.mT).norm().clamp(min=eps).sqrt()
-        for a, b, c in METHODS["polar_express"].quintics[:4]:
+        for a, b, c in METHODS["polar_express"].polynomials[:4]:
             gram = x @ x.mT
             x = a * x + (b * gram + c * gram @ gram) @ x
         return x.mT if grad.shape[0] > grad.shape[1] else x

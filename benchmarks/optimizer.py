@@ -10,8 +10,8 @@ orthogonalise fused tensors whole there, since DeepSpeed cannot split them. Deep
 else in float32. Neither is compiled: ``TORCHDYNAMO_DISABLE=1`` holds for all sides, as in our workers, and turns off
 the compilation that DeepSpeed asks for. Aim: at least 2 times the one with torch's iteration.
 
-All sides come as they are by default: theirs iterate five times with Jordan's quintic, ours four times with those of
-Polar Express. So ours takes part twice: as it is, and with ``ns_coefficients: jordan``, which does what theirs do. How
+All sides come as they are by default: theirs iterate five times with Jordan's quintic, ours does four steps of Polar
+Express. So ours takes part twice: as it is, and with ``ns_coefficients: jordan``, which does what theirs do. How
 near both come to the orthogonal factor is printed first.
 
 Weights are compared before any time is believed, ours with Jordan's quintic; sides alternate.

@@ -230,7 +230,7 @@ def test_in_bf16_it_is_the_iteration_up_to_rounding(spectrum: str, shape: tuple[
     exact = of_spectrum(spectrum, *shape)
     stack = exact.bfloat16()
     orthogonalize_(stack, POLAR)
-    assert error(inside(stack, exact), exactly(POLAR, exact)) < 0.06
+    assert error(inside(stack, exact), exactly(POLAR, exact)) < 0.04
 
 
 @pytest.mark.parametrize(("steps", "largest"), [(2, 1.95), (3, 1.71), (4, 1.26), (5, 1.03), (8, 1.02)])
